@@ -1,0 +1,71 @@
+"""What an MDFT adapter is, in JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft import PeftConfig
+
+from ..errors import InputError, suggest
+from ..transforms import TRANSFORMS
+from .peft_type import mdft_peft_type
+
+
+GRANULARITIES = ("task", "layer", "tensor")
+
+
+@dataclass
+class MdftConfig(PeftConfig):
+    """Configuration of [`MdftModel`]: `theta_0 + sum_k lambda_k Phi(theta_k - theta_0)`.
+
+    Args:
+        pool: The pool's reference (ids and revisions), or a [`ModelPool`], of which the reference is kept.
+        granularity: `"task"`: one coefficient per expert (Task-wise AdaMerging); `"layer"`: one per expert and
+            transformer block; `"tensor"`: one per expert and parameter tensor (what AdaMerging calls layer-wise, Yang
+            et al. 2024, https://huggingface.co/papers/2310.02575).
+        transform: Phi, by name and options.
+        init_coefficient: Where every coefficient starts. The default `None` means 1/K, the weight average, which
+            needs no choice.
+        target_modules: Modules to combine. The default is every module of the tower.
+
+    Raises:
+        InputError: Unknown granularity or transform.
+    """
+
+    pool: Any = field(
+        default=None, metadata={"help": "Reference of the pool: base and experts, each with id and revision."}
+    )
+    granularity: str = field(
+        default="tensor", metadata={"help": "One coefficient per expert and 'task', 'layer' or 'tensor'."}
+    )
+    transform: dict = field(
+        default_factory=lambda: {"name": "identity"},
+        metadata={"help": "Function of the task vectors: name and options."},
+    )
+    init_coefficient: float | None = field(
+        default=None, metadata={"help": "Start of every coefficient; the default is 1/K, the weight average."}
+    )
+    target_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "Modules to combine; the default is the whole tower."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = mdft_peft_type()
+        if hasattr(self.pool, "reference"):
+            self.pool = self.pool.reference()
+        if isinstance(self.transform, str):
+            self.transform = {"name": self.transform}
+        if self.granularity not in GRANULARITIES:
+            raise InputError(
+                f"adapter: unknown granularity '{self.granularity}': {suggest(str(self.granularity), GRANULARITIES)}"
+            )
+        TRANSFORMS.build(self.transform)
+
+    @property
+    def start(self) -> float:
+        """Where every coefficient starts."""
+        if self.init_coefficient is not None:
+            return self.init_coefficient
+        return 1 / sum(expert is not None for expert in self.pool["experts"].values())

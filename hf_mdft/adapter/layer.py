@@ -1,0 +1,136 @@
+"""One layer around any module that owns parameters."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
+from torch import nn
+from torch.func import functional_call
+
+from ..pool import TaskVectors
+from .combine import combine
+
+
+@dataclass
+class LayerVectors:
+    """The task vectors of one layer for one adapter.
+
+    Args:
+        vectors: Of the pool.
+        names: Parameter name within the layer -> tensor name within the tower.
+        owner: The layer whose coefficients this layer uses: itself, or the first layer of its group where a
+            coefficient covers several layers. (Tied parameters would come apart when weights are assigned on load.)
+    """
+
+    vectors: TaskVectors
+    names: dict[str, str]
+    owner: MdftLayer
+
+
+class MdftLayer(nn.Module, BaseTunerLayer):
+    """Runs the wrapped module with combined parameters: `p + sum_k lambda_k Phi(tau_k)` for each of its parameters.
+
+    Works for any module (bare parameters included) because it calls the module functionally instead of rewriting
+    its forward pass. `mdft_lambda[adapter]` is `(P, K)` for granularity `tensor` (P parameter tensors below the
+    module, in `names` order), `(1, K)` for a coefficient that covers more.
+    """
+
+    adapter_layer_names = ("mdft_lambda",)
+    other_param_names = ("mdft_vectors",)
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.mdft_lambda = nn.ParameterDict()
+        self.mdft_vectors: dict[str, LayerVectors] = {}
+        self._disable_adapters = False
+        self._active_adapter: list[str] = []
+        self.merged_adapters = []
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "base_layer":
+                raise
+            return getattr(self.base_layer, name)
+
+    def update_layer(
+        self,
+        adapter_name: str,
+        vectors: TaskVectors,
+        names: dict[str, str],
+        owner: MdftLayer | None,
+        rows: int,
+        start: float,
+        inference_mode: bool,
+    ) -> None:
+        """Add an adapter; with `owner=None` the layer owns its coefficients, `rows` of them per expert."""
+        self.mdft_vectors[adapter_name] = LayerVectors(vectors, names, owner or self)
+        if owner is None:
+            device = next(self.base_layer.parameters()).device
+            coefficients = torch.full((rows, len(vectors.experts)), float(start), device=device)
+            self.mdft_lambda[adapter_name] = nn.Parameter(coefficients)
+        self.set_adapter(self.active_adapters or [adapter_name], inference_mode=inference_mode)
+
+    def coefficients(self, adapter_name: str) -> torch.Tensor:
+        """Coefficients `(P, K)` that this layer uses, one row for each of its parameter tensors."""
+        mine = self.mdft_vectors[adapter_name]
+        return mine.owner.mdft_lambda[adapter_name].expand(len(mine.names), -1)
+
+    def _combined(self, adapter_names: list[str], sign: float = 1.0) -> dict[str, torch.Tensor]:
+        parameters = dict(self.base_layer.named_parameters())
+        for adapter_name in adapter_names:
+            if adapter_name not in self.mdft_vectors:
+                continue
+            mine = self.mdft_vectors[adapter_name]
+            for row, (name, tensor) in zip(self.coefficients(adapter_name), mine.names.items(), strict=True):
+                stack = mine.vectors.stack(tensor, parameters[name].device)
+                parameters[name] = combine(parameters[name], stack, sign * row)
+        return parameters
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        if self.disable_adapters or self.merged or not self.active_adapters:
+            return self.base_layer(*args, **kwargs)
+        return functional_call(self.base_layer, self._combined(self.active_adapters), args, kwargs)
+
+    @torch.no_grad()
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Fold adapters into the wrapped module's parameters.
+
+        Args:
+            safe_merge: Look at the result first.
+            adapter_names: The default is all active ones.
+
+        Raises:
+            ValueError: `safe_merge` found NaN or infinity; nothing was changed.
+        """
+        adapter_names = check_adapters_to_merge(self, adapter_names)
+        folded = self._combined(adapter_names)
+        if safe_merge:
+            for name, tensor in folded.items():
+                if not torch.isfinite(tensor).all():
+                    raise ValueError(f"merging {adapter_names} gives NaN or infinity in '{name}'")
+        for name, parameter in self.base_layer.named_parameters():
+            parameter.data = folded[name].detach()
+        self.merged_adapters.extend(adapter_names)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Take the folded adapters out again (exact up to the rounding of the parameters' dtype)."""
+        if not self.merged:
+            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
+            return
+        unfolded = self._combined(self.merged_adapters, sign=-1.0)
+        for name, parameter in self.base_layer.named_parameters():
+            parameter.data = unfolded[name].detach()
+        self.merged_adapters.clear()
+
+    def __repr__(self) -> str:
+        return "mdft." + super().__repr__()

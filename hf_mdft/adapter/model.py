@@ -1,0 +1,136 @@
+"""The PEFT tuner: wraps the tower's modules and hands each its task vectors."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner
+from torch import nn
+
+from ..errors import InputError
+from ..pool import ModelPool
+from .config import MdftConfig
+from .layer import MdftLayer
+
+
+class MdftModel(BaseTuner):
+    """A model whose tower is `theta_0 + sum_k lambda_k Phi(theta_k - theta_0)`; only lambda is trainable.
+
+    The experts are read from the pool that the config refers to; the saved adapter holds the coefficients alone.
+
+    Example:
+
+        >>> import hf_mdft
+        >>> from peft import get_peft_model
+        >>> from transformers import CLIPVisionModel
+        >>> base = CLIPVisionModel.from_pretrained("openai/clip-vit-base-patch32")
+        >>> model = get_peft_model(base, hf_mdft.MdftConfig(pool=pool.reference(), granularity="tensor"))
+        >>> model.print_trainable_parameters()
+    """
+
+    prefix = "mdft_"
+    tuner_layer_cls = MdftLayer
+    target_module_mapping = {}
+
+    def _prepare_adapter_config(self, peft_config: MdftConfig, model_config: dict) -> MdftConfig:
+        if peft_config.pool is None:
+            raise InputError("MdftConfig needs a pool: MdftConfig(pool=pool.reference())")
+        pool = ModelPool.from_reference(peft_config.pool)
+        self._architecture = pool.architecture
+        self._vectors = pool.vectors(peft_config.transform)
+        self._owners: dict[int, MdftLayer] = {}
+        self._tower_name, tower = self._architecture.find_tower(self.model)
+        if peft_config.target_modules is None:
+            peft_config.target_modules = set(parameter_owners(tower, self._tower_name))
+        return peft_config
+
+    def _create_and_replace(
+        self,
+        peft_config: MdftConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        layer = target if isinstance(target, MdftLayer) else MdftLayer(target)
+        tower_key = current_key.removeprefix(self._tower_name).lstrip(".")
+        names = {name: f"{tower_key}.{name}" for name, _ in layer.base_layer.named_parameters()}
+        self._check_shapes(layer, names, peft_config.pool["base"]["id"])
+        owner, rows = None, len(names)
+        if peft_config.granularity != "tensor":
+            depth = self._architecture.depth(next(iter(names.values())))
+            group = depth if peft_config.granularity == "layer" else 0
+            owner, rows = self._owners.get(group), 1
+            self._owners.setdefault(group, layer)
+        layer.update_layer(
+            adapter_name, self._vectors, names, owner, rows, peft_config.start, peft_config.inference_mode
+        )
+        if layer is not target:
+            self._replace_module(parent, target_name, layer, target)
+
+    def _check_shapes(self, layer: MdftLayer, names: dict[str, str], base: str) -> None:
+        known = set(self._vectors.names())
+        for name, parameter in layer.base_layer.named_parameters():
+            tensor = names[name]
+            if tensor not in known or self._vectors.stack(tensor).shape[1:] != parameter.shape:
+                raise InputError(
+                    f"the pool's base {base} has no tensor '{tensor}' of shape {tuple(parameter.shape)}; "
+                    "wrap the base model that the pool was built on"
+                )
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # PEFT's own version copies `.weight` on unloading, which modules with bare parameters do not have.
+        setattr(parent, child_name, new_module)
+
+    def add_weighted_adapter(self, adapters: list[str], weights: list[float], adapter_name: str) -> None:
+        """Add an adapter whose coefficients are a weighted sum of other adapters' (exact: the model is linear in them).
+
+        Args:
+            adapters: Adapters of one pool, transform and granularity.
+            weights: One factor each.
+            adapter_name: Of the new adapter. An adapter of that name stays as it is.
+
+        Raises:
+            InputError: Unknown adapters, or adapters that do not share pool, transform and granularity.
+        """
+        if adapter_name in self.peft_config:
+            return
+        if len(adapters) != len(weights) or not adapters:
+            raise InputError(f"add_weighted_adapter: {len(adapters)} adapters and {len(weights)} weights")
+        for name in adapters:
+            if name not in self.peft_config:
+                raise InputError(f"add_weighted_adapter: no adapter '{name}'; there are {list(self.peft_config)}")
+        first, *others = (self.peft_config[name] for name in adapters)
+        for other in others:
+            if (other.pool, other.transform, other.granularity) != (first.pool, first.transform, first.granularity):
+                raise InputError(f"add_weighted_adapter: {adapters} differ in pool, transform or granularity")
+        self.peft_config[adapter_name] = copy.deepcopy(first)
+        self.inject_adapter(self.model, adapter_name)
+        for layer in self.model.modules():
+            if isinstance(layer, MdftLayer) and adapter_name in layer.mdft_lambda:
+                terms = [w * layer.mdft_lambda[name].data for name, w in zip(adapters, weights, strict=True)]
+                layer.mdft_lambda[adapter_name].data = torch.stack(terms).sum(dim=0)
+
+    def coefficients(self, adapter_name: str = "default") -> dict[str, torch.Tensor]:
+        """Coefficients `(K,)` in use, by tensor name in the tower, detached."""
+        table = {}
+        for layer in self.model.modules():
+            if isinstance(layer, MdftLayer) and adapter_name in layer.mdft_vectors:
+                rows = layer.coefficients(adapter_name).detach()
+                table.update(zip(layer.mdft_vectors[adapter_name].names.values(), rows, strict=True))
+        return table
+
+
+def parameter_owners(module: nn.Module, name: str) -> list[str]:
+    """Names of the top-most modules that own a parameter directly: together they cover every parameter once.
+
+    Deeper is not better: an `nn.MultiheadAttention` reads its projection's weight directly and must be wrapped as a
+    whole. Higher is not better either: activation checkpointing breaks inside a functional call.
+    """
+    if isinstance(module, MdftLayer) or next(module.parameters(recurse=False), None) is not None:
+        return [name]
+    prefix = f"{name}." if name else ""
+    return [owner for child, m in module.named_children() for owner in parameter_owners(m, prefix + child)]

@@ -1,0 +1,43 @@
+"""ViT classification models: every expert has a classifier of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel, ViTForImageClassification, ViTModel
+
+from ..errors import InputError
+from .base import ARCHITECTURES, Architecture, read_config
+
+
+@ARCHITECTURES.register("vit")
+class Vit(Architecture):
+    """`ViTModel` inside `ViTForImageClassification` (ViT, DeiT checkpoints saved as ViT)."""
+
+    model_types = ("vit",)
+    tower_class = ViTModel
+    default_head = "linear"
+    must_agree = ("hidden_act", "num_attention_heads", "image_size", "patch_size", "layer_norm_eps")
+    wrapper_prefix = "vit"
+
+    def new_tower(self, config: PreTrainedConfig) -> PreTrainedModel:
+        return ViTModel(config, add_pooling_layer=False)
+
+    def features(self, outputs: Any) -> torch.Tensor:
+        return outputs.last_hidden_state[:, 0]
+
+    def save_complete(self, base: Path, tower_state: dict[str, torch.Tensor], head: nn.Module, folder: Path) -> None:
+        """A `ViTForImageClassification` with the head as classifier and its class names as labels."""
+        if head.name != "linear":
+            raise InputError(f"a ViT classification model needs a linear head, this task has '{head.name}'")
+        config = read_config(base, str(base))
+        config.id2label = dict(enumerate(head.class_names))
+        config.label2id = {name: index for index, name in config.id2label.items()}
+        model = ViTForImageClassification(config).to(torch.float32)
+        model.vit.load_state_dict(tower_state)
+        model.classifier.load_state_dict({"weight": head.weight, "bias": head.bias})
+        model.config.dtype = torch.float32
+        model.save_pretrained(folder)

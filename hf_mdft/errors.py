@@ -1,0 +1,20 @@
+"""The one exception for bad input, and the words it is made of."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input: the message is one line that names the file or repo, what is wrong and what to do.
+
+    The command line prints it without a traceback and exits with 2.
+    """
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Ending of an error message: the nearest known word, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}."

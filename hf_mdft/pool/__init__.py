@@ -1,0 +1,8 @@
+"""A base model and its experts, pinned, checked and turned into task vectors."""
+
+from .manifest import ModelPool
+from .sources import ModelSource
+from .vectors import TaskVectors
+
+
+__all__ = ["ModelPool", "ModelSource", "TaskVectors"]
