@@ -1,0 +1,76 @@
+"""What every head is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ..errors import InputError
+from ..registry import Registry
+
+
+class Head(nn.Module):
+    """Maps image embeddings `(batch, width)` of the tower to logits `(batch, C)`; knows its classes by name.
+
+    Heads stay with their tasks and are frozen: only towers are combined.
+
+    Args:
+        class_names: C names, in the order of the logits.
+        tensors: The head's tensors by name.
+    """
+
+    name: str
+    tensor_names: tuple[str, ...]
+
+    def __init__(self, class_names: list[str], **tensors: torch.Tensor) -> None:
+        super().__init__()
+        self.class_names = list(class_names)
+        for name in self.tensor_names:
+            self.register_parameter(name, nn.Parameter(tensors[name].detach().float().clone(), requires_grad=False))
+        if len(self.class_names) != self.num_classes:
+            raise InputError(f"{self.name} head: {len(self.class_names)} class names for {self.num_classes} classes")
+
+    @property
+    def num_classes(self) -> int:
+        return getattr(self, self.tensor_names[0]).shape[0]
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def save(self, path: str | Path) -> None:
+        """Write the head to one safetensors file: tensors, kind and class names."""
+        metadata = {"head": self.name, "class_names": json.dumps(self.class_names)}
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, path, metadata)
+
+
+HEADS: Registry[type[Head]] = Registry("head")
+
+
+def load_head(path: str | Path, class_names: list[str] | None = None) -> Head:
+    """Read a head from safetensors: one that `Head.save` wrote, or `weight` and `bias` of a linear classifier.
+
+    Args:
+        class_names: For files that do not name their classes.
+
+    Raises:
+        InputError: The file cannot be read, lacks a tensor, or has another number of classes.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: no readable head in safetensors ({error})") from error
+    kind = HEADS.get(metadata.get("head", "linear"))
+    missing = [name for name in kind.tensor_names if name not in tensors]
+    if missing:
+        raise InputError(f"{path}: a {kind.name} head needs tensor '{missing[0]}', the file has {', '.join(tensors)}")
+    names = class_names or json.loads(metadata.get("class_names", "null"))
+    if names is None:
+        names = [f"class {i}" for i in range(tensors[kind.tensor_names[0]].shape[0])]
+    return kind(names, **{name: tensors[name] for name in kind.tensor_names})

@@ -1,0 +1,17 @@
+"""A linear classifier."""
+
+from __future__ import annotations
+
+import torch
+
+from .base import HEADS, Head
+
+
+@HEADS.register("linear")
+class LinearHead(Head):
+    """`features @ weight.T + bias`, with `weight` `(C, width)` and `bias` `(C,)`."""
+
+    tensor_names = ("weight", "bias")
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(features.float(), self.weight, self.bias)

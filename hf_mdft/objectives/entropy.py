@@ -1,0 +1,16 @@
+"""Shannon entropy of predictions."""
+
+import math
+
+import torch
+
+
+def entropy(logits: torch.Tensor) -> torch.Tensor:
+    """`H(p) = -sum_c p_c ln p_c` in nats, `(batch,)`, for `p = softmax(logits)` with logits `(batch, C)`."""
+    log_p = logits.log_softmax(dim=-1)
+    return -(log_p.exp() * log_p).sum(dim=-1)
+
+
+def max_entropy(num_classes: int) -> float:
+    """`ln C`: dividing by it makes entropies of tasks with different class counts comparable."""
+    return math.log(num_classes)

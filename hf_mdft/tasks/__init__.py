@@ -1,0 +1,10 @@
+"""Tasks and their images: labels dropped on load, images preprocessed once, embedded in batches."""
+
+from .embed import embed_images
+from .images import Images, Preprocessor
+from .labelled import LabelledImages, read_labelled
+from .task import Task
+from .unlabelled import read_unlabelled
+
+
+__all__ = ["Images", "LabelledImages", "Preprocessor", "Task", "embed_images", "read_labelled", "read_unlabelled"]

@@ -1,0 +1,54 @@
+"""Images with labels: for evaluation only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import datasets
+import torch
+
+from ..errors import InputError
+from .images import Images, Preprocessor
+from .source import check_column, open_dataset
+from .task import Task
+
+
+@dataclass
+class LabelledImages:
+    """Images and their labels `(N,)`, as indices into the head's classes."""
+
+    images: Images
+    labels: torch.Tensor
+
+
+def read_labelled(name: str, task: Task, class_names: list[str], preprocessor: Preprocessor) -> LabelledImages:
+    """A task's evaluation images and labels, with labels in the order of `class_names`.
+
+    Where the dataset names its classes with the same names in another order, labels are mapped by name; where the
+    names differ (prompt names against dataset names), the order counts.
+
+    Raises:
+        InputError: The data cannot be loaded, lack a column, or have another number of classes.
+    """
+    where = f"task '{name}', evaluation"
+    dataset = open_dataset(task.evaluation, where)
+    check_column(dataset, task.image_column, "image_column", where)
+    check_column(dataset, task.label_column, "label_column", where)
+    images = Images.prepare(dataset.select_columns([task.image_column]), task.image_column, preprocessor, where)
+    feature = dataset.features[task.label_column]
+    if not isinstance(feature, datasets.ClassLabel) and feature.dtype not in ("int8", "int16", "int32", "int64"):
+        raise InputError(f"{where}: label column '{task.label_column}' holds {feature}, expected integers")
+    labels = torch.tensor(dataset.with_format("arrow")[:][task.label_column].to_pylist())
+    names = getattr(feature, "names", None)
+    if names and set(names) == set(class_names):
+        labels = torch.tensor([class_names.index(n) for n in names])[labels]
+    elif names and len(names) != len(class_names):
+        raise InputError(
+            f"{where}: the dataset has {len(names)} classes, the head of task '{name}' has {len(class_names)}"
+        )
+    if int(labels.min()) < 0 or int(labels.max()) >= len(class_names):
+        raise InputError(
+            f"{where}: labels lie in {int(labels.min())}..{int(labels.max())}, the head of task '{name}' has "
+            f"{len(class_names)} classes"
+        )
+    return LabelledImages(images, labels)

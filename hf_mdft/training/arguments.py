@@ -1,0 +1,58 @@
+"""Arguments of phase 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from ..errors import InputError
+from ..objectives import FILTERS
+
+
+@dataclass
+class MdftTrainingArguments(TrainingArguments):
+    """Arguments of [`MdftTrainer`], on top of transformers' `TrainingArguments`.
+
+    Defaults that differ from `TrainingArguments`: `max_steps`, `learning_rate` (coefficients are of order 0.1, not
+    0.01), constant schedule, no weight decay (it would pull the coefficients to the base), no column removal, logging
+    every 50 and a checkpoint every 250 steps, of which the last is kept.
+
+    Args:
+        images_per_task: Images of every task that one optimizer step sees, over all processes and accumulated parts
+            together: the same recipe gives the same result on any number of processes.
+        entropy_weight: Of the filtered entropy.
+        anchor_weight: Of the agreement with the task's expert.
+        prior_weight: Of the match with the estimated class prior.
+        filter: Which samples the entropy counts: name and options of a registered filter.
+        anchor_distance: `"kl"` between predictions, or `"embedding"` (1 - cosine).
+        anchor_temperature: Of the KL.
+        agreement_rule: Leave out samples on which both disagree and the model is the more confident one.
+    """
+
+    output_dir: str | None = field(default="mdft-output/checkpoints", metadata={"help": "Folder of checkpoints."})
+    max_steps: int = field(default=500, metadata={"help": "Optimizer steps; each sees every task."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Of the coefficients."})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    save_steps: float = field(default=250, metadata={"help": "Steps between two checkpoints."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints that are kept."})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay off: batches are ours."})
+    images_per_task: int = field(default=16, metadata={"help": "Images of every task in one optimizer step."})
+    entropy_weight: float = field(default=0.1, metadata={"help": "Weight of the filtered entropy; 0 is off."})
+    anchor_weight: float = field(default=1.0, metadata={"help": "Weight of the agreement with experts; 0 is off."})
+    prior_weight: float = field(default=0.1, metadata={"help": "Weight of the class-prior term; 0 is off."})
+    filter: Any = field(default="eata", metadata={"help": "Filter of the entropy: name or name and options."})
+    anchor_distance: str = field(default="kl", metadata={"help": "'kl' or 'embedding'."})
+    anchor_temperature: float = field(default=2.0, metadata={"help": "Temperature of the KL."})
+    agreement_rule: bool = field(default=True, metadata={"help": "Drop confident disagreement from the anchor."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.images_per_task < 1:
+            raise InputError(f"images_per_task must be at least 1, got {self.images_per_task}")
+        if self.anchor_distance not in ("kl", "embedding"):
+            raise InputError(f"anchor_distance must be 'kl' or 'embedding', got '{self.anchor_distance}'")
+        name = self.filter if isinstance(self.filter, str) else dict(self.filter).get("name", "")
+        FILTERS.get(name)

@@ -1,0 +1,67 @@
+"""Batches with images of every task."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from ..tasks import Images
+
+
+class MixedTasks(Dataset):
+    """A schedule of training images: item i is a pure function of the seed and i.
+
+    Each step takes `images_per_task` images of every task, in an order of their own for each pass over the task, and
+    interleaves them so that any even part of the step holds every task equally. A run is therefore the same
+    whether a step is done at once, in several accumulated parts, or by several processes, and a resumed run goes on
+    where it stopped.
+
+    Args:
+        images: By task.
+        images_per_task: For each step.
+        steps: Of the whole run.
+        seed: Of the order.
+    """
+
+    def __init__(self, images: Mapping[str, Images], images_per_task: int, steps: int, seed: int) -> None:
+        self.images = list(images.values())
+        self.images_per_task = images_per_task
+        self.steps = steps
+        self.seed = seed
+        self._order = functools.lru_cache(maxsize=2 * len(self.images))(self._shuffled)
+
+    def __len__(self) -> int:
+        return self.steps * self.images_per_task * len(self.images)
+
+    def _shuffled(self, task: int, turn: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(hash((self.seed, task, turn)) % 2**63)
+        return torch.randperm(len(self.images[task]), generator=generator)
+
+    def locate(self, item: int) -> tuple[int, int]:
+        """Task and image index of an item."""
+        slot, task = divmod(item, len(self.images))
+        turn, position = divmod(slot, len(self.images[task]))
+        return task, int(self._order(task, turn)[position])
+
+    def __getitems__(self, items: list[int]) -> dict[str, Any]:
+        located = [self.locate(item) for item in items]
+        tasks = torch.tensor([task for task, _ in located])
+        index = torch.tensor([row for _, row in located])
+        pixels = torch.empty((len(items), *self.images[0].shape), dtype=torch.uint8)
+        for task, images in enumerate(self.images):
+            rows = tasks == task
+            if rows.any():
+                pixels[rows] = images.pixels(index[rows])
+        return {"pixels": pixels, "task": tasks, "index": index}
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        return {key: value[0] for key, value in self.__getitems__([item]).items()}
+
+
+def as_batch(batch: dict[str, Any]) -> dict[str, Any]:
+    """Collator: `MixedTasks` makes whole batches already."""
+    return batch

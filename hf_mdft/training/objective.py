@@ -1,0 +1,130 @@
+"""The loss of phase 1: terms of every task, summed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..heads import Head
+from ..objectives import (
+    FILTERS,
+    SampleFilter,
+    agreement_rule,
+    anchor_divergence,
+    embedding_distance,
+    entropy,
+    estimate_prior,
+    max_entropy,
+    prior_divergence,
+)
+from .arguments import MdftTrainingArguments
+
+
+@dataclass
+class TaskObjective:
+    """What one task needs for its terms.
+
+    Args:
+        head: Frozen.
+        filter: With a memory of its own.
+        expert_features: `(N, width)` of the task's images; `None` for a task without an expert.
+        expert_logits: `(N, C)` of the same.
+        prior: `(C,)`, estimated from the expert.
+    """
+
+    head: Head
+    filter: SampleFilter
+    expert_features: torch.Tensor | None = None
+    expert_logits: torch.Tensor | None = None
+    prior: torch.Tensor | None = None
+
+    @classmethod
+    def build(cls, head: Head, expert_features: torch.Tensor | None, args: MdftTrainingArguments) -> TaskObjective:
+        head = head.to(args.device)
+        spec = {"name": args.filter} if isinstance(args.filter, str) else args.filter
+        sample_filter = FILTERS.build({**spec, "num_classes": head.num_classes}).to(args.device)
+        if expert_features is None:
+            return cls(head, sample_filter)
+        expert_features = expert_features.to(args.device)
+        logits = head(expert_features)
+        return cls(head, sample_filter, expert_features, logits, estimate_prior(logits.softmax(dim=-1)))
+
+    def terms(
+        self, features: torch.Tensor, index: torch.Tensor, args: MdftTrainingArguments
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Terms before their weights, and kept ratios, for features `(n, width)` of the images at `index` `(n,)`.
+
+        A term whose weight is 0 is not computed.
+        """
+        logits = self.head(features)
+        terms, kept = {}, {}
+        if args.entropy_weight:
+            weights = self.filter(logits)
+            terms["entropy"] = (weights * entropy(logits)).mean() / max_entropy(self.head.num_classes)
+            kept["entropy"] = (weights > 0).float().mean()
+        if args.anchor_weight and self.expert_logits is not None:
+            expert = self.expert_logits[index]
+            weights = agreement_rule(logits, expert) if args.agreement_rule else torch.ones_like(logits[:, 0])
+            if args.anchor_distance == "kl":
+                distance = anchor_divergence(logits, expert, args.anchor_temperature)
+            else:
+                distance = embedding_distance(features, self.expert_features[index])
+            terms["anchor"] = (weights * distance).mean()
+            kept["anchor"] = weights.mean()
+        if args.prior_weight and self.prior is not None:
+            terms["prior"] = prior_divergence(logits, self.prior)
+        return terms, kept
+
+
+class MetaObjective:
+    """The sum over tasks of the weighted terms.
+
+    Args:
+        tasks: By name, in the order of the batches' task numbers.
+        args: The weights.
+    """
+
+    def __init__(self, tasks: dict[str, TaskObjective], args: MdftTrainingArguments) -> None:
+        self.tasks = tasks
+        self.args = args
+
+    def __call__(
+        self, features: torch.Tensor, task: torch.Tensor, index: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss, and what to log: each term averaged over tasks, and kept ratios by task.
+
+        Args:
+            features: `(batch, width)`, rows of all tasks mixed.
+            task: Task number of each row, `(batch,)`.
+            index: Row of the task's images that each row is, `(batch,)`.
+        """
+        weight = {
+            "entropy": self.args.entropy_weight,
+            "anchor": self.args.anchor_weight,
+            "prior": self.args.prior_weight,
+        }
+        loss, logs = features.sum() * 0.0, {}
+        for number, (name, objective) in enumerate(self.tasks.items()):
+            rows = task == number
+            terms, kept = objective.terms(features[rows], index[rows], self.args)
+            for term, value in terms.items():
+                loss = loss + weight[term] * value
+                logs[f"loss_{term}"] = logs.get(f"loss_{term}", 0.0) + value.detach() / len(self.tasks)
+            for term, value in kept.items():
+                logs[f"kept_{term}/{name}"] = value
+        return loss, logs
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Memories of the filters, for checkpoints."""
+        return {
+            f"{name}.{key}": value.cpu().clone()
+            for name, objective in self.tasks.items()
+            for key, value in objective.filter.state_dict().items()
+        }
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        for name, objective in self.tasks.items():
+            prefix = f"{name}."
+            own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            objective.filter.load_state_dict(own)
