@@ -4,18 +4,14 @@ import torch
 
 
 @torch.no_grad()
-def estimate_prior(probabilities: torch.Tensor, iterations: int = 10) -> torch.Tensor:
-    """Class prior `(C,)` from a model's predictions `(N, C)`, by expectation maximisation (Saerens et al. 2002).
+def estimate_prior(probabilities: torch.Tensor) -> torch.Tensor:
+    """Class prior `(C,)` from a model's predictions `(N, C)`: their mean, shrunk half-way to uniform.
 
-    One pseudo-count per class keeps rare classes alive; few iterations, because overconfident predictions would let
-    the fixed point drop classes that are merely confused with others.
+    Expectation maximisation on the same predictions (Saerens et al. 2002) needs the prior that the model was trained
+    under, which a downloaded expert does not tell; without it the fixed point exaggerates the model's own biases.
     """
-    prior = torch.full((probabilities.shape[1],), 1 / probabilities.shape[1], device=probabilities.device)
-    for _ in range(iterations):
-        posterior = probabilities * prior
-        posterior = posterior / posterior.sum(dim=1, keepdim=True).clamp(min=1e-12)
-        prior = (posterior.sum(dim=0) + 1) / (len(probabilities) + len(prior))
-    return prior
+    mean = probabilities.mean(dim=0)
+    return (mean + 1 / len(mean)) / 2
 
 
 def prior_divergence(logits: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import weakref
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from ..architectures import Architecture, architecture_of
@@ -16,7 +18,7 @@ from ..architectures.base import read_config
 from ..cache import key_of, prepared
 from ..errors import InputError
 from ..transforms import TRANSFORMS
-from .sources import ModelSource
+from .sources import PROCESSOR_FILES, ModelSource
 from .vectors import TaskVectors, write_vectors
 from .weights import TowerWeights
 
@@ -134,6 +136,13 @@ class ModelPool:
         tower.config._name_or_path = (self.base if task is None else self.experts[task]).id
         tower.name_or_path = tower.config._name_or_path
         return tower.eval()
+
+    def save_complete(self, tower_state: dict[str, torch.Tensor], head: nn.Module, folder: Path) -> None:
+        """Write the base with other tower weights as a complete model folder: weights, config, processor, tokenizer."""
+        self.architecture.save_complete(self.base.folder, tower_state, head, folder)
+        for pattern in PROCESSOR_FILES:
+            for file in self.base.folder.glob(pattern):
+                shutil.copyfile(file, folder / file.name)
 
     def vectors(self, transform: str | Mapping[str, Any] = "identity") -> TaskVectors:
         """Phi of all task vectors, prepared once and then memory-mapped from the cache.

@@ -20,18 +20,15 @@ from huggingface_hub.errors import (
 from ..errors import InputError
 
 
-WANTED_FILES = [
-    "config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
+PROCESSOR_FILES = [
     "preprocessor_config.json",
     "processor_config.json",
     "tokenizer*",
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
-    "README.md",
 ]
+WANTED_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "README.md", *PROCESSOR_FILES]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from .arguments import MdftTrainingArguments
 from .expert_outputs import expert_features
+from .extra_state import ExtraStateTrainer
 from .mixed import MixedTasks
 from .trainer import MdftTrainer
 
 
-__all__ = ["MdftTrainer", "MdftTrainingArguments", "MixedTasks", "expert_features"]
+__all__ = ["ExtraStateTrainer", "MdftTrainer", "MdftTrainingArguments", "MixedTasks", "expert_features"]

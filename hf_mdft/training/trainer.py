@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from torch.utils.data import SequentialSampler
-from transformers import Trainer
 
 from ..errors import InputError
 from ..evaluation import accuracy, predict
@@ -20,14 +17,12 @@ from ..pool import ModelPool
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
 from .arguments import MdftTrainingArguments
 from .expert_outputs import expert_features
+from .extra_state import ExtraStateTrainer
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective, TaskObjective
 
 
-FILTER_STATE = "filters.safetensors"
-
-
-class MdftTrainer(Trainer):
+class MdftTrainer(ExtraStateTrainer):
     """Learns the coefficients of an MDFT adapter on unlabelled images of all tasks at once.
 
     One combine, one forward and one backward pass for each step, whatever the number of tasks: rows of a mixed batch
@@ -49,8 +44,6 @@ class MdftTrainer(Trainer):
         >>> trainer = MdftTrainer(model=model, args=MdftTrainingArguments(), train_dataset=images, heads=heads)
         >>> trainer.train()
     """
-
-    loss_is_scaled_for_ga = False
 
     def __init__(
         self,
@@ -137,6 +130,12 @@ class MdftTrainer(Trainer):
         rows[self.accelerator.process_index] = world * features - (world - 1) * features.detach()
         return torch.cat(rows)
 
+    def extra_state(self) -> dict[str, torch.Tensor]:
+        return self.objective.state()
+
+    def load_extra_state(self, state: dict[str, torch.Tensor]) -> None:
+        self.objective.load_state(state)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs.update({name: torch.stack(values).mean().item() for name, values in self._sums.items()})
@@ -163,15 +162,3 @@ class MdftTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save and folder.is_dir():
-            save_file(self.objective.state(), folder / FILTER_STATE)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        state = Path(resume_from_checkpoint) / FILTER_STATE
-        if state.is_file():
-            self.objective.load_state(load_file(state))

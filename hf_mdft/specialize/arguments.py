@@ -1,0 +1,61 @@
+"""Arguments of phase 2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from ..errors import InputError
+
+
+@dataclass
+class SpecializeArguments(TrainingArguments):
+    """Arguments of `MetaMerger.specialize`, on top of transformers' `TrainingArguments`.
+
+    Defaults that differ from `TrainingArguments`: `max_steps`, batch size, `learning_rate`, cosine schedule with
+    warm-up, no weight decay (the pull towards the start does that), no column removal.
+
+    Args:
+        shots: Unlabelled images per task; `None` uses all.
+        rounds: Of meta-model and specialists; ends earlier when the gate finds no improvement.
+        start: Where the student starts: 0 at the expert, 1 at the meta-model.
+        others_weight: How much the teacher listens to models other than the expert, before their agreement with it.
+        alignment_weight: Of the representation alignment, 1 - cosine to the expert's embedding.
+        information_weight: Of information maximisation: confident on each image, diverse over the batch.
+        pull_weight: Of the squared distance to the start (L2-SP, Li et al. 2018,
+            https://huggingface.co/papers/1802.01483).
+        ema_decay: Of the average of the student's weights that is kept; 0 keeps the last weights.
+        gate: Keep the expert where the specialist is not shown to be better. Switch it off only to study it.
+    """
+
+    output_dir: str | None = field(default="mdft-output/specialists", metadata={"help": "Folder of work in progress."})
+    max_steps: int = field(default=200, metadata={"help": "Optimizer steps for each task."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Images in a batch."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Of the student's weights."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
+    warmup_steps: float = field(default=20, metadata={"help": "Steps of warm-up."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    save_steps: float = field(default=100, metadata={"help": "Steps between two checkpoints."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints that are kept."})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay off: batches are ours."})
+    shots: int | None = field(default=None, metadata={"help": "Unlabelled images per task; null uses all."})
+    rounds: int = field(default=1, metadata={"help": "Rounds of meta-model and specialists."})
+    start: float = field(default=0.0, metadata={"help": "Start of the student: 0 the expert, 1 the meta-model."})
+    others_weight: float = field(default=0.25, metadata={"help": "Teacher's weight of models besides the expert."})
+    alignment_weight: float = field(default=0.5, metadata={"help": "Weight of the representation alignment."})
+    information_weight: float = field(default=0.1, metadata={"help": "Weight of information maximisation."})
+    pull_weight: float = field(default=0.001, metadata={"help": "Weight of the pull towards the start."})
+    ema_decay: float = field(default=0.98, metadata={"help": "Decay of the weight average; 0 is off."})
+    gate: bool = field(default=True, metadata={"help": "Keep the expert unless the specialist is better."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shots is not None and self.shots < 2:
+            raise InputError(f"shots must be at least 2 (or null for all images), got {self.shots}")
+        if self.rounds < 1:
+            raise InputError(f"rounds must be at least 1, got {self.rounds}")
+        if not 0 <= self.start <= 1:
+            raise InputError(f"start must lie in [0, 1], got {self.start}")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")

@@ -1,0 +1,135 @@
+"""Training a student tower on a teacher's soft targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, TrainerCallback
+
+from ..architectures import Architecture
+from ..heads import Head
+from ..objectives import embedding_distance, entropy
+from ..tasks import Images
+from ..training import ExtraStateTrainer
+from .arguments import SpecializeArguments
+from .teacher import Teacher
+from .views import jitter
+
+
+class IndexedImages(Dataset):
+    """Images as bytes with their index, whole batches at a time."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, items: list[int]) -> dict[str, torch.Tensor]:
+        return {"pixels": self.images.pixels(items), "index": torch.tensor(items)}
+
+
+class StudentTrainer(ExtraStateTrainer):
+    """All weights of a tower learn the teacher's targets on jittered images; the head is frozen.
+
+    Loss: `KL(teacher || student)` on kept images + alignment of embeddings + light information maximisation + pull
+    towards the start. The exponential moving average of the weights is what counts: `finish()` puts it in place.
+
+    Args:
+        model: The tower, at its start.
+        args: Weights of the terms and everything of `TrainingArguments`.
+        architecture: Of the tower.
+        head: Of the task.
+        images: Unlabelled.
+        teacher: Its targets, in the images' order.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: SpecializeArguments,
+        *,
+        architecture: Architecture,
+        head: Head,
+        images: Images,
+        teacher: Teacher,
+        **kwargs: Any,
+    ) -> None:
+        self.architecture = architecture
+        self.head = head.to(args.device)
+        self.preprocessor = images.preprocessor
+        self.targets = teacher.probabilities.to(args.device)
+        self.sample_weights = teacher.weights.to(args.device)
+        self.target_features = teacher.features.to(args.device)
+        self._sums: dict[str, list[torch.Tensor]] = {}
+        super().__init__(
+            model=model, args=args, train_dataset=IndexedImages(images), data_collator=lambda batch: batch, **kwargs
+        )
+        self.start = [p.detach().clone() for p in self.model.parameters()]
+        self.average = None
+        if args.ema_decay:
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay))
+            self.add_callback(_UpdateAverage(self))
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        index = inputs["index"]
+        generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
+        pixel_values = jitter(self.preprocessor.normalize(inputs["pixels"]), generator)
+        outputs = model(pixel_values=pixel_values)
+        features = self.architecture.features(outputs).float()
+        logits = self.head(features)
+        weights = self.sample_weights[index]
+        divergence = F.kl_div(logits.log_softmax(dim=-1), self.targets[index], reduction="none").sum(dim=-1)
+        mean = logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8)
+        pull = sum(
+            (p - p0).square().sum() for p, p0 in zip(self.model.parameters(), self.start, strict=True)
+        )
+        terms = {
+            "distillation": (1.0, (weights * divergence).sum() / weights.sum().clamp(min=1e-8)),
+            "alignment": (self.args.alignment_weight, embedding_distance(features, self.target_features[index]).mean()),
+            "information": (self.args.information_weight, entropy(logits).mean() + (mean * mean.log()).sum()),
+            "pull": (self.args.pull_weight, pull),
+        }
+        for name, (_, value) in terms.items():
+            self._sums.setdefault(f"loss_{name}", []).append(value.detach())
+        loss = sum(weight * value for weight, value in terms.values() if weight)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update({name: torch.stack(values).mean().item() for name, values in self._sums.items()})
+            self._sums.clear()
+        super().log(logs, start_time)
+
+    def extra_state(self) -> dict[str, torch.Tensor]:
+        state = {f"start.{i}": tensor for i, tensor in enumerate(self.start)}
+        return state if self.average is None else state | dict(self.average.state_dict())
+
+    def load_extra_state(self, state: dict[str, torch.Tensor]) -> None:
+        self.start = [state[f"start.{i}"].to(self.args.device) for i in range(len(self.start))]
+        if self.average is not None:
+            self.average.load_state_dict({k: v for k, v in state.items() if not k.startswith("start.")})
+
+    @torch.no_grad()
+    def finish(self) -> dict[str, torch.Tensor]:
+        """State dict of the trained tower on the CPU: the weight average where there is one."""
+        tower = self.model if self.average is None else self.average.module
+        return {name: tensor.detach().cpu().clone() for name, tensor in tower.state_dict().items()}
+
+
+class _UpdateAverage(TrainerCallback):
+    def __init__(self, trainer: StudentTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.average.update_parameters(self.trainer.accelerator.unwrap_model(self.trainer.model))

@@ -1,0 +1,112 @@
+"""The teacher: models and views combined, corrected by the class prior over all unlabelled images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..architectures import Architecture
+from ..heads import Head
+from ..objectives import entropy, estimate_prior, max_entropy
+from ..tasks import Images, embed_images
+from .views import TEACHER_VIEWS, Offset, translate
+
+
+@dataclass
+class Source:
+    """What one model says of a task's images.
+
+    Args:
+        logits: On the images as they are, `(N, C)`.
+        log_probs: Mean log-probabilities over views, `(N, C)`.
+        features: Mean embedding over the same views, `(N, width)`.
+        judged: Predicted class under each of the judge's views, `(V, N)`.
+    """
+
+    logits: torch.Tensor
+    log_probs: torch.Tensor
+    features: torch.Tensor
+    judged: torch.Tensor
+
+    @property
+    def predictions(self) -> torch.Tensor:
+        return self.logits.argmax(dim=-1)
+
+
+def observe(
+    tower: nn.Module,
+    architecture: Architecture,
+    head: Head,
+    images: Images,
+    *,
+    views: tuple[Offset, ...] = TEACHER_VIEWS[:1],
+    judge_views: tuple[Offset, ...] = (),
+    desc: str | None = None,
+) -> Source:
+    """Run a model over views of the images; the first view is the images as they are."""
+
+    def features_of(offset: Offset) -> torch.Tensor:
+        return embed_images(tower, architecture, images, view=lambda x: translate(x, offset), desc=desc)
+
+    features = [features_of(offset) for offset in views]
+    logits = [head(view) for view in features]
+    judged = [head(features_of(offset)).argmax(dim=-1) for offset in judge_views]
+    return Source(
+        logits[0],
+        torch.stack([x.log_softmax(dim=-1) for x in logits]).mean(dim=0),
+        torch.stack(features).mean(dim=0),
+        torch.stack(judged) if judged else torch.empty(0, len(images), dtype=torch.long),
+    )
+
+
+def agreement(a: Source, b: Source) -> float:
+    """Share of images on which two models, each averaged over its views, say the same class."""
+    return (a.log_probs.argmax(dim=-1) == b.log_probs.argmax(dim=-1)).float().mean().item()
+
+
+def reliability(source: Source, first: Source, others_weight: float) -> float:
+    """Weight of a model beside the first: falls steeply with their disagreement, the only label-free evidence of how
+    much it knows of the task."""
+    return others_weight * agreement(source, first) ** 4
+
+
+@dataclass
+class Teacher:
+    """Soft targets for every image.
+
+    Args:
+        probabilities: `(N, C)`.
+        weights: In [0, 1], `(N,)`: how much an image counts.
+        features: Embedding to stay aligned with, `(N, width)`.
+        source_weights: Of each model in the combination.
+    """
+
+    probabilities: torch.Tensor
+    weights: torch.Tensor
+    features: torch.Tensor
+    source_weights: dict[str, float]
+
+
+def build_teacher(sources: dict[str, Source], others_weight: float) -> Teacher:
+    """Combine models per image: a geometric mean of their probabilities, each model's share rising with its
+    reliability and every image's with its confidence.
+
+    Args:
+        sources: By name; the first is the reference: the task's expert, or the meta-model for a task without one.
+        others_weight: Share of the others before their agreement with the first.
+    """
+    first = next(iter(sources.values()))
+    shares, total, weight_sum = {}, 0.0, 0.0
+    for name, source in sources.items():
+        shares[name] = 1.0 if source is first else reliability(source, first, others_weight)
+        confidence = source.log_probs.exp().amax(dim=-1, keepdim=True)
+        total = total + shares[name] * confidence * source.log_probs
+        weight_sum = weight_sum + shares[name] * confidence
+    probabilities = (total / weight_sum).softmax(dim=-1)
+    mean = probabilities.mean(dim=0)
+    corrected = probabilities * (estimate_prior(probabilities) / mean.clamp(min=1e-8)).sqrt()
+    corrected = corrected / corrected.sum(dim=-1, keepdim=True)
+    certainty = 1 - entropy(corrected.clamp(min=1e-12).log()) / max_entropy(corrected.shape[-1])
+    return Teacher(corrected, certainty.clamp(0, 1), first.features, shares)

@@ -1,0 +1,45 @@
+"""Views of an image that change no class: small translations.
+
+No flips, rotations or crops: they change digits, signs and letters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+
+Offset = tuple[int, int]
+
+TEACHER_VIEWS: tuple[Offset, ...] = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
+"""Offsets, in steps, over which the teacher averages."""
+
+JUDGE_VIEWS: tuple[Offset, ...] = ((1, 1), (-1, -1), (1, -1), (-1, 1))
+"""Offsets that neither the teacher nor its targets have seen: fresh evidence for the gate."""
+
+
+def step_of(pixel_values: torch.Tensor) -> int:
+    """One step in pixels: 1/32 of the image's side, at least one pixel."""
+    return max(1, round(pixel_values.shape[-1] / 32))
+
+
+def translate(pixel_values: torch.Tensor, offset: Offset) -> torch.Tensor:
+    """Images `(batch, 3, height, width)` moved by an offset in steps; the border is repeated."""
+    if offset == (0, 0):
+        return pixel_values
+    step, (height, width) = step_of(pixel_values), pixel_values.shape[-2:]
+    padded = F.pad(pixel_values, (step,) * 4, mode="replicate")
+    top, left = step - offset[1] * step, step - offset[0] * step
+    return padded[..., top : top + height, left : left + width]
+
+
+def jitter(pixel_values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Every image moved by an offset of its own, up to one step each way."""
+    step, (height, width) = step_of(pixel_values), pixel_values.shape[-2:]
+    padded = F.pad(pixel_values, (step,) * 4, mode="replicate")
+    offsets = torch.randint(0, 2 * step + 1, (2, len(pixel_values)), generator=generator).to(pixel_values.device)
+    device = pixel_values.device
+    rows = offsets[0][:, None] + torch.arange(height, device=device)
+    columns = offsets[1][:, None] + torch.arange(width, device=device)
+    image = torch.arange(len(pixel_values), device=device)[:, None, None]
+    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
