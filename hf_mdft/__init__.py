@@ -1,1 +1,69 @@
-"""x"""
+"""hf_mdft: model-driven, labelled-data-free fine-tuning.
+
+Importing it registers the adapter type `MDFT` with PEFT. Everything else is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .adapter import MdftConfig, MdftLayer, MdftModel
+
+
+if TYPE_CHECKING:
+    from .errors import InputError
+    from .evaluation import Report
+    from .heads import Head, load_head
+    from .merger import MetaMerger
+    from .pool import ModelPool
+    from .recipe import Recipe
+    from .specialize import Specialist, SpecializeArguments
+    from .tasks import Task
+    from .training import MdftTrainer, MdftTrainingArguments
+
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Head": "heads",
+    "InputError": "errors",
+    "MdftTrainer": "training",
+    "MdftTrainingArguments": "training",
+    "MetaMerger": "merger",
+    "ModelPool": "pool",
+    "Recipe": "recipe",
+    "Report": "evaluation",
+    "Specialist": "specialize",
+    "SpecializeArguments": "specialize",
+    "Task": "tasks",
+    "load_head": "heads",
+}
+
+__all__ = [
+    "Head",
+    "InputError",
+    "MdftConfig",
+    "MdftLayer",
+    "MdftModel",
+    "MdftTrainer",
+    "MdftTrainingArguments",
+    "MetaMerger",
+    "ModelPool",
+    "Recipe",
+    "Report",
+    "Specialist",
+    "SpecializeArguments",
+    "Task",
+    "load_head",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -86,7 +86,9 @@ class MdftModel(BaseTuner):
         setattr(parent, child_name, new_module)
 
     def add_weighted_adapter(self, adapters: list[str], weights: list[float], adapter_name: str) -> None:
-        """Add an adapter whose coefficients are a weighted sum of other adapters' (exact: the model is linear in them).
+        """Add an adapter whose coefficients are a weighted sum of other adapters'.
+
+        It is exact: the combined weights are linear in the coefficients.
 
         Args:
             adapters: Adapters of one pool, transform and granularity.

@@ -82,6 +82,10 @@ class Architecture:
         """The image embedding `(batch, width)` that heads read, from the tower's outputs."""
         raise NotImplementedError
 
+    def pipeline_tag(self, config: PreTrainedConfig) -> str:
+        """The Hub's name for what a complete model of this base does."""
+        return "image-classification"
+
     def save_complete(self, base: Path, tower_state: dict[str, torch.Tensor], head: nn.Module, folder: Path) -> None:
         """Write a complete model: the base at `base` with these tower weights and this head, in fp32 safetensors."""
         raise NotImplementedError

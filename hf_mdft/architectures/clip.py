@@ -28,6 +28,9 @@ class ClipVision(Architecture):
     def features(self, outputs: Any) -> torch.Tensor:
         return outputs.pooler_output
 
+    def pipeline_tag(self, config: PreTrainedConfig) -> str:
+        return "zero-shot-image-classification" if config.model_type == "clip" else "image-feature-extraction"
+
     def save_complete(self, base: Path, tower_state: dict[str, torch.Tensor], head: nn.Module, folder: Path) -> None:
         """A full `CLIPModel` where the base is one, so that zero-shot pipelines work; else the tower alone."""
         config = read_config(base, str(base))

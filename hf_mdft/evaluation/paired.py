@@ -18,5 +18,7 @@ def mcnemar(correct_a: torch.Tensor, correct_b: torch.Tensor) -> float:
     n, k = b + c, min(b, c)
     if n == 0:
         return 1.0
-    log_tail = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)]
+    log_tail = [
+        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)
+    ]
     return min(1.0, 2 * sum(math.exp(term) for term in log_tail))

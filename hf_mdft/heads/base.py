@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ..cache import key_of
 from ..errors import InputError
 from ..registry import Registry
 
@@ -41,6 +43,12 @@ class Head(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
+
+    def key(self) -> str:
+        """Changes with the classes and every tensor."""
+        tensors = {name: value.cpu().numpy().tobytes() for name, value in self.state_dict().items()}
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in tensors.items()}
+        return key_of(self.name, self.class_names, digests)
 
     def save(self, path: str | Path) -> None:
         """Write the head to one safetensors file: tensors, kind and class names."""

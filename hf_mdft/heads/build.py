@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import datasets
 
 from ..architectures.base import read_config
@@ -51,7 +49,9 @@ def _expert_classifier(name: str, task: Task, pool: ModelPool, where: str) -> He
     labels = read_config(source.folder, str(source)).id2label
     names = task.class_names or [labels[index] for index in sorted(labels)]
     if len(names) != len(weight):
-        raise InputError(f"{where}: {len(names)} class names, but the classifier of {source} has {len(weight)} classes")
+        raise InputError(
+            f"{where}: {len(names)} class names, but the classifier of {source} has {len(weight)} classes"
+        )
     return LinearHead(names, weight=weight, bias=weights.raw("classifier.bias"))
 
 

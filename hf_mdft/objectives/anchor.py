@@ -5,8 +5,10 @@ from torch.nn import functional as F
 
 
 def anchor_divergence(logits: torch.Tensor, expert_logits: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:
-    """`T^2 KL(q || p)` per sample `(batch,)`, with q the expert's and p the model's softmax at temperature T (Hinton et
-    al. 2015, https://huggingface.co/papers/1503.02531: T^2 keeps the gradient's size independent of T).
+    """`T^2 KL(q || p)` per sample `(batch,)`, with q the expert's and p the model's softmax at temperature T.
+
+    T^2 keeps the size of the gradient independent of T (Hinton et al. 2015,
+    https://huggingface.co/papers/1503.02531).
 
     Args:
         logits: Of the model, `(batch, C)`.

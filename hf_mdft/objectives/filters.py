@@ -56,9 +56,7 @@ class Eata(SampleFilter):
         momentum: Of the moving mean; the paper's 0.9.
     """
 
-    def __init__(
-        self, num_classes: int, margin: float = 0.4, redundancy: float = 1.3, momentum: float = 0.9
-    ) -> None:
+    def __init__(self, num_classes: int, margin: float = 0.4, redundancy: float = 1.3, momentum: float = 0.9) -> None:
         super().__init__(num_classes)
         self.threshold = margin * max_entropy(num_classes)
         self.max_cosine = redundancy / num_classes**0.5

@@ -131,14 +131,20 @@ class ModelPool:
 
     def tower(self, task: str | None = None) -> PreTrainedModel:
         """A fresh fp32 tower in evaluation mode: a task's expert, or the base for `None`."""
+        return self._fill(self.weights(task))
+
+    def load_tower(self, source: ModelSource) -> PreTrainedModel:
+        """A fresh fp32 tower from another model of the same architecture and shapes."""
+        return self._fill(self._weights(source))
+
+    def _fill(self, weights: TowerWeights) -> PreTrainedModel:
         tower = self.architecture.new_tower(self.config).to(torch.float32)
-        tower.load_state_dict(dict(self.weights(task).items()), strict=False)
-        tower.config._name_or_path = (self.base if task is None else self.experts[task]).id
-        tower.name_or_path = tower.config._name_or_path
+        tower.load_state_dict(dict(weights.items()), strict=False)
+        tower.name_or_path = weights.source.id
         return tower.eval()
 
     def save_complete(self, tower_state: dict[str, torch.Tensor], head: nn.Module, folder: Path) -> None:
-        """Write the base with other tower weights as a complete model folder: weights, config, processor, tokenizer."""
+        """Write the base with other tower weights as a complete model: weights, config, processor, tokenizer."""
         self.architecture.save_complete(self.base.folder, tower_state, head, folder)
         for pattern in PROCESSOR_FILES:
             for file in self.base.folder.glob(pattern):

@@ -125,8 +125,6 @@ def _file_hash(path: str, size: int, modified: int) -> bytes:
         return digest.digest()
 
 
-
-
 def _download(repo_id: str, revision: str | None, token: str | bool | None) -> Path:
     where = f"{repo_id}@{revision}" if revision else repo_id
     try:
@@ -134,7 +132,9 @@ def _download(repo_id: str, revision: str | None, token: str | bool | None) -> P
     except HFValidationError as error:
         raise InputError(f"{where}: neither a folder here nor a valid Hub id (owner/name)") from error
     except GatedRepoError as error:
-        raise InputError(f"{where}: gated repo; accept its terms on the Hub and log in with 'hf auth login'") from error
+        raise InputError(
+            f"{where}: gated repo; accept its terms on the Hub and log in with 'hf auth login'"
+        ) from error
     except RepositoryNotFoundError as error:
         raise InputError(
             f"{where}: no such folder here and no such repo on the Hub, or it is private: check the name, or log in "

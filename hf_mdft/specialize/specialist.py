@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import nn
 
 from ..heads import Head
-from ..pool import ModelPool
+from ..hub import push_folder
+from ..hub.cards import specialist_card
+from ..pool import ModelPool, ModelSource
 from .gate import Decision
 
 
@@ -22,16 +25,18 @@ class Specialist:
         pool: That it came from.
         head: Of the task.
         decision: Of the gate.
-        candidate: State dict of the student's tower, whatever the gate said.
+        candidate: Folder of the student as a complete model, whatever the gate said.
         history: Log lines of the student's training.
+        facts: What the model card tells of the run; filled by evaluation.
     """
 
     task: str
     pool: ModelPool
     head: Head
     decision: Decision
-    candidate: dict[str, torch.Tensor]
-    history: list[dict[str, float]]
+    candidate: Path
+    history: list[dict[str, Any]]
+    facts: dict[str, Any]
 
     @property
     def improved(self) -> bool:
@@ -41,16 +46,27 @@ class Specialist:
     def tower(self, gated: bool = True) -> nn.Module:
         """The tower in evaluation mode; `gated=False` gives the student even where the gate kept the expert."""
         if gated and not self.improved:
-            return self.pool.tower(self.task)
-        tower = self.pool.tower()
-        tower.load_state_dict(self.candidate)
-        return tower
+            return self.pool.tower(self.task if self.task in self.pool.experts else None)
+        return self.pool.load_tower(ModelSource.resolve(self.candidate))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the complete model: weights in safetensors, config, and the base's processor and tokenizer.
+        """Write the complete model: weights in safetensors, config, the base's processor and tokenizer, model card.
 
         It loads with plain transformers, without this package.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.pool.save_complete(self.tower().state_dict(), self.head, folder)
+        self.head.save(folder / "head.safetensors")
+        (folder / "mdft.json").write_text(json.dumps({"task": self.task, "gate": self.decision.to_dict()}, indent=2))
+        facts = {**self.facts, "pipeline_tag": self.pool.architecture.pipeline_tag(self.pool.config)}
+        card = specialist_card(self.task, self.pool.reference(), self.head.class_names, self.decision.to_dict(), facts)
+        card.save(folder / "README.md")
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Push the complete model in one commit; see `hf_mdft.hub.push_folder` for the arguments.
+
+        Returns:
+            The commit's address.
+        """
+        return push_folder(self.save_pretrained, repo_id, **kwargs)

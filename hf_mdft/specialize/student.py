@@ -91,12 +91,13 @@ class StudentTrainer(ExtraStateTrainer):
         weights = self.sample_weights[index]
         divergence = F.kl_div(logits.log_softmax(dim=-1), self.targets[index], reduction="none").sum(dim=-1)
         mean = logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8)
-        pull = sum(
-            (p - p0).square().sum() for p, p0 in zip(self.model.parameters(), self.start, strict=True)
-        )
+        pull = sum((p - p0).square().sum() for p, p0 in zip(self.model.parameters(), self.start, strict=True))
         terms = {
             "distillation": (1.0, (weights * divergence).sum() / weights.sum().clamp(min=1e-8)),
-            "alignment": (self.args.alignment_weight, embedding_distance(features, self.target_features[index]).mean()),
+            "alignment": (
+                self.args.alignment_weight,
+                embedding_distance(features, self.target_features[index]).mean(),
+            ),
             "information": (self.args.information_weight, entropy(logits).mean() + (mean * mean.log()).sum()),
             "pull": (self.args.pull_weight, pull),
         }

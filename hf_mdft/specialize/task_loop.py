@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import nn
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images
+from ..training import arguments_key, resumable
 from .arguments import SpecializeArguments
-from .gate import decide
+from .gate import Decision, decide
 from .specialist import Specialist
 from .student import StudentTrainer
-from .teacher import build_teacher, observe
+from .teacher import Source, build_teacher, observe
 from .views import JUDGE_VIEWS, TEACHER_VIEWS
 
 
+CANDIDATE, DECISION = "candidate", "decision.json"
+
+
 def specialize_task(
-    task: str, pool: ModelPool, meta: nn.Module, head: Head, images: Images, args: SpecializeArguments
+    task: str,
+    pool: ModelPool,
+    meta: nn.Module,
+    head: Head,
+    images: Images,
+    args: SpecializeArguments,
+    meta_key: Any = None,
 ) -> Specialist:
     """Train a student for one task and decide whether it replaces the expert.
 
@@ -31,32 +43,57 @@ def specialize_task(
         meta: The meta-model's tower.
         head: Of the task.
         images: All its unlabelled images; `args.shots` of them are used.
-        args: Of phase 2. Checkpoints go to a folder of the task's own in `args.output_dir`, and training goes on from
-            the last one found there.
+        args: Of phase 2. Work in progress goes to a folder of the task's own in `args.output_dir`; an interrupted run
+            goes on there.
+        meta_key: What the meta-model depends on: a result found in the folder is used only for the same.
     """
     images = images.sample(args.shots, args.seed)
-    device = args.device
-    towers: dict[str, nn.Module] = {"meta": meta, "base": pool.tower()}
+    head = copy.deepcopy(head).cpu()
+    work = Path(args.output_dir) / task
+    state = PartialState()
+    with state.main_process_first():
+        parts = ["specialist 1", pool.reference(), meta_key, head.key(), images.key, arguments_key(args)]
+        checkpoint = resumable(work, parts, [CANDIDATE, DECISION])
+    if not (work / DECISION).is_file():
+        decision, history, tower = _train(task, pool, meta, head, images, args, work, checkpoint)
+        if state.is_main_process:
+            (work / CANDIDATE).mkdir(exist_ok=True)
+            pool.save_complete(tower.state_dict(), head, work / CANDIDATE)
+            content = {"decision": decision.to_dict(), "history": history}
+            (work / f".{DECISION}").write_text(json.dumps(content))
+            (work / f".{DECISION}").replace(work / DECISION)
+        state.wait_for_everyone()
+    content = json.loads((work / DECISION).read_text())
+    return Specialist(
+        task, pool, head, Decision(**content["decision"]), work / CANDIDATE, content["history"], facts={}
+    )
+
+
+def _train(
+    task: str,
+    pool: ModelPool,
+    meta: nn.Module,
+    head: Head,
+    images: Images,
+    args: SpecializeArguments,
+    work: Path,
+    checkpoint: str | None,
+) -> tuple[Decision, list[dict[str, Any]], nn.Module]:
+    towers = {"meta": meta, "base": pool.tower()}
     if task in pool.experts:
         towers = {"expert": pool.tower(task), **towers}
-    head = copy.deepcopy(head).cpu()
     first = next(iter(towers))
-    all_views = {"views": TEACHER_VIEWS, "judge_views": JUDGE_VIEWS}
-    sources = {
-        name: observe(
-            tower.to(device),
-            pool.architecture,
-            head,
-            images,
-            desc=f"{task}: {name}",
-            **(all_views if name == first else {}),
-        )
-        for name, tower in towers.items()
-    }
+
+    def look(name: str, tower: nn.Module, **views: Any) -> Source:
+        tower = tower.to(args.device)
+        return observe(tower, pool.architecture, head, images, desc=f"{task}: {name}", **views)
+
+    sources = {first: look(first, towers[first], views=TEACHER_VIEWS, judge_views=JUDGE_VIEWS)}
+    sources |= {name: look(name, tower) for name, tower in towers.items() if name != first}
     student = pool.tower()
     student.load_state_dict(_between(towers[first].state_dict(), meta.state_dict(), args.start))
     task_args = copy.copy(args)
-    task_args.output_dir = str(Path(args.output_dir) / task)
+    task_args.output_dir = str(work)
     trainer = StudentTrainer(
         student,
         task_args,
@@ -65,17 +102,14 @@ def specialize_task(
         images=images,
         teacher=build_teacher(sources, args.others_weight),
     )
-    folder = Path(task_args.output_dir)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
-    candidate = trainer.finish()
-    student.load_state_dict(candidate)
-    seen = observe(student.to(device), pool.architecture, head, images, desc=f"{task}: specialist")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    student.load_state_dict(trainer.finish())
     others = {name: source for name, source in sources.items() if name != first}
-    decision = decide(seen, sources[first], others, args.others_weight)
+    decision = decide(look("specialist", student), sources[first], others, args.others_weight)
     if not args.gate and decision.chosen != "specialist":
         decision.chosen, decision.reason = "specialist", f"gate off ({decision.reason})"
-    return Specialist(task, pool, head, decision, candidate, trainer.state.log_history)
+    return decision, trainer.state.log_history, student.cpu()
 
 
 def _between(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    return {name: torch.lerp(tensor, b[name].to(tensor.device), share) for name, tensor in a.items()}
+    return {name: torch.lerp(tensor.cpu(), b[name].cpu(), share) for name, tensor in a.items()}

@@ -4,7 +4,16 @@ from .arguments import MdftTrainingArguments
 from .expert_outputs import expert_features
 from .extra_state import ExtraStateTrainer
 from .mixed import MixedTasks
+from .resume import arguments_key, resumable
 from .trainer import MdftTrainer
 
 
-__all__ = ["ExtraStateTrainer", "MdftTrainer", "MdftTrainingArguments", "MixedTasks", "expert_features"]
+__all__ = [
+    "ExtraStateTrainer",
+    "MdftTrainer",
+    "MdftTrainingArguments",
+    "MixedTasks",
+    "arguments_key",
+    "expert_features",
+    "resumable",
+]

@@ -13,7 +13,7 @@ from ..tasks import Images, embed_images
 def expert_features(
     pool: ModelPool, task: str | None, images: Images, *, device: torch.device | str = "cpu", desc: str | None = None
 ) -> torch.Tensor:
-    """Image embeddings `(N, width)` of a task's expert (of the base for `None`), from the cache after the first time."""
+    """Image embeddings `(N, width)` of a task's expert (of the base for `None`), computed the first time only."""
     source = pool.base if task is None else pool.experts[task]
     key = key_of("features 1", source.revision, images.key)
 

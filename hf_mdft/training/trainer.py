@@ -90,7 +90,8 @@ class MdftTrainer(ExtraStateTrainer):
         parts = args.world_size * args.gradient_accumulation_steps
         if args.images_per_task % parts:
             raise InputError(
-                f"images_per_task={args.images_per_task} must be a multiple of processes x accumulation steps = {parts}"
+                f"images_per_task={args.images_per_task} must be a multiple of processes x accumulation "
+                f"steps = {parts}"
             )
         args.per_device_train_batch_size = args.images_per_task // parts * len(images)
         steps = args.max_steps

@@ -1,0 +1,90 @@
+"""What a run found, in one object."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+SCHEMA = 1
+
+MODELS = {
+    "base": "base",
+    "expert": "experts",
+    "weight_average": "weight average",
+    "task_arithmetic": "task arithmetic",
+    "meta": "meta-model",
+    "specialist_ungated": "specialists, no gate",
+    "specialist": "specialists",
+}
+"""Models of a report in the order of its table, with the names that people read."""
+
+
+@dataclass
+class Report:
+    """Figures of a run; `to_dict()` is `results.json`.
+
+    Args:
+        tasks: Names.
+        accuracy: By model and task, 0 to 1, and `"average"` over the tasks where a model has all of them.
+        comparison: By task: specialist against expert on the same images (`difference`, `p_value`, `images`,
+            `transductive`).
+        gate: By task.
+        coefficients: By tensor and expert, of the meta-model.
+        history: Log lines by phase: `"meta"` and each task.
+        timing_s: Seconds by stage.
+        peak_memory_bytes: Of the process, file-backed pages included.
+        pool: Reference with revisions.
+        versions: Of Python and packages.
+        seed: Of the run.
+    """
+
+    tasks: list[str]
+    accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
+    comparison: dict[str, dict[str, Any]] = field(default_factory=dict)
+    gate: dict[str, dict[str, Any]] = field(default_factory=dict)
+    coefficients: dict[str, dict[str, float]] = field(default_factory=dict)
+    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    timing_s: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int = 0
+    pool: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+
+    def add(self, model: str, accuracy: dict[str, float]) -> None:
+        """Record a model's accuracy by task; the average is added where it covers every task that was measured."""
+        measured = set(self.accuracy.get("base", accuracy)) - {"average"}
+        row = dict(accuracy)
+        if row and measured <= set(row):
+            row["average"] = sum(row.values()) / len(row)
+        self.accuracy[model] = row
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
+
+    def save(self, path: str | Path) -> None:
+        """Write `results.json`."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """Lines of the table: name of the model, accuracy in percent for each task and on average."""
+        names = [name for name in MODELS if self.accuracy.get(name)]
+        names += [name for name in self.accuracy if name not in MODELS]
+        lines = []
+        for name in names:
+            row = self.accuracy[name]
+            cells = [f"{100 * row[t]:.1f}" if t in row else "-" for t in [*self.tasks, "average"]]
+            lines.append((MODELS.get(name, name), cells))
+        return lines
+
+    def __str__(self) -> str:
+        """The table, for a terminal."""
+        header = [*self.tasks, "average"]
+        width = max([len(MODELS[m]) for m in MODELS] + [12])
+        widths = [max(7, len(name)) for name in header]
+        lines = [" " * width + "".join(f"  {name:>{w}}" for name, w in zip(header, widths, strict=True))]
+        for name, cells in self.rows():
+            lines.append(f"{name:<{width}}" + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths, strict=True)))
+        return "\n".join(lines)

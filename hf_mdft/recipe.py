@@ -1,0 +1,204 @@
+"""A run in one YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .adapter import MdftConfig
+from .errors import InputError, suggest
+from .merger import MetaMerger
+from .pool import ModelPool
+from .specialize import SpecializeArguments
+from .tasks import Task
+from .training import MdftTrainingArguments
+
+
+ADAPTER_KEYS = ("granularity", "transform", "init_coefficient")
+FILE_KEYS = ("data_files", "data_dir")
+
+
+@dataclass
+class Recipe:
+    """What a recipe file says, checked, with paths made absolute.
+
+    Args:
+        path: Of the file.
+        base: Folder or Hub id.
+        experts: By task; `None` for a task without an expert.
+        tasks: By name.
+        adapter: Options of `MdftConfig`.
+        meta: Options of `MdftTrainingArguments`.
+        specialize: Options of `SpecializeArguments`.
+        seed: Of everything random.
+    """
+
+    path: Path
+    base: str
+    experts: dict[str, str | None]
+    tasks: dict[str, Task]
+    adapter: dict[str, Any]
+    meta: dict[str, Any]
+    specialize: dict[str, Any]
+    seed: int
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a recipe.
+
+        Raises:
+            InputError: The file is missing or no YAML, or holds an unknown key or a value of the wrong kind; the
+                message names the key and suggests the nearest.
+        """
+        path = Path(path)
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not a text file"
+            raise InputError(f"{path}: cannot read the recipe ({reason})") from error
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            raise InputError(f"{path}{line}: no valid YAML ({getattr(error, 'problem', error)})") from error
+        where = str(path)
+        content = _mapping(content, where, ("pool", "tasks", "adapter", "meta", "specialize", "seed"))
+        for key in ("pool", "tasks"):
+            if not content.get(key):
+                raise InputError(f"{where}: '{key}' is missing")
+        pool = _mapping(content["pool"], f"{where}: pool", ("base", "experts"))
+        for key in ("base", "experts"):
+            if not pool.get(key):
+                raise InputError(f"{where}: pool.{key} is missing")
+        experts = _mapping(pool["experts"], f"{where}: pool.experts")
+        tasks = {
+            str(name): _task(name, task, path) for name, task in _mapping(content["tasks"], f"{where}: tasks").items()
+        }
+        for name in tasks:
+            if name not in experts:
+                raise InputError(
+                    f"{where}: task '{name}' is not under pool.experts (null for none): {suggest(name, experts)}"
+                )
+        seed = content.get("seed", 0)
+        if not isinstance(seed, int):
+            raise InputError(f"{where}: seed must be a whole number, got '{seed}'")
+        return cls(
+            path,
+            _resolve(pool["base"], path),
+            {str(name): None if spec is None else _resolve(spec, path) for name, spec in experts.items()},
+            tasks,
+            _mapping(content.get("adapter"), f"{where}: adapter", ADAPTER_KEYS),
+            _options(content.get("meta"), MdftTrainingArguments, f"{where}: meta"),
+            _options(content.get("specialize"), SpecializeArguments, f"{where}: specialize"),
+            seed,
+        )
+
+    def merger(self, token: str | None = None) -> MetaMerger:
+        """The pool, found and checked, with its tasks."""
+        pool = ModelPool.from_pretrained(self.base, self.experts, token=token)
+        return MetaMerger(pool, self.tasks, MdftConfig(**self.adapter), self.seed)
+
+    def meta_arguments(self, folder: Path, **overrides: Any) -> MdftTrainingArguments:
+        """Arguments of phase 1, with checkpoints under `folder`."""
+        return _arguments(
+            MdftTrainingArguments, self.meta, f"{self.path}: meta", folder / "meta", self.seed, overrides
+        )
+
+    def specialize_arguments(self, folder: Path, **overrides: Any) -> SpecializeArguments:
+        """Arguments of phase 2, with work in progress under `folder`."""
+        where, work = f"{self.path}: specialize", folder / "specialists"
+        return _arguments(SpecializeArguments, self.specialize, where, work, self.seed, overrides)
+
+
+def _arguments(
+    kind: type, options: dict[str, Any], where: str, folder: Path, seed: int, overrides: dict[str, Any]
+) -> Any:
+    try:
+        return kind(**{"seed": seed, **options, "output_dir": str(folder), **overrides})
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def _mapping(value: Any, where: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: expected keys and values, got {type(value).__name__}")
+    for key in value:
+        if known is not None and key not in known:
+            raise InputError(f"{where}: unknown key '{key}': {suggest(str(key), known)}")
+    return dict(value)
+
+
+def _options(value: Any, kind: type, where: str) -> dict[str, Any]:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    options = _mapping(value, where, tuple(fields))
+    for key, option in options.items():
+        # YAML reads 1e-3 (without a point) as text.
+        if isinstance(option, str) and "float" in str(fields[key].type):
+            try:
+                options[key] = float(option)
+            except ValueError as error:
+                raise InputError(f"{where}: {key} must be a number, got '{option}'") from error
+        wanted = str(fields[key].type)
+        if wanted in ("int", "float") and (
+            isinstance(options[key], bool) or not isinstance(options[key], int | float)
+        ):
+            raise InputError(f"{where}: {key} must be a number, got '{option}'")
+    return options
+
+
+def _task(name: str, value: Any, path: Path) -> Task:
+    where = f"{path}: tasks.{name}"
+    options = _mapping(value, where, tuple(field.name for field in dataclasses.fields(Task)))
+    if not options.get("unlabelled"):
+        raise InputError(f"{where}: 'unlabelled' is missing")
+    for key in ("unlabelled", "evaluation"):
+        if options.get(key):
+            options[key] = _dataset(_mapping(options[key], f"{where}.{key}"), path, f"{where}.{key}")
+    names = options.get("class_names")
+    if names is not None:
+        if not isinstance(names, list) or len(names) < 2:
+            raise InputError(f"{where}: class_names must list at least two names")
+        options["class_names"] = [str(class_name) for class_name in names]
+    head = options.get("head")
+    if isinstance(head, str) and head.endswith(".safetensors"):
+        options["head"] = _resolve(head, path)
+    return Task(**options)
+
+
+def _dataset(options: dict[str, Any], path: Path, where: str) -> dict[str, Any]:
+    if "path" not in options:
+        raise InputError(
+            f"{where}: 'path' is missing (a dataset's Hub id, or a format such as parquet with data_files)"
+        )
+    for key in FILE_KEYS:
+        if key in options:
+            options[key] = _each(options[key], lambda file: _resolve(file, path))
+    if (path.parent / str(options["path"])).exists():
+        options["path"] = _resolve(options["path"], path)
+    return options
+
+
+def _each(value: Any, function: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _each(item, function) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_each(item, function) for item in value]
+    return function(value)
+
+
+def _resolve(spec: Any, path: Path) -> str:
+    """A path relative to the recipe becomes absolute; Hub ids and addresses stay."""
+    spec = str(spec)
+    if "://" in spec:
+        return spec
+    local = path.parent / Path(spec).expanduser()
+    relative = spec.startswith((".", "~", "/"))
+    return str(local.resolve()) if relative or local.exists() or any(local.parent.glob(local.name)) else spec

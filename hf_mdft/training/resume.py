@@ -1,0 +1,53 @@
+"""Going on where an interrupted run stopped, and only if it was the same run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..cache import key_of
+from ..errors import InputError
+
+
+KEY_FILE = "run.key"
+
+IRRELEVANT = {
+    "output_dir", "logging_dir", "run_name", "report_to", "disable_tqdm", "log_level", "logging_steps", "save_steps",
+    "save_total_limit", "save_strategy", "hub_token", "hub_model_id", "push_to_hub", "per_device_eval_batch_size",
+    "logging_strategy", "logging_first_step", "dataloader_num_workers", "accelerator_config", "ddp_backend",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "local_rank",
+}  # fmt: skip
+"""Arguments that change where and how a run is done, but not its result."""
+
+
+def arguments_key(args: TrainingArguments) -> dict[str, Any]:
+    """The arguments that a result depends on, JSON-able."""
+    return {name: value for name, value in args.to_dict().items() if name not in IRRELEVANT}
+
+
+def resumable(folder: Path, parts: Any, own_files: Iterable[str] = ()) -> str | None:
+    """Last checkpoint in `folder` if it belongs to the run that `parts` describe; else the folder is made ready.
+
+    Checkpoints (and `own_files`) of another run are removed, so that a changed input never meets a stale result.
+
+    Raises:
+        InputError: No space or no permission.
+    """
+    key = key_of(parts)
+    file = folder / KEY_FILE
+    try:
+        if file.is_file() and file.read_text() == key:
+            return get_last_checkpoint(str(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        if file.is_file():
+            for path in [*folder.glob("checkpoint-*"), *(folder / name for name in own_files)]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        file.write_text(key)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write ({error.strerror}); choose another output folder") from error
+    return None
