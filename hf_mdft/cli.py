@@ -57,16 +57,9 @@ def demo(output_dir: OutputDir = Path("demo-output"), seed: int = 0, verbose: Ve
     Needs the extra `demo` (`pip install 'hf-mdft[demo]'`) and no network.
     """
     quiet(verbose)
-    from .demo import demo_merger
-    from .run import run as run_all
-    from .specialize import SpecializeArguments
-    from .training import MdftTrainingArguments
+    from .demo import demo_recipe
 
-    merger = demo_merger(seed, say)
-    work = output_dir / "checkpoints"
-    meta = MdftTrainingArguments(output_dir=str(work / "meta"), seed=seed, use_cpu=True)
-    specialize = SpecializeArguments(output_dir=str(work / "specialists"), seed=seed, use_cpu=True)
-    show(run_all(merger, output_dir, meta, specialize, say), output_dir)
+    run_recipe(demo_recipe(seed, say), output_dir)
 
 
 @app.command(epilog="Example: `hf-mdft run recipe.yaml --output-dir results`")
@@ -78,15 +71,22 @@ def run(
     With several processes: `accelerate launch --num_processes 2 -m hf_mdft run recipe.yaml`
     """
     quiet(verbose)
+    run_recipe(recipe, output_dir, token)
+
+
+def run_recipe(path: Path, output_dir: Path, token: str | None = None) -> None:
+    """Run a recipe, then show the table and where everything else is."""
     from .recipe import Recipe
     from .run import run as run_all
 
-    loaded = Recipe.load(recipe)
+    recipe = Recipe.load(path)
     work = output_dir / "checkpoints"
-    meta, specialize = loaded.meta_arguments(work), loaded.specialize_arguments(work)
-    report = run_all(loaded.merger(token), output_dir, meta, specialize, say)
+    meta, specialize = recipe.meta_arguments(work), recipe.specialize_arguments(work)
+    report = run_all(recipe.merger(token), output_dir, meta, specialize, say)
     if report:
-        show(report, output_dir)
+        typer.echo(str(report))
+        say(f"\nReport: {output_dir / 'report.html'}   figures: {output_dir / 'results.json'}")
+        say(f"Meta-model: {output_dir / 'meta'}   specialists: {output_dir / 'specialists'}")
 
 
 @app.command(epilog="Example: `hf-mdft evaluate recipe.yaml --meta results/meta`")
@@ -150,13 +150,6 @@ def inspect(recipe: RecipeFile, token: Token = None, verbose: Verbose = False) -
 
     loaded = Recipe.load(recipe)
     typer.echo(describe(ModelPool.from_pretrained(loaded.base, loaded.experts, token=token)))
-
-
-def show(report: object, output_dir: Path) -> None:
-    """The table on stdout, and where everything else is."""
-    typer.echo(str(report))
-    say(f"\nReport: {output_dir / 'report.html'}   figures: {output_dir / 'results.json'}")
-    say(f"Meta-model: {output_dir / 'meta'}   specialists: {output_dir / 'specialists'}")
 
 
 def main() -> None:

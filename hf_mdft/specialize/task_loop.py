@@ -14,7 +14,7 @@ from torch import nn
 from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images
-from ..training import arguments_key, resumable
+from ..training import arguments_key, resumable, show_progress
 from .arguments import SpecializeArguments
 from .gate import Decision, decide
 from .specialist import Specialist
@@ -102,6 +102,7 @@ def _train(
         images=images,
         teacher=build_teacher(sources, args.others_weight),
     )
+    show_progress(trainer, f"Specialist {task}")
     trainer.train(resume_from_checkpoint=checkpoint)
     student.load_state_dict(trainer.finish())
     others = {name: source for name, source in sources.items() if name != first}

@@ -4,6 +4,7 @@ from .arguments import MdftTrainingArguments
 from .expert_outputs import expert_features
 from .extra_state import ExtraStateTrainer
 from .mixed import MixedTasks
+from .progress import show_progress
 from .resume import arguments_key, resumable
 from .trainer import MdftTrainer
 
@@ -16,4 +17,5 @@ __all__ = [
     "arguments_key",
     "expert_features",
     "resumable",
+    "show_progress",
 ]

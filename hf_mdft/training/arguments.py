@@ -33,11 +33,12 @@ class MdftTrainingArguments(TrainingArguments):
 
     output_dir: str | None = field(default="mdft-output/checkpoints", metadata={"help": "Folder of checkpoints."})
     max_steps: int = field(default=500, metadata={"help": "Optimizer steps; each sees every task."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Of the coefficients."})
+    learning_rate: float = field(default=1e-2, metadata={"help": "Of the coefficients."})
     lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
     save_steps: float = field(default=250, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints that are kept."})
+    disable_tqdm: bool | None = field(default=False, metadata={"help": "Show no progress bars."})
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay off: batches are ours."})
     images_per_task: int = field(default=16, metadata={"help": "Images of every task in one optimizer step."})
     entropy_weight: float = field(default=0.1, metadata={"help": "Weight of the filtered entropy; 0 is off."})

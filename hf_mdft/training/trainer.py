@@ -20,6 +20,7 @@ from .expert_outputs import expert_features
 from .extra_state import ExtraStateTrainer
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective, TaskObjective
+from .progress import show_progress
 
 
 class MdftTrainer(ExtraStateTrainer):
@@ -76,6 +77,7 @@ class MdftTrainer(ExtraStateTrainer):
             data_collator=as_batch,
             **kwargs,
         )
+        show_progress(self, "Meta-model")
 
     def _images(self, task: str, data: Any) -> Images:
         return data if isinstance(data, Images) else read_unlabelled(task, Task(unlabelled=data), self.preprocessor)
