@@ -65,7 +65,7 @@ class MetaMerger:
         self.pool = pool
         self.tasks = dict(tasks)
         self.config = copy.deepcopy(config) or MdftConfig()
-        self.config.pool = pool.reference()
+        self.config.pool, self.config.tower = pool.reference(), None
         self.seed = seed
         self.preprocessor = Preprocessor(pool.base.folder, str(pool.base))
         self.model: PeftModel | None = None

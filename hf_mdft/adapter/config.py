@@ -27,7 +27,8 @@ class MdftConfig(PeftConfig):
         transform: Phi, by name and options.
         init_coefficient: Where every coefficient starts. The default `None` means 1/K, the weight average, which
             needs no choice.
-        target_modules: Modules to combine. The default is every module of the tower.
+        tower: Name of the combined part within the model; found when the adapter is made.
+        target_modules: Filled in: the modules of the tower.
 
     Raises:
         InputError: Unknown granularity or transform.
@@ -46,15 +47,16 @@ class MdftConfig(PeftConfig):
     init_coefficient: float | None = field(
         default=None, metadata={"help": "Start of every coefficient; the default is 1/K, the weight average."}
     )
-    target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "Modules to combine; the default is the whole tower."}
-    )
+    tower: str | None = field(default=None, metadata={"help": "Filled in: name of the combined part in the model."})
+    target_modules: list[str] | str | None = field(default=None, metadata={"help": "Filled in: modules of the tower."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = mdft_peft_type()
         if hasattr(self.pool, "reference"):
             self.pool = self.pool.reference()
+        if isinstance(self.pool, dict):
+            self.pool.setdefault("tasks", list(self.pool["experts"]))
         if isinstance(self.transform, str):
             self.transform = {"name": self.transform}
         if self.granularity not in GRANULARITIES:

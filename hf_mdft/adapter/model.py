@@ -41,8 +41,14 @@ class MdftModel(BaseTuner):
         self._vectors = pool.vectors(peft_config.transform)
         self._owners: dict[int, MdftLayer] = {}
         self._tower_name, tower = self._architecture.find_tower(self.model)
-        if peft_config.target_modules is None:
-            peft_config.target_modules = set(parameter_owners(tower, self._tower_name))
+        if peft_config.tower not in (None, self._tower_name):
+            # Coefficients are saved by module name; loading them elsewhere would leave them at their start, silently.
+            raise InputError(
+                f"this adapter was saved for {_place(peft_config.tower, tower)}, not for "
+                f"{_place(self._tower_name, tower)}; load it on that model"
+            )
+        peft_config.tower = self._tower_name
+        peft_config.target_modules = set(parameter_owners(tower, self._tower_name))
         return peft_config
 
     def _create_and_replace(
@@ -124,6 +130,11 @@ class MdftModel(BaseTuner):
                 rows = layer.coefficients(adapter_name).detach()
                 table.update(zip(layer.mdft_vectors[adapter_name].names.values(), rows, strict=True))
         return table
+
+
+def _place(name: str, tower: nn.Module) -> str:
+    kind = type(tower).__name__
+    return f"the '{name}' of a larger model" if name else f"a {kind} by itself"
 
 
 def parameter_owners(module: nn.Module, name: str) -> list[str]:

@@ -85,16 +85,20 @@ class ModelPool:
         Raises:
             InputError: A model is gone or has changed; the message names it.
         """
-        experts = reference["experts"].items()
+        experts = [(task, reference["experts"][task]) for task in reference["tasks"]]
         return cls(
             ModelSource.from_reference(reference["base"], token),
             {task: None if ref is None else ModelSource.from_reference(ref, token) for task, ref in experts},
         )
 
     def reference(self) -> dict[str, Any]:
-        """JSON form: ids and revisions, from which the same pool is found again."""
+        """JSON form: ids and revisions, from which the same pool is found again.
+
+        The order of the tasks is the order of coefficients, and is stored by itself: PEFT sorts the keys of what it
+        saves.
+        """
         experts = {task: self.experts[task].reference() if task in self.experts else None for task in self.tasks}
-        return {"base": self.base.reference(), "experts": experts}
+        return {"base": self.base.reference(), "experts": experts, "tasks": self.tasks}
 
     def with_experts(self, experts: Mapping[str, str | Path]) -> ModelPool:
         """A pool in which some experts are replaced (or given to tasks that had none)."""

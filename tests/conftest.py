@@ -1,0 +1,201 @@
+"""A tiny pool, made in-process: no network, no files from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_MDFT_CACHE"] = tempfile.mkdtemp(prefix="hf-mdft-test-cache-")
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="hf-mdft-test-datasets-")
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPVisionModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
+
+from hf_mdft import MetaMerger, ModelPool, Task
+from hf_mdft.demo.models import save_processors
+
+
+TASKS = {
+    "shade": ["dark", "middle", "bright"],
+    "colour": ["red", "green", "blue", "grey"],
+    "stripes": ["rows", "columns"],
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    datasets.disable_progress_bars()
+
+
+def make_image(task: str, label: int, rng: np.random.Generator) -> Image.Image:
+    """A noisy 32 x 32 image whose class can be seen."""
+    pixels = np.full((32, 32, 3), 128.0)
+    if task == "shade":
+        pixels += (label - 1) * 70
+    elif task == "colour":
+        if label < 3:
+            pixels[..., label] += 90
+    else:
+        wave = 60 * np.sign(np.sin(np.arange(32) * np.pi / 4))
+        pixels += (wave[:, None] if label == 0 else wave[None, :])[..., None]
+    return Image.fromarray(np.clip(pixels + rng.normal(0, 25, pixels.shape), 0, 255).astype(np.uint8))
+
+
+def make_dataset(task: str, count: int, seed: int) -> datasets.Dataset:
+    """Images and labels, classes in turn."""
+    rng, names = np.random.default_rng(seed), TASKS[task]
+    labels = [i % len(names) for i in range(count)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    return datasets.Dataset.from_dict(
+        {"image": [make_image(task, label, rng) for label in labels], "label": labels}, features=features
+    )
+
+
+def perturbed(model: torch.nn.Module, seed: int, size: float = 0.03) -> torch.nn.Module:
+    """The model moved by a random task vector."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += size * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def save_clip_pool(folder: Path) -> dict[str, Path]:
+    """A tiny `CLIPModel` base and one `CLIPVisionModel` expert for each task."""
+    base = folder / "base"
+    tokens = len(save_processors(base))
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        vision_config=dict(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32,
+            patch_size=16, projection_dim=8,
+        ),
+        text_config=dict(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=tokens,
+            max_position_embeddings=64, projection_dim=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+        ),
+        projection_dim=8,
+    )  # fmt: skip
+    CLIPModel(config).save_pretrained(base)
+    for number, task in enumerate(TASKS):
+        perturbed(CLIPVisionModel.from_pretrained(base), 100 + number).save_pretrained(folder / task)
+    return {"base": base, **{task: folder / task for task in TASKS}}
+
+
+def save_vit_pool(folder: Path) -> dict[str, Path]:
+    """A tiny ViT base with ten classes, and experts with classifiers of their own."""
+    torch.manual_seed(0)
+    shape = dict(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
+    )
+    base = folder / "base"
+    model = ViTForImageClassification(ViTConfig(num_labels=10, **shape))
+    model.save_pretrained(base)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(base)
+    for number, (task, names) in enumerate(TASKS.items()):
+        config = ViTConfig(id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)}, **shape)
+        expert = ViTForImageClassification(config)
+        expert.vit.load_state_dict(model.vit.state_dict())
+        perturbed(expert, 100 + number).save_pretrained(folder / task)
+    return {"base": base, **{task: folder / task for task in TASKS}}
+
+
+@pytest.fixture(scope="session")
+def clip_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return save_clip_pool(tmp_path_factory.mktemp("clip-pool"))
+
+
+@pytest.fixture(scope="session")
+def vit_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return save_vit_pool(tmp_path_factory.mktemp("vit-pool"))
+
+
+def pool_of(paths: dict[str, Path]) -> ModelPool:
+    return ModelPool.from_pretrained(paths["base"], {task: paths[task] for task in TASKS})
+
+
+@pytest.fixture(scope="session")
+def clip_pool(clip_paths: dict[str, Path]) -> ModelPool:
+    return pool_of(clip_paths)
+
+
+@pytest.fixture(scope="session")
+def vit_pool(vit_paths: dict[str, Path]) -> ModelPool:
+    return pool_of(vit_paths)
+
+
+@pytest.fixture(params=["clip", "vit"])
+def pool(request: pytest.FixtureRequest) -> ModelPool:
+    """The same test on both architectures."""
+    return request.getfixturevalue(f"{request.param}_pool")
+
+
+@pytest.fixture(scope="session")
+def unlabelled_data() -> dict[str, datasets.Dataset]:
+    return {task: make_dataset(task, 24, seed=1) for task in TASKS}
+
+
+@pytest.fixture(scope="session")
+def test_data() -> dict[str, datasets.Dataset]:
+    return {task: make_dataset(task, 12, seed=2) for task in TASKS}
+
+
+@pytest.fixture
+def tasks(unlabelled_data: dict, test_data: dict) -> dict[str, Task]:
+    return {
+        task: Task(unlabelled=unlabelled_data[task], evaluation=test_data[task], class_names=names)
+        for task, names in TASKS.items()
+    }
+
+
+@pytest.fixture
+def merger(pool: ModelPool, tasks: dict[str, Task]) -> MetaMerger:
+    return MetaMerger(pool, tasks)
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def write_recipe(folder: Path, paths: dict[str, Path], **changes: object) -> Path:
+    """A recipe beside its data, with paths relative to it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = {}
+    for task, names in TASKS.items():
+        for part, seed, count in (("unlabelled", 1, 24), ("test", 2, 12)):
+            if not (folder / f"{task}-{part}.parquet").exists():
+                make_dataset(task, count, seed).to_parquet(folder / f"{task}-{part}.parquet")
+        source = {"path": "parquet", "split": "train"}
+        tasks[task] = {
+            "unlabelled": {**source, "data_files": f"{task}-unlabelled.parquet"},
+            "evaluation": {**source, "data_files": f"{task}-test.parquet"},
+            "class_names": names,
+        }
+    recipe = {
+        "pool": {"base": str(paths["base"]), "experts": {task: str(paths[task]) for task in TASKS}},
+        "tasks": tasks,
+        "meta": {"max_steps": 3, "images_per_task": 4, "use_cpu": True},
+        "specialize": {"max_steps": 2, "per_device_train_batch_size": 8, "use_cpu": True},
+        **changes,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return path
