@@ -166,10 +166,13 @@ class ModelPool:
         key = key_of("task vectors 1", [source.revision for source in sources], spec)
         vectors = _OPEN_VECTORS.get(key)
         if vectors is None:
-            if phi.needs_fit:
-                phi.fit(self._raw_vectors())
-            stream = ((name, phi(name, stack)) for name, stack in self._raw_vectors())
-            folder = prepared("vectors", key, lambda work: write_vectors(stream, work))
+
+            def make(folder: Path) -> None:
+                if phi.needs_fit:
+                    phi.fit(self._raw_vectors())
+                write_vectors(((name, phi(name, stack)) for name, stack in self._raw_vectors()), folder)
+
+            folder = prepared("vectors", key, make)
             vectors = _OPEN_VECTORS[key] = TaskVectors(folder, list(self.experts))
         return vectors
 

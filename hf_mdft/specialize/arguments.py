@@ -32,7 +32,7 @@ class SpecializeArguments(TrainingArguments):
     output_dir: str | None = field(default="mdft-output/specialists", metadata={"help": "Folder of work in progress."})
     max_steps: int = field(default=200, metadata={"help": "Optimizer steps for each task."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Images in a batch."})
-    learning_rate: float = field(default=1e-4, metadata={"help": "Of the student's weights."})
+    learning_rate: float = field(default=3e-4, metadata={"help": "Of the student's weights."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
     warmup_steps: float = field(default=20, metadata={"help": "Steps of warm-up."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})

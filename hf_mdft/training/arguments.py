@@ -32,7 +32,7 @@ class MdftTrainingArguments(TrainingArguments):
     """
 
     output_dir: str | None = field(default="mdft-output/checkpoints", metadata={"help": "Folder of checkpoints."})
-    max_steps: int = field(default=500, metadata={"help": "Optimizer steps; each sees every task."})
+    max_steps: int = field(default=300, metadata={"help": "Optimizer steps; each sees every task."})
     learning_rate: float = field(default=1e-2, metadata={"help": "Of the coefficients."})
     lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate."})
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})

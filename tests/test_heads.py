@@ -1,0 +1,101 @@
+"""Heads against plain CLIP and plain classifiers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TASKS
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, CLIPModel, ViTForImageClassification
+
+from hf_mdft import InputError, Task, load_head
+from hf_mdft.heads import TEMPLATES, LinearHead, build_head
+from hf_mdft.heads.templates import resolve_templates
+from hf_mdft.tasks import Preprocessor
+
+
+@torch.no_grad()
+def test_zero_shot_equals_clip(clip_pool, clip_paths):
+    """With one template the head gives CLIP's own logits."""
+    head = build_head("shade", Task(unlabelled=None, class_names=TASKS["shade"]), clip_pool)
+    model = CLIPModel.from_pretrained(clip_paths["base"]).eval()
+    tokens = AutoTokenizer.from_pretrained(clip_paths["base"])(
+        [f"a photo of a {name}." for name in TASKS["shade"]], padding=True, return_tensors="pt"
+    )
+    processor = Preprocessor(clip_pool.base.folder, "base").processor
+    pixel_values = processor([Image.new("RGB", (40, 40), c) for c in ("red", "black")], return_tensors="pt")[
+        "pixel_values"
+    ]
+    expected = model(**tokens, pixel_values=pixel_values).logits_per_image
+    found = head(model.vision_model(pixel_values=pixel_values).pooler_output)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_linear_head_is_the_experts_classifier(vit_pool, vit_paths, pixels):
+    head = build_head("colour", Task(unlabelled=None), vit_pool)
+    assert head.class_names == TASKS["colour"]
+    expert = ViTForImageClassification.from_pretrained(vit_paths["colour"]).eval()
+    features = vit_pool.architecture.features(vit_pool.tower("colour")(pixel_values=pixels))
+    torch.testing.assert_close(head(features), expert(pixels).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_head_from_a_plain_file(clip_pool, tmp_path):
+    path = tmp_path / "head.safetensors"
+    save_file({"weight": torch.randn(3, 16), "bias": torch.zeros(3)}, path)
+    head = build_head("shade", Task(unlabelled=None, head=str(path), class_names=TASKS["shade"]), clip_pool)
+    assert isinstance(head, LinearHead) and head.class_names == TASKS["shade"]
+    given = build_head("shade", Task(unlabelled=None, head=head), clip_pool)
+    assert given is head
+
+
+def test_class_names_come_from_the_dataset(clip_pool, unlabelled_data):
+    head = build_head("colour", Task(unlabelled=unlabelled_data["colour"]), clip_pool)
+    assert head.class_names == TASKS["colour"]
+
+
+def test_built_in_templates():
+    counts = {
+        "sun397": 2,
+        "stanford_cars": 8,
+        "resisc45": 18,
+        "eurosat": 3,
+        "svhn": 1,
+        "gtsrb": 3,
+        "mnist": 1,
+        "dtd": 8,
+    }
+    assert {name: len(TEMPLATES[name]) for name in counts} == counts
+    for templates in TEMPLATES.values():
+        assert len(set(templates)) == len(templates)
+        resolve_templates(templates, "test")
+    assert "a photo of the texture." not in TEMPLATES["dtd"]
+    assert TEMPLATES["dtd"][1] == "a photo of the {} texture."
+    assert "satellite view of the {}." in TEMPLATES["resisc45"]
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Task(unlabelled=None, class_names=["a", "b"], templates="mnits"), "did you mean 'mnist'"),
+        (Task(unlabelled=None, class_names=["a", "b"], templates=["a photo"]), "must hold one {}"),
+        (Task(unlabelled=None), "no class_names"),
+        (Task(unlabelled=None, head="linear"), "no 'classifier.weight'"),
+        (Task(unlabelled=None, head="zero_shoot"), "did you mean 'zero_shot'"),
+        (Task(unlabelled=None, head="missing.safetensors"), "no readable head"),
+    ],
+)
+def test_errors_of_clip_heads(clip_pool, task, message):
+    with pytest.raises(InputError, match=message):
+        build_head("shade", task, clip_pool)
+
+
+def test_errors_of_linear_heads(vit_pool, tmp_path):
+    with pytest.raises(InputError, match="2 class names, but the classifier of .* has 3 classes"):
+        build_head("shade", Task(unlabelled=None, class_names=["a", "b"]), vit_pool)
+    with pytest.raises(InputError, match="needs a base with a text tower"):
+        build_head("shade", Task(unlabelled=None, head="zero_shot", class_names=["a", "b"]), vit_pool)
+    save_file({"weight": torch.zeros(3, 16)}, tmp_path / "half.safetensors")
+    with pytest.raises(InputError, match="needs tensor 'bias'"):
+        load_head(tmp_path / "half.safetensors")

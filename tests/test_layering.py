@@ -1,0 +1,77 @@
+"""A module imports only from its own stage and from stages below it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import hf_mdft
+
+
+LAYERS = [
+    {"errors", "versions"},
+    {"registry", "cache"},
+    {"transforms", "objectives", "architectures"},
+    {"pool", "tasks"},
+    {"heads"},
+    {"adapter", "evaluation"},
+    {"training", "hub"},
+    {"specialize"},
+    {"merger"},
+    {"recipe", "run"},
+    {"demo"},
+    {"cli"},
+    {"__main__", "__init__"},
+]
+ALLOWED_TO_USE_THE_NETWORK = {"pool", "hub", "merger", "tasks"}
+
+
+def stages():
+    root = Path(hf_mdft.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        yield relative.parts[0].removesuffix(".py"), relative, ast.parse(path.read_text())
+
+
+def imported_stages(relative, tree):
+    package = list(relative.parts[:-1])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            parent = package[: len(package) - (node.level - 1)]
+            target = parent + (node.module.split(".") if node.module else [])
+            yield from [target[0]] if target else [alias.name for alias in node.names]
+
+
+def test_imports_go_down():
+    rank = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    wrong = []
+    for stage, relative, tree in stages():
+        for other in imported_stages(relative, tree):
+            if other != stage and rank[other] >= rank[stage]:
+                wrong.append(f"{relative} imports {other}")
+    assert not wrong, wrong
+
+
+def test_every_stage_has_a_layer():
+    assert {stage for stage, _, _ in stages()} <= set().union(*LAYERS)
+
+
+def test_only_some_stages_know_the_network():
+    users = {
+        stage
+        for stage, _, tree in stages()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "huggingface_hub" and stage != "cache"
+        for alias in node.names
+        if alias.name in {"HfApi", "snapshot_download", "hf_hub_download"}
+    }
+    assert users <= ALLOWED_TO_USE_THE_NETWORK
+
+
+def test_objectives_know_tensors_only():
+    for stage, relative, tree in stages():
+        if stage == "objectives":
+            modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+            modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+            outside = {module.split(".")[0] for module in modules} - {"__future__", "math", "torch"}
+            assert not outside, f"{relative} imports {outside}"

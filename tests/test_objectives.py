@@ -1,0 +1,105 @@
+"""Losses, filters and statistics against what is known of them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from hf_mdft.evaluation import mcnemar
+from hf_mdft.objectives import (
+    FILTERS,
+    agreement_rule,
+    anchor_divergence,
+    embedding_distance,
+    entropy,
+    estimate_prior,
+    prior_divergence,
+)
+
+
+def test_entropy_of_uniform_is_ln_c():
+    assert entropy(torch.zeros(2, 7)).tolist() == pytest.approx([math.log(7)] * 2)
+    assert entropy(torch.tensor([[100.0, 0, 0]])).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_entropy_equals_its_definition():
+    p = torch.randn(5, 4).softmax(-1)
+    torch.testing.assert_close(entropy(p.log()), -(p * p.log()).sum(-1))
+
+
+@pytest.mark.parametrize("classes", [2, 10, 43, 397])
+def test_eata_keeps_confident_predictions_whatever_the_class_count(classes):
+    """With balanced classes the published fixed cosine of 0.05 would reject nearly all of them below 400 classes."""
+    sample_filter = FILTERS.build({"name": "eata", "num_classes": classes})
+    labels = torch.arange(4 * classes) % classes
+    logits = 20.0 * torch.nn.functional.one_hot(labels, classes)
+    for _ in range(3):
+        weights = sample_filter(logits)
+    assert (weights > 0).all() and (weights <= 1).all()
+
+
+def test_eata_rejects_uncertain_and_redundant():
+    sample_filter = FILTERS.build({"name": "eata", "num_classes": 10})
+    assert not sample_filter(torch.zeros(4, 10)).any()
+    same = torch.zeros(8, 10)
+    same[:, 3] = 20
+    assert sample_filter(same).all()
+    assert not sample_filter(same).any(), "all predictions equal the moving mean"
+    other = torch.zeros(8, 10)
+    other[:, 5] = 20
+    assert sample_filter(other).all()
+
+
+def test_eata_weighs_by_confidence_and_is_not_differentiated():
+    sample_filter = FILTERS.build({"name": "eata", "num_classes": 4})
+    logits = torch.tensor([[9.0, 0, 0, 0], [0, 4.0, 0, 0]], requires_grad=True)
+    weights = sample_filter(logits)
+    assert weights[0] > weights[1] > 0 and not weights.requires_grad
+
+
+def test_nothing_kept_gives_zero_loss_and_finite_gradient():
+    logits = torch.zeros(4, 10, requires_grad=True)
+    loss = (FILTERS.build({"name": "eata", "num_classes": 10})(logits) * entropy(logits)).mean()
+    loss.backward()
+    assert loss.item() == 0 and torch.isfinite(logits.grad).all()
+
+
+def test_anchor_is_zero_at_the_expert_and_positive_elsewhere():
+    q = torch.randn(6, 5)
+    torch.testing.assert_close(anchor_divergence(q, q), torch.zeros(6), atol=1e-6, rtol=0)
+    assert (anchor_divergence(torch.randn(6, 5), q) > 0).all()
+    p, t = torch.randn(6, 5), 2.0
+    expected = t**2 * ((q / t).softmax(-1) * ((q / t).log_softmax(-1) - (p / t).log_softmax(-1))).sum(-1)
+    torch.testing.assert_close(anchor_divergence(p, q, t), expected)
+
+
+def test_agreement_rule_drops_confident_disagreement_only():
+    expert = torch.tensor([[2.0, 0], [2.0, 0], [2.0, 0]])
+    model = torch.tensor([[0, 5.0], [0, 1.0], [5.0, 0]])
+    assert agreement_rule(model, expert).tolist() == [0, 1, 1]
+
+
+def test_embedding_distance():
+    a = torch.tensor([[1.0, 0], [1.0, 0], [2.0, 0]])
+    b = torch.tensor([[1.0, 0], [0, 1.0], [-1.0, 0]])
+    assert embedding_distance(a, b).tolist() == pytest.approx([0, 1, 2])
+
+
+def test_prior():
+    p = torch.tensor([[0.9, 0.1], [0.7, 0.3]])
+    prior = estimate_prior(p)
+    assert prior.tolist() == pytest.approx([0.65, 0.35])
+    assert prior_divergence(prior.log()[None], prior).item() == pytest.approx(0, abs=1e-6)
+    assert prior_divergence(torch.tensor([[0.0, 3.0]]), prior) > 0.1
+
+
+@pytest.mark.parametrize(("b", "c"), [(0, 0), (3, 3), (10, 2), (40, 15), (0, 6)])
+def test_mcnemar_equals_the_binomial_test(b, c):
+    from scipy.stats import binomtest
+
+    ours = torch.tensor([True] * b + [False] * c + [True] * 5)
+    theirs = torch.tensor([False] * b + [True] * c + [True] * 5)
+    expected = binomtest(b, b + c).pvalue if b + c else 1.0
+    assert mcnemar(ours, theirs) == pytest.approx(expected)

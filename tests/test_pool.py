@@ -1,0 +1,179 @@
+"""Pools: pinned, checked before use, whatever the layout of the files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import TASKS, perturbed, pool_of
+from safetensors.torch import load_file, save_file
+from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
+
+from hf_mdft import InputError, ModelPool
+from hf_mdft.pool.geometry import describe, task_vector_gram
+
+
+def test_reference_finds_the_same_pool(pool):
+    reference = json.loads(json.dumps(pool.reference(), sort_keys=True))
+    again = ModelPool.from_reference(reference)
+    assert again.reference() == pool.reference()
+    assert list(again.experts) == list(TASKS)
+
+
+def test_changed_weights_are_noticed(clip_paths, tmp_path):
+    expert = shutil.copytree(clip_paths["shade"], tmp_path / "shade")
+    reference = ModelPool.from_pretrained(clip_paths["base"], {"shade": expert}).reference()
+    file = expert / "model.safetensors"
+    tensors = load_file(file)
+    tensors[next(iter(tensors))] += 1
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(InputError, match=r"shade: the weights changed since this pool was pinned"):
+        ModelPool.from_reference(reference)
+
+
+def test_task_vectors_are_the_differences(pool):
+    vectors = pool.vectors()
+    base = pool.tower().state_dict()
+    assert set(vectors.names()) == {name for name, _ in pool.tower().named_parameters()}
+    for number, task in enumerate(TASKS):
+        expert = pool.tower(task).state_dict()
+        for name in vectors.names():
+            torch.testing.assert_close(vectors.stack(name)[number], expert[name] - base[name])
+
+
+def test_task_vectors_are_prepared_once(clip_pool, monkeypatch):
+    first = clip_pool.vectors({"name": "trim", "density": 0.5})
+    names = first.names()
+    del first
+    monkeypatch.setattr(ModelPool, "_raw_vectors", lambda self: pytest.fail("read the experts again"))
+    again = clip_pool.vectors({"name": "trim", "density": 0.5})
+    assert again.names() == names and clip_pool.vectors({"name": "trim", "density": 0.5}) is again
+
+
+def layouts(base, folder):
+    """The same expert in the layouts found in the wild."""
+    tower = perturbed(CLIPVisionModel.from_pretrained(base), 7)
+    tower.save_pretrained(folder / "plain")
+    state = tower.state_dict()
+
+    config = json.loads((folder / "plain" / "config.json").read_text())
+    old = folder / "old"
+    old.mkdir()
+    (old / "config.json").write_text(json.dumps(config))
+    renamed = {f"vision_model.{name}": tensor.contiguous() for name, tensor in state.items()}
+    renamed["vision_model.embeddings.position_ids"] = torch.arange(5)[None]
+    save_file(renamed, old / "model.safetensors", {"format": "pt"})
+
+    full = CLIPModel.from_pretrained(base)
+    full.vision_model.load_state_dict(state)
+    full.save_pretrained(folder / "full")
+    projection = CLIPVisionModelWithProjection.from_pretrained(base)
+    projection.vision_model.load_state_dict(state)
+    projection.save_pretrained(folder / "projection")
+    tower.save_pretrained(folder / "sharded", max_shard_size="4KB")
+    tower.to(torch.float16).save_pretrained(folder / "half")
+    return state
+
+
+def test_layouts_give_the_same_expert(clip_paths, tmp_path):
+    state = layouts(clip_paths["base"], tmp_path)
+    names = ["plain", "old", "full", "projection", "sharded", "half"]
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
+    pool = ModelPool.from_pretrained(clip_paths["base"], {name: tmp_path / name for name in names})
+    for name in names:
+        for key, tensor in pool.tower(name).state_dict().items():
+            tolerance = 2e-3 if name == "half" else 0
+            torch.testing.assert_close(tensor, state[key], atol=tolerance, rtol=tolerance)
+
+
+def broken(clip_paths, folder, change):
+    expert = shutil.copytree(clip_paths["colour"], folder / "broken")
+    file = expert / "model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, {"format": "pt"})
+    return expert
+
+
+def drop(tensors):
+    del tensors["vision_model.post_layernorm.bias"]
+
+
+def widen(tensors):
+    tensors["vision_model.post_layernorm.bias"] = torch.zeros(99)
+
+
+def spoil(tensors):
+    tensors["vision_model.post_layernorm.bias"][3] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop, "broken: tensor 'post_layernorm.bias' of the base is missing"),
+        (widen, r"broken: tensor 'post_layernorm.bias' has shape \(99,\), the base has \(16,\)"),
+        (spoil, "broken: tensor 'post_layernorm.bias' holds NaN"),
+    ],
+)
+def test_unfit_weights_are_named(clip_paths, tmp_path, change, message):
+    expert = broken(clip_paths, tmp_path, change)
+    with pytest.raises(InputError, match=message):
+        ModelPool.from_pretrained(clip_paths["base"], {"x": expert}).vectors()
+
+
+def test_unfit_experts_are_named(clip_paths, vit_paths, tmp_path):
+    base = clip_paths["base"]
+    with pytest.raises(InputError, match="model type 'vit' does not fit"):
+        ModelPool.from_pretrained(base, {"x": vit_paths["shade"]})
+
+    expert = shutil.copytree(clip_paths["shade"], tmp_path / "other")
+    config = json.loads((expert / "config.json").read_text())
+    (expert / "config.json").write_text(json.dumps({**config, "num_attention_heads": 4}))
+    with pytest.raises(InputError, match="other: num_attention_heads is 4"):
+        ModelPool.from_pretrained(base, {"x": expert})
+
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    (pickled / "config.json").write_text(json.dumps(config))
+    (pickled / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(InputError, match="safetensors only"):
+        ModelPool.from_pretrained(base, {"x": pickled})
+
+    (pickled / "model.safetensors").write_bytes(b"not a tensor file")
+    with pytest.raises(InputError, match="model.safetensors is damaged"):
+        ModelPool.from_pretrained(base, {"x": pickled})
+
+    with pytest.raises(InputError, match="no such folder"):
+        ModelPool.from_pretrained(base, {"x": tmp_path / "nowhere"})
+    with pytest.raises(InputError, match="owner/nowhere: no such folder here, not in the local cache"):
+        ModelPool.from_pretrained(base, {"x": "owner/nowhere"})
+    with pytest.raises(InputError, match="no expert"):
+        ModelPool.from_pretrained(base, {"x": None})
+
+
+def test_half_written_cache_is_not_used(clip_paths, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_MDFT_CACHE", str(tmp_path))
+    pool = pool_of(clip_paths)
+    monkeypatch.setattr(
+        "hf_mdft.pool.vectors.save_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
+    )
+    with pytest.raises(InputError, match="cannot write the cache"):
+        pool.vectors({"name": "trim", "density": 0.3})
+    assert list((tmp_path / "vectors").iterdir()) == []
+
+
+def test_replacing_experts(clip_pool, clip_paths):
+    swapped = clip_pool.with_experts({"shade": clip_paths["colour"]})
+    a, b = swapped.tower("shade").state_dict(), clip_pool.tower("colour").state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_geometry(clip_pool):
+    gram = task_vector_gram(clip_pool)
+    flat = torch.stack(
+        [torch.cat([clip_pool.vectors().stack(n)[k].flatten() for n in clip_pool.vectors().names()]) for k in range(3)]
+    )
+    torch.testing.assert_close(gram, flat.double() @ flat.double().T)
+    assert "shade" in describe(clip_pool) and "1.00" in describe(clip_pool)

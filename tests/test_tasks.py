@@ -1,0 +1,130 @@
+"""Images: prepared once, equal to the processor's own output; labels dropped; bad data named."""
+
+from __future__ import annotations
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from conftest import TASKS, make_dataset
+from PIL import Image
+
+from hf_mdft import InputError, Task
+from hf_mdft.tasks import Images, Preprocessor, embed_images, read_labelled, read_unlabelled
+
+
+@pytest.fixture
+def preprocessor(pool):
+    return Preprocessor(pool.base.folder, "base")
+
+
+def test_pixels_equal_the_processor(preprocessor):
+    rng = np.random.default_rng(0)
+    images = [
+        Image.fromarray(rng.integers(0, 256, (40, 28), dtype=np.uint8)),
+        Image.fromarray(rng.integers(0, 256, (20, 64, 3), dtype=np.uint8)),
+    ]
+    expected = preprocessor.processor([i.convert("RGB") for i in images], return_tensors="pt")["pixel_values"]
+    found = preprocessor.normalize(torch.from_numpy(preprocessor.encode(images)))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_images_are_decoded_once(preprocessor, monkeypatch):
+    data = make_dataset("shade", 10, seed=31)
+    task = Task(unlabelled=data)
+    first = read_unlabelled("shade", task, preprocessor)
+    monkeypatch.setattr(Preprocessor, "encode", lambda *_: pytest.fail("decoded again"))
+    again = read_unlabelled("shade", task, preprocessor)
+    assert torch.equal(first.pixels(range(10)), again.pixels(range(10))) and first.key == again.key
+
+
+def test_changed_data_meet_no_stale_cache(preprocessor):
+    a = read_unlabelled("x", Task(unlabelled=make_dataset("shade", 6, seed=1)), preprocessor)
+    b = read_unlabelled("x", Task(unlabelled=make_dataset("shade", 6, seed=2)), preprocessor)
+    assert a.key != b.key and not torch.equal(a.pixels(range(6)), b.pixels(range(6)))
+
+
+def test_indexing_and_samples(preprocessor):
+    images = read_unlabelled("shade", Task(unlabelled=make_dataset("shade", 10, seed=3)), preprocessor)
+    everything = images.pixels(range(10))
+    assert torch.equal(images.pixels([7, 2]), everything[[7, 2]])
+    assert torch.equal(torch.cat(list(images.batches(4))), images.preprocessor.normalize(everything))
+    few = images.sample(4, seed=0)
+    assert len(few) == 4 and few.key == images.sample(4, seed=0).key != images.sample(4, seed=1).key
+    assert all(any(torch.equal(row, other) for other in everything) for row in few.pixels(range(4)))
+    assert images.sample(None, 0) is images and images.sample(99, 0) is images
+
+
+def labels_that_raise(count=8):
+    """A dataset whose label column cannot be decoded: reading one label raises."""
+    images = make_dataset("shade", count, seed=4)
+    broken = [{"bytes": b"no image", "path": None}] * count
+    return images.remove_columns("label").add_column("label", broken).cast_column("label", datasets.Image())
+
+
+def test_labels_are_never_decoded(preprocessor):
+    data = labels_that_raise()
+    with pytest.raises(Exception, match="cannot identify image"):
+        data[0]
+    images = read_unlabelled("shade", Task(unlabelled=data), preprocessor)
+    assert images._table.column_names == ["pixels", "shape"]
+
+
+def test_labels_follow_names(preprocessor):
+    data = make_dataset("shade", 6, seed=5)
+    task = Task(unlabelled=None, evaluation=data)
+    assert read_labelled("shade", task, TASKS["shade"], preprocessor).labels.tolist() == [0, 1, 2, 0, 1, 2]
+    turned = TASKS["shade"][::-1]
+    assert read_labelled("shade", task, turned, preprocessor).labels.tolist() == [2, 1, 0, 2, 1, 0]
+    other = ["night", "dusk", "day"]
+    assert read_labelled("shade", task, other, preprocessor).labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_bad_data_are_named(preprocessor, tmp_path):
+    data = make_dataset("shade", 6, seed=6)
+
+    def read(**options):
+        return read_unlabelled("shade", Task(**options), preprocessor)
+
+    with pytest.raises(InputError, match=r"no column 'img' \(image_column\): .*image"):
+        read(unlabelled=data, image_column="img")
+    with pytest.raises(InputError, match="expected images"):
+        read(unlabelled=datasets.Dataset.from_dict({"image": [1.5, 2.5]}))
+    with pytest.raises(InputError, match="no rows"):
+        read(unlabelled=data.select([]))
+    with pytest.raises(InputError, match="splits train"):
+        read(unlabelled=datasets.DatasetDict(train=data))
+    with pytest.raises(InputError, match="task 'shade', unlabelled: cannot load path=parquet"):
+        read(unlabelled={"path": "parquet", "data_files": str(tmp_path / "none.parquet"), "split": "train"})
+    with pytest.raises(InputError, match="got NoneType"):
+        read(unlabelled=None)
+    damaged = data.select(range(2)).cast_column("image", datasets.Image(decode=False))
+    damaged = damaged.map(
+        lambda row, i: {"image": {"bytes": b"x" if i else row["image"]["bytes"], "path": None}}, with_indices=True
+    ).cast_column("image", datasets.Image())
+    with pytest.raises(InputError, match="image row 1 cannot be read"):
+        read(unlabelled=damaged)
+
+
+def test_bad_labels_are_named(preprocessor):
+    data = make_dataset("shade", 6, seed=7)
+
+    def read(names, **options):
+        return read_labelled("shade", Task(unlabelled=None, **{"evaluation": data, **options}), names, preprocessor)
+
+    with pytest.raises(InputError, match="no column 'labels'"):
+        read(TASKS["shade"], label_column="labels")
+    with pytest.raises(InputError, match="the dataset has 3 classes, the head of task 'shade' has 2"):
+        read(["a", "b"])
+    with pytest.raises(InputError, match=r"labels lie in 0\.\.2"):
+        read(["a", "b"], evaluation=data.cast_column("label", datasets.Value("int64")))
+    with pytest.raises(InputError, match="expected integers"):
+        read(TASKS["shade"], evaluation=data.cast_column("label", datasets.Value("string")))
+
+
+def test_embeddings_come_in_order(pool, preprocessor):
+    images = read_unlabelled("shade", Task(unlabelled=make_dataset("shade", 7, seed=8)), preprocessor)
+    tower = pool.tower("shade")
+    expected = pool.architecture.features(tower(pixel_values=preprocessor.normalize(images.pixels(range(7)))))
+    torch.testing.assert_close(embed_images(tower, pool.architecture, images, batch_size=3), expected.detach())
+    assert isinstance(images, Images)
