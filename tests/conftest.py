@@ -40,7 +40,6 @@ TASKS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
     datasets.disable_progress_bars()
 
 

@@ -95,7 +95,7 @@ class Images:
 
         try:
             dataset = dataset.cast_column(column, datasets.Image(decode=False))
-        except (TypeError, ValueError, datasets.exceptions.DatasetsError) as error:
+        except (TypeError, ValueError, NotImplementedError) as error:
             raise InputError(
                 f"{where}: column '{column}' holds {dataset.features[column]}, expected images"
             ) from error

@@ -1,0 +1,210 @@
+"""Phase 1: what moves, what is logged, what resuming and splitting change (nothing)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import TASKS
+from peft import get_peft_model
+
+from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments
+from hf_mdft.objectives import anchor_divergence, entropy
+from hf_mdft.tasks import Images, LabelledImages
+from hf_mdft.training import MixedTasks, expert_features
+
+
+def arguments(folder, **options):
+    defaults = dict(max_steps=4, images_per_task=4, use_cpu=True, disable_tqdm=True, logging_steps=1, save_steps=2)
+    return MdftTrainingArguments(output_dir=str(folder), **{**defaults, **options})
+
+
+@pytest.fixture
+def make_trainer(merger, tmp_path):
+    def make(folder="run", model=None, **options):
+        model = model or get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
+        images = {task: merger.unlabelled(task) for task in TASKS}
+        heads = {task: merger.head(task) for task in TASKS}
+        args = arguments(tmp_path / folder, **options)
+        return MdftTrainer(model, args, train_dataset=images, heads=heads, pool=merger.pool)
+
+    return make
+
+
+def coefficients(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters() if p.requires_grad])
+
+
+def test_only_coefficients_move(make_trainer):
+    trainer = make_trainer()
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    heads = {task: head.key() for task, head in trainer.heads.items()}
+    trainer.train()
+    for name, parameter in trainer.model.named_parameters():
+        assert torch.equal(parameter, before[name]) != (".mdft_lambda." in name), name
+    assert {task: head.key() for task, head in trainer.heads.items()} == heads
+
+
+def test_every_term_is_logged_by_itself(make_trainer):
+    trainer = make_trainer(filter="none")
+    trainer.train()
+    line = next(line for line in trainer.state.log_history if "loss" in line)
+    terms = {"entropy": 0.1, "anchor": 1.0, "prior": 0.1}
+    total = sum(len(TASKS) * weight * line[f"loss_{term}"] for term, weight in terms.items())
+    assert line["loss"] == pytest.approx(total, rel=1e-4)
+    for task in TASKS:
+        assert line[f"kept_entropy/{task}"] == 1.0
+        assert 0 <= line[f"kept_anchor/{task}"] <= 1
+
+
+@pytest.mark.parametrize("term", ["entropy", "anchor", "prior"])
+def test_a_term_can_be_switched_off(make_trainer, term):
+    trainer = make_trainer(**{f"{term}_weight": 0.0}, max_steps=1)
+    trainer.train()
+    line = next(line for line in trainer.state.log_history if "loss" in line)
+    assert f"loss_{term}" not in line and len([key for key in line if key.startswith("loss_")]) == 2
+
+
+def test_loss_equals_plain_tensors(make_trainer, merger):
+    """Routing of mixed rows to heads, against one task at a time."""
+    trainer = make_trainer(filter="none", agreement_rule=False, prior_weight=0.0)
+    batch = trainer.train_dataset.__getitems__(list(range(12)))
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model, {k: v.clone() for k, v in batch.items()})
+        expected = 0.0
+        for number, task in enumerate(TASKS):
+            rows = batch["task"] == number
+            images, head = merger.unlabelled(task), merger.head(task)
+            x = images.preprocessor.normalize(images.pixels(batch["index"][rows]))
+            logits = head(merger.pool.architecture.features(trainer.model(pixel_values=x)))
+            expert = head(merger.pool.architecture.features(merger.pool.tower(task)(pixel_values=x)))
+            uniform = torch.log(torch.tensor(float(len(TASKS[task]))))
+            expected += anchor_divergence(logits, expert).mean() + 0.1 * entropy(logits).mean() / uniform
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_training_follows_the_experts(make_trainer):
+    trainer = make_trainer(max_steps=60, images_per_task=8, learning_rate=0.02, save_strategy="no")
+    trainer.train()
+    losses = [line["loss_anchor"] for line in trainer.state.log_history if "loss_anchor" in line]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_resuming_is_exact(make_trainer, tmp_path):
+    whole = make_trainer("whole")
+    whole.train()
+    first = make_trainer("parts", max_steps=2)
+    first.args.max_steps = 4
+    first.train_dataset.steps = 4
+    first.add_callback(StopAt(2))
+    first.train()
+    checkpoint = tmp_path / "parts" / "checkpoint-2"
+    assert (checkpoint / "extra_state.safetensors").is_file()
+    second = make_trainer("parts")
+    second.train(resume_from_checkpoint=str(checkpoint))
+    assert torch.equal(coefficients(whole), coefficients(second))
+    a, b = whole.objective.state(), second.objective.state()
+    assert a and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_lost_filter_memory_would_be_noticed(make_trainer, tmp_path):
+    """The test above can fail: without the filters' memory the coefficients differ."""
+    options = dict(entropy_weight=5.0, filter={"name": "eata", "margin": 1.1, "redundancy": 1.0})
+    whole = make_trainer("whole", **options)
+    whole.train()
+    first = make_trainer("parts", **options)
+    first.add_callback(StopAt(2))
+    first.train()
+    (tmp_path / "parts" / "checkpoint-2" / "extra_state.safetensors").unlink()
+    second = make_trainer("parts", **options)
+    second.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
+    assert not torch.equal(coefficients(whole), coefficients(second))
+
+
+def test_accumulation_sees_the_same_images(make_trainer):
+    """Linear terms do not care whether a step is done at once or in parts."""
+    options = dict(prior_weight=0.0, entropy_weight=0.0, max_steps=2, save_strategy="no")
+    at_once, in_parts = make_trainer(**options), make_trainer(**options, gradient_accumulation_steps=2)
+    for trainer in (at_once, in_parts):
+        trainer.train()
+    torch.testing.assert_close(coefficients(at_once), coefficients(in_parts), atol=1e-4, rtol=1e-4)
+
+
+def test_uneven_parts_are_refused(make_trainer):
+    with pytest.raises(InputError, match="images_per_task=4 must be a multiple"):
+        make_trainer(gradient_accumulation_steps=3)
+
+
+def test_schedule(merger):
+    images = {task: merger.unlabelled(task) for task in TASKS}
+    schedule = MixedTasks(images, images_per_task=6, steps=8, seed=0)
+    assert len(schedule) == 8 * 6 * 3
+    located = [schedule.locate(item) for item in range(len(schedule))]
+    for step in range(8):
+        for half in (0, 9):
+            part = located[18 * step + half : 18 * step + half + 9]
+            assert sorted(task for task, _ in part) == [0] * 3 + [1] * 3 + [2] * 3
+    for task in range(3):
+        rows = [row for t, row in located if t == task]
+        assert sorted(rows[:24]) == sorted(rows[24:48]) == list(range(24)), "a pass sees every image once"
+        assert rows[:24] != rows[24:48]
+    again = MixedTasks(images, images_per_task=6, steps=8, seed=0)
+    assert [again.locate(item) for item in range(len(again))] == located
+    other = MixedTasks(images, images_per_task=6, steps=8, seed=1)
+    assert [other.locate(item) for item in range(len(other))] != located
+
+
+def test_expert_outputs_are_computed_once(merger, monkeypatch):
+    images = merger.unlabelled("shade")
+    first = expert_features(merger.pool, "shade", images)
+    monkeypatch.setattr("hf_mdft.training.expert_outputs.embed_images", lambda *_, **__: pytest.fail("again"))
+    assert torch.equal(first, expert_features(merger.pool, "shade", images))
+
+
+def test_evaluate_by_task(make_trainer, merger):
+    trainer = make_trainer()
+    with pytest.raises(ValueError, match="requires an eval_dataset"):
+        trainer.evaluate()
+    labelled = {task: merger.labelled(task) for task in TASKS}
+    metrics = trainer.evaluate(labelled)
+    assert metrics["eval_accuracy"] == pytest.approx(sum(metrics[f"eval_{t}_accuracy"] for t in TASKS) / 3)
+    perfect = {}
+    for task, data in labelled.items():
+        x = data.images.preprocessor.normalize(data.images.pixels(range(len(data.images))))
+        with torch.no_grad():
+            logits = merger.head(task)(merger.pool.architecture.features(trainer.model(pixel_values=x)))
+        perfect[task] = LabelledImages(data.images, logits.argmax(-1))
+    assert trainer.evaluate(perfect)["eval_accuracy"] == 1.0
+
+
+def test_plain_datasets_will_do(merger, unlabelled_data, tmp_path):
+    model = get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
+    heads = {task: merger.head(task) for task in TASKS}
+    trainer = MdftTrainer(model, arguments(tmp_path, max_steps=1), train_dataset=unlabelled_data, heads=heads)
+    assert all(isinstance(images, Images) for images in trainer.train_dataset.images)
+    trainer.train()
+    with pytest.raises(InputError, match="task 'shade' has images but no head"):
+        MdftTrainer(model, arguments(tmp_path), train_dataset=unlabelled_data, heads={})
+
+
+def test_checkpoint_is_an_adapter(make_trainer, tmp_path):
+    make_trainer().train()
+    checkpoint = tmp_path / "run" / "checkpoint-4"
+    assert json.loads((checkpoint / "adapter_config.json").read_text())["peft_type"] == "MDFT"
+    assert not (checkpoint / "model.safetensors").exists()
+    shutil.rmtree(checkpoint)
+
+
+class StopAt:
+    """Ends training at a step, as a kill after a checkpoint would."""
+
+    def __new__(cls, step):
+        from transformers import TrainerCallback
+
+        class Stop(TrainerCallback):
+            def on_save(self, args, state, control, **kwargs):
+                control.should_training_stop = state.global_step == step
+
+        return Stop()
