@@ -1,0 +1,237 @@
+"""The face: everything end to end on a tiny pool."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import datasets
+import pytest
+import torch
+from conftest import TASKS, make_dataset
+from transformers import AutoModel, CLIPModel, CLIPVisionModel, ViTForImageClassification, pipeline
+
+from hf_mdft import InputError, MdftConfig, MdftTrainingArguments, MetaMerger, ModelPool, SpecializeArguments, Task
+from hf_mdft.evaluation import accuracy, predict
+
+
+def fit_arguments(folder, **options):
+    defaults = dict(max_steps=3, images_per_task=4, use_cpu=True, disable_tqdm=True)
+    return MdftTrainingArguments(output_dir=str(folder / "meta"), **{**defaults, **options})
+
+
+def specialize_arguments(folder, **options):
+    defaults = dict(max_steps=2, per_device_train_batch_size=8, use_cpu=True, disable_tqdm=True)
+    return SpecializeArguments(output_dir=str(folder / "specialists"), **{**defaults, **options})
+
+
+@pytest.fixture
+def done(merger, tmp_path):
+    merger.fit(fit_arguments(tmp_path))
+    merger.specialize(specialize_arguments(tmp_path))
+    return merger
+
+
+def test_everything(done):
+    report = done.evaluate()
+    models = {"base", "expert", "weight_average", "task_arithmetic", "meta", "specialist", "specialist_ungated"}
+    assert set(report.accuracy) == models
+    for row in report.accuracy.values():
+        assert set(row) == {*TASKS, "average"}
+        assert row["average"] == pytest.approx(sum(row[task] for task in TASKS) / 3)
+    for task in TASKS:
+        kept = "specialist_ungated" if report.gate[task]["chosen"] == "specialist" else "expert"
+        assert report.accuracy["specialist"][task] == report.accuracy[kept][task]
+        data = done.labelled(task)
+        found = predict(done.pool.tower(task), done.pool.architecture, done.head(task), data.images)
+        assert report.accuracy["expert"][task] == accuracy(found, data.labels)
+        assert report.comparison[task]["images"] == 12 and report.comparison[task]["transductive"] is False
+    assert set(report.coefficients) == {name for name, _ in done.pool.tower().named_parameters()}
+    content = json.loads(json.dumps(report.to_dict()))
+    assert content["schema"] == 1 and content["peak_memory_bytes"] > 1e8
+    assert content["pool"] == done.pool.reference() and "specialist shade" in content["timing_s"]
+    assert "specialists" in str(report) and "100.0" not in str(report).splitlines()[0]
+
+
+def test_experts_are_compared_with_transduction_named(pool, unlabelled_data, tmp_path):
+    tasks = {"shade": Task(unlabelled=unlabelled_data["shade"], evaluation=unlabelled_data["shade"])}
+    tasks["shade"].class_names = TASKS["shade"]
+    merger = MetaMerger(pool, tasks)
+    merger.fit(fit_arguments(tmp_path))
+    merger.specialize(specialize_arguments(tmp_path))
+    assert merger.evaluate().comparison["shade"]["transductive"] is True
+
+
+def labels_that_raise(task):
+    """Unlabelled images whose label column cannot be decoded."""
+    images = make_dataset(task, 24, seed=1)
+    broken = [{"bytes": b"no image", "path": None}] * 24
+    return images.remove_columns("label").add_column("label", broken).cast_column("label", datasets.Image())
+
+
+def test_labels_are_never_read_outside_evaluation(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_mdft.merger.read_labelled", lambda *_: pytest.fail("labels were read"))
+    data = {task: labels_that_raise(task) for task in TASKS}
+    for dataset in data.values():
+        with pytest.raises(Exception, match="cannot identify image"):
+            dataset[0]
+    tasks = {
+        task: Task(unlabelled=data[task], evaluation=data[task], class_names=names) for task, names in TASKS.items()
+    }
+    merger = MetaMerger(pool, tasks)
+    merger.fit(fit_arguments(tmp_path))
+    specialists = merger.specialize(specialize_arguments(tmp_path, rounds=2, gate=False))
+    assert set(specialists) == set(TASKS)
+
+
+def test_labels_do_not_change_anything(pool, tasks, tmp_path):
+    """The same images with shuffled labels give the same models."""
+    results = []
+    for number in range(2):
+        for task in tasks.values():
+            if number:
+                names = task.unlabelled.features["label"]
+                shuffled = task.unlabelled["label"][::-1]
+                task.unlabelled = task.unlabelled.remove_columns("label").add_column("label", shuffled)
+                task.unlabelled = task.unlabelled.cast_column("label", names)
+        merger = MetaMerger(pool, tasks)
+        merger.fit(fit_arguments(tmp_path / str(number)))
+        found = merger.specialize(specialize_arguments(tmp_path / str(number)))
+        results.append((merger.model.base_model.coefficients(), found))
+    (a, first), (b, second) = results
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    for task in TASKS:
+        x, y = first[task].tower(False).state_dict(), second[task].tower(False).state_dict()
+        assert all(torch.equal(x[name], y[name]) for name in x) and first[task].decision == second[task].decision
+
+
+def test_meta_model_round_trip(done, tmp_path, pixels):
+    done.evaluate()
+    done.save_pretrained(tmp_path / "saved")
+    assert sum(f.stat().st_size for f in (tmp_path / "saved").iterdir()) < 60_000
+    again = MetaMerger.from_pretrained(tmp_path / "saved")
+    features = done.pool.architecture.features
+    expected = features(done.meta_tower()(pixel_values=pixels))
+    assert torch.equal(features(again.meta_tower()(pixel_values=pixels)), expected)
+    assert (
+        again.head("colour").class_names == TASKS["colour"] and again.head("colour").key() == done.head("colour").key()
+    )
+    with pytest.raises(InputError, match="got NoneType"):
+        again.fit(fit_arguments(tmp_path))
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "import hf_mdft" in card and "| specialist |" in card
+    with pytest.raises(InputError, match="no mdft.json"):
+        MetaMerger.from_pretrained(tmp_path)
+
+
+WITHOUT_PACKAGE = """
+import sys
+sys.modules["hf_mdft"] = None
+import torch
+from transformers import {kind}
+model = {kind}.from_pretrained(sys.argv[1]).eval()
+pixels = torch.load(sys.argv[2], weights_only=True)
+with torch.no_grad():
+    torch.save({expression}, sys.argv[3])
+"""
+
+
+def test_specialist_loads_without_this_package(done, tmp_path, pixels):
+    done.evaluate()
+    specialist = done.specialists["shade"]
+    specialist.decision.chosen = "specialist"
+    specialist.save_pretrained(tmp_path / "shade")
+    torch.save(pixels, tmp_path / "pixels.pt")
+    clip = done.pool.architecture.name == "clip"
+    kind, expression = (
+        ("CLIPVisionModel", "model(pixels).pooler_output")
+        if clip
+        else ("ViTForImageClassification", "model(pixels).logits")
+    )
+    script = WITHOUT_PACKAGE.format(kind=kind, expression=expression)
+    arguments = [str(tmp_path / name) for name in ("shade", "pixels.pt", "out.pt")]
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True, cwd=tmp_path)
+    found = torch.load(tmp_path / "out.pt", weights_only=True)
+    with torch.no_grad():
+        features = done.pool.architecture.features(specialist.tower(False)(pixel_values=pixels))
+        expected = features if clip else specialist.head(features)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_specialist_folder_is_complete(done, tmp_path, unlabelled_data):
+    done.evaluate()
+    for task, specialist in done.specialists.items():
+        specialist.save_pretrained(tmp_path / task)
+    names = {path.name for path in (tmp_path / "shade").iterdir()}
+    assert {"config.json", "model.safetensors", "preprocessor_config.json", "README.md", "head.safetensors"} <= names
+    image = unlabelled_data["shade"][0]["image"]
+    if done.pool.architecture.name == "clip":
+        assert "tokenizer.json" in names
+        CLIPModel.from_pretrained(tmp_path / "shade")
+        CLIPVisionModel.from_pretrained(tmp_path / "shade")
+        classify = pipeline("zero-shot-image-classification", model=str(tmp_path / "shade"))
+        answers = classify(image, candidate_labels=TASKS["shade"], hypothesis_template="a photo of a {}.")
+    else:
+        model = ViTForImageClassification.from_pretrained(tmp_path / "shade")
+        assert list(model.config.id2label.values()) == TASKS["shade"]
+        answers = pipeline("image-classification", model=str(tmp_path / "shade"))(image)
+    assert {answer["label"] for answer in answers} == set(TASKS["shade"])
+    AutoModel.from_pretrained(tmp_path / "shade")
+    pool = ModelPool.from_pretrained(done.pool.base.folder, {task: tmp_path / task for task in TASKS})
+    expected = done.specialists["colour"].tower().state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in pool.tower("colour").state_dict().items())
+
+
+def test_rounds_put_specialists_into_the_pool(merger, tmp_path):
+    merger.fit(fit_arguments(tmp_path))
+    specialists = merger.specialize(specialize_arguments(tmp_path, rounds=2, gate=False))
+    for task, specialist in specialists.items():
+        assert "round-2" in str(specialist.candidate)
+        source = specialist.pool.experts[task].folder
+        assert "round-1" in str(source)
+    assert merger.evaluate().accuracy["specialist"]["average"] >= 0
+    none = MetaMerger(merger.pool, merger.tasks)
+    none.model = merger.model
+    monkey = specialize_arguments(tmp_path / "strict", rounds=3)
+    monkey.gate = True
+    found = none.specialize(monkey)
+    if not any(s.improved for s in found.values()):
+        assert not (tmp_path / "strict" / "specialists" / "round-2").exists(), (
+            "the loop ends when the gate finds nothing"
+        )
+
+
+def test_a_task_without_an_expert(clip_paths, tasks, tmp_path):
+    experts = {"shade": clip_paths["shade"], "stripes": clip_paths["stripes"], "colour": None}
+    merger = MetaMerger(ModelPool.from_pretrained(clip_paths["base"], experts), tasks)
+    merger.fit(fit_arguments(tmp_path))
+    merger.specialize(specialize_arguments(tmp_path))
+    report = merger.evaluate()
+    assert "colour" not in report.accuracy["expert"] and "average" not in report.accuracy["expert"]
+    assert set(report.accuracy["specialist"]) == {*TASKS, "average"}
+    assert "-" in str(report)
+
+
+def test_fit_goes_on_and_notices_changes(merger, tmp_path, monkeypatch):
+    merger.fit(fit_arguments(tmp_path))
+    first = merger.model.base_model.coefficients()
+    again = MetaMerger(merger.pool, merger.tasks)
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_mdft.training.MdftTrainer.training_step", lambda *_: pytest.fail("trained again"))
+        again.fit(fit_arguments(tmp_path))
+    second = again.model.base_model.coefficients()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = MetaMerger(merger.pool, merger.tasks, MdftConfig(init_coefficient=0.1))
+    other.fit(fit_arguments(tmp_path))
+    third = other.model.base_model.coefficients()
+    assert any(not torch.equal(first[name], third[name]) for name in first)
+
+
+def test_errors(pool, tasks):
+    with pytest.raises(InputError, match="task 'shape' is not in the pool: did you mean 'shade'"):
+        MetaMerger(pool, {"shape": tasks["shade"]})
+    with pytest.raises(InputError, match="call fit"):
+        MetaMerger(pool, tasks).specialize()
+    with pytest.raises(InputError, match="call fit"):
+        MetaMerger(pool, tasks).save_pretrained("nowhere")

@@ -1,0 +1,205 @@
+"""Phase 2: views, teacher, student, gate, resuming."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hf_mdft import InputError, SpecializeArguments
+from hf_mdft.specialize import Source, StudentTrainer, Teacher, build_teacher, decide, specialize_task
+from hf_mdft.specialize.teacher import observe
+from hf_mdft.specialize.views import JUDGE_VIEWS, TEACHER_VIEWS, jitter, translate
+
+
+def arguments(folder, **options):
+    defaults = dict(max_steps=4, per_device_train_batch_size=8, use_cpu=True, disable_tqdm=True, save_steps=2)
+    return SpecializeArguments(output_dir=str(folder), **{**defaults, **options})
+
+
+def source(predictions, classes=3, confidence=4.0, judged=None):
+    logits = confidence * torch.nn.functional.one_hot(torch.as_tensor(predictions), classes).float()
+    judged = torch.as_tensor(predictions)[None] if judged is None else torch.as_tensor(judged)
+    return Source(logits, logits.log_softmax(-1), torch.zeros(len(logits), 2), judged)
+
+
+def test_translation_moves_pixels():
+    x = torch.arange(64.0).view(1, 1, 8, 8).expand(1, 3, 8, 8)
+    assert torch.equal(translate(x, (0, 0)), x)
+    assert torch.equal(translate(x, (1, 0))[..., 1:], x[..., :-1])
+    assert torch.equal(translate(x, (-1, 0))[..., :-1], x[..., 1:])
+    assert torch.equal(translate(x, (0, 1))[..., 1:, :], x[..., :-1, :])
+    large = torch.randn(1, 3, 224, 224)
+    assert torch.equal(translate(large, (1, 0))[..., 7:], large[..., :-7]), "a step is 1/32 of the side"
+
+
+def test_jitter_is_one_of_the_translations_for_each_image():
+    x = torch.randn(16, 3, 8, 8)
+    moved = jitter(x, torch.Generator().manual_seed(0))
+    offsets = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
+    used = [next(o for o in offsets if torch.equal(translate(x[i : i + 1], o)[0], moved[i])) for i in range(16)]
+    assert len(set(used)) > 3
+    assert torch.equal(moved, jitter(x, torch.Generator().manual_seed(0)))
+    assert set(JUDGE_VIEWS).isdisjoint(TEACHER_VIEWS)
+
+
+def test_teacher_follows_the_reliable_and_the_confident():
+    expert = source([0, 1, 2, 0, 1, 2])
+    alone = build_teacher({"expert": expert}, 0.25)
+    assert alone.probabilities.argmax(-1).tolist() == [0, 1, 2, 0, 1, 2]
+    torch.testing.assert_close(alone.probabilities.sum(-1), torch.ones(6))
+    assert ((alone.weights >= 0) & (alone.weights <= 1)).all()
+
+    stranger = source([1, 2, 0, 1, 2, 0], confidence=20.0)
+    both = build_teacher({"expert": expert, "meta": stranger}, 0.25)
+    assert both.source_weights["meta"] == 0.0
+    assert both.probabilities.argmax(-1).tolist() == [0, 1, 2, 0, 1, 2], "a model that never agrees is not heard"
+
+    unsure = source([0, 1, 2, 0, 1, 2])
+    unsure.log_probs[5] = torch.tensor([0.34, 0.33, 0.33]).log()
+    friend = source([0, 1, 2, 0, 1, 2], confidence=20.0)
+    combined = build_teacher({"expert": unsure, "meta": friend}, 1.0)
+    assert combined.probabilities[5].argmax() == 2, "where the expert is unsure the confident friend decides"
+
+
+def test_gate_accepts_the_better_and_refuses_the_worse():
+    truth = torch.arange(300) % 3
+    wrong = (truth + 1) % 3
+    spoiled = torch.arange(300) % 10 == 0
+    expert_predictions = torch.where(spoiled, wrong, truth)
+    fresh_views = torch.stack([torch.where(torch.arange(300) % 20 == k, wrong, truth) for k in range(4)])
+    expert = source(expert_predictions, judged=fresh_views)
+    better = decide(source(truth), expert, {}, 0.25)
+    assert better.chosen == "specialist" and better.lead > 0.05
+    assert better.changed == pytest.approx(0.1)
+    worse = decide(source(torch.where(torch.arange(300) % 5 == 1, wrong, expert_predictions)), expert, {}, 0.25)
+    assert worse.chosen == "expert" and worse.lead < 0
+    same = decide(source(expert_predictions), expert, {}, 0.25)
+    assert same.chosen == "expert" and same.lead == 0 and "no improvement shown" in same.reason
+
+
+def test_gate_needs_more_than_noise():
+    truth = torch.arange(100) % 3
+    almost = truth.clone()
+    almost[0] = (almost[0] + 1) % 3
+    expert = source(almost, judged=truth[None])
+    assert decide(source(truth), expert, {}, 0.25).chosen == "expert"
+
+
+@pytest.fixture
+def setting(merger):
+    merger.specialize_images = merger.unlabelled("shade")
+    meta = merger.pool.tower("colour")
+    return merger.pool, meta, merger.head("shade"), merger.unlabelled("shade")
+
+
+def test_observation_averages_views(setting):
+    pool, meta, head, images = setting
+    seen = observe(meta, pool.architecture, head, images, views=TEACHER_VIEWS, judge_views=JUDGE_VIEWS)
+    x = images.preprocessor.normalize(images.pixels(range(len(images))))
+    with torch.no_grad():
+        logits = [head(pool.architecture.features(meta(pixel_values=translate(x, v)))) for v in TEACHER_VIEWS]
+    torch.testing.assert_close(seen.logits, logits[0], atol=1e-4, rtol=1e-4)
+    expected = torch.stack([entry.log_softmax(-1) for entry in logits]).mean(0)
+    torch.testing.assert_close(seen.log_probs, expected, atol=1e-4, rtol=1e-4)
+    assert seen.judged.shape == (4, len(images))
+
+
+def test_student_moves_towards_the_teacher_and_the_head_stays(setting, tmp_path):
+    pool, _, head, images = setting
+    key = head.key()
+    targets = torch.nn.functional.one_hot(torch.arange(len(images)) % 3, 3).float()
+    features = pool.architecture.features
+    teacher = Teacher(targets, torch.ones(len(images)), torch.randn(len(images), 16), {})
+    student = pool.tower("shade")
+    args = arguments(
+        tmp_path, max_steps=40, learning_rate=3e-3, alignment_weight=0, information_weight=0, pull_weight=0,
+        ema_decay=0.5, logging_steps=10,
+    )  # fmt: skip
+    trainer = StudentTrainer(student, args, architecture=pool.architecture, head=head, images=images, teacher=teacher)
+    before = {name: p.detach().clone() for name, p in student.named_parameters()}
+    trainer.train()
+    losses = [line["loss_distillation"] for line in trainer.state.log_history if "loss_distillation" in line]
+    assert losses[-1] < 0.8 * losses[0]
+    used = {name for name, p in student.named_parameters() if not torch.equal(p, before[name])}
+    assert used == set(before), "all weights of the tower are trained"
+    assert head.key() == key and features is not None
+    averaged = trainer.finish()
+    assert any(not torch.equal(averaged[name], p) for name, p in student.state_dict().items())
+
+
+def test_pull_keeps_the_student_near_its_start(setting, tmp_path):
+    pool, _, head, images = setting
+    targets = torch.nn.functional.one_hot(torch.arange(len(images)) % 3, 3).float()
+    teacher = Teacher(targets, torch.ones(len(images)), torch.randn(len(images), 16), {})
+    moved = []
+    for number, weight in enumerate((0.0, 100.0)):
+        student = pool.tower("shade")
+        args = arguments(tmp_path / str(number), max_steps=10, learning_rate=1e-3, pull_weight=weight, ema_decay=0)
+        StudentTrainer(
+            student, args, architecture=pool.architecture, head=head, images=images, teacher=teacher
+        ).train()
+        start = pool.tower("shade").state_dict()
+        moved.append(sum((p - start[n]).square().sum().item() for n, p in student.named_parameters()))
+    assert moved[1] < 0.5 * moved[0]
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_specialist_or_expert(setting, tmp_path, gate):
+    pool, meta, head, images = setting
+    specialist = specialize_task("shade", pool, meta, head, images, arguments(tmp_path, gate=gate))
+    expert = pool.tower("shade").state_dict()
+    gated, student = specialist.tower().state_dict(), specialist.tower(gated=False).state_dict()
+    assert any(not torch.equal(student[name], expert[name]) for name in expert)
+    expected = student if specialist.improved else expert
+    assert all(torch.equal(gated[name], expected[name]) for name in expert)
+    if not gate:
+        assert specialist.improved
+    assert 0 <= specialist.decision.changed <= 1 and specialist.decision.images == len(images)
+
+
+def test_shots_limit_the_images(setting, tmp_path):
+    pool, meta, head, images = setting
+    assert specialize_task("shade", pool, meta, head, images, arguments(tmp_path, shots=9)).decision.images == 9
+
+
+def test_finished_work_is_used_again_and_only_for_the_same_input(setting, tmp_path, monkeypatch):
+    pool, meta, head, images = setting
+    first = specialize_task("shade", pool, meta, head, images, arguments(tmp_path))
+    weights = load_file(first.candidate / "model.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentTrainer, "train", lambda *_, **__: pytest.fail("trained again"))
+        again = specialize_task("shade", pool, meta, head, images, arguments(tmp_path))
+    assert again.decision == first.decision
+    changed = specialize_task("shade", pool, meta, head, images, arguments(tmp_path, learning_rate=1e-3))
+    other = load_file(changed.candidate / "model.safetensors")
+    assert any(not torch.equal(weights[name], other[name]) for name in weights)
+
+
+def test_interrupted_training_goes_on_exactly(setting, tmp_path, monkeypatch):
+    pool, meta, head, images = setting
+    whole = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "whole"))
+    real = StudentTrainer.finish
+    monkeypatch.setattr(StudentTrainer, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "parts"))
+    work = tmp_path / "parts" / "shade"
+    assert not (work / "decision.json").exists()
+    state = json.loads((work / "checkpoint-4" / "trainer_state.json").read_text())
+    assert state["global_step"] == 4
+    monkeypatch.setattr(StudentTrainer, "finish", real)
+    resumed = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "parts"))
+    a, b = (load_file(s.candidate / "model.safetensors") for s in (whole, resumed))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert resumed.decision == whole.decision
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"shots": 1}, "shots"), ({"rounds": 0}, "rounds"), ({"start": 2}, "start"), ({"ema_decay": 1.0}, "ema_decay")],
+)
+def test_argument_errors(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        arguments(tmp_path, **options)
