@@ -1,0 +1,29 @@
+# Each target does all of its own set-up.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: demo test test-slow lint clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+demo: $(READY)  ## The whole job on the embedded pool: table, results.json, report.html, models.
+	$(BIN)/hf-mdft demo --output-dir demo-output
+
+test: $(READY) lint  ## Everything but the slow tests.
+	$(BIN)/pytest
+
+test-slow: $(READY)  ## Minutes long: the full demo, two processes.
+	$(BIN)/pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) demo-output
