@@ -160,9 +160,10 @@ def main() -> None:
         if int(os.environ.get("RANK", "0")) == 0:
             typer.echo(f"Error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted; the same command goes on where it stopped.", err=True)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:
+            typer.echo("Interrupted; the same command goes on where it stopped.", err=True)
+        raise
 
 
 if __name__ == "__main__":

@@ -127,12 +127,11 @@ class MetaMerger:
             with args.main_process_first(desc="images and heads"):
                 images = {task: self.unlabelled(task) for task in self.tasks}
                 heads = {task: self.head(task) for task in self.tasks}
+                checkpoint = resumable(Path(args.output_dir), self._meta_key(args))
         with self._timed("meta"):
             set_seed(args.seed)
             self.model = get_peft_model(self.pool.tower(), copy.deepcopy(self.config))
             trainer = MdftTrainer(self.model, args, train_dataset=images, heads=heads, pool=self.pool)
-            with args.main_process_first(desc="checkpoints"):
-                checkpoint = resumable(Path(args.output_dir), self._meta_key(args))
             output = trainer.train(resume_from_checkpoint=checkpoint)
         self.model = trainer.accelerator.unwrap_model(trainer.model)
         self.history["meta"] = trainer.state.log_history
