@@ -25,7 +25,7 @@ from .errors import InputError, suggest
 from .evaluation import BASELINES, Report, accuracy, combined_tower, mcnemar, predict
 from .heads import Head, build_head
 from .hub import push_folder
-from .hub.cards import meta_card
+from .hub.cards import meta_card, shared_licence
 from .pool import ModelPool
 from .specialize import Specialist, SpecializeArguments, specialize_task
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
@@ -72,6 +72,7 @@ class MetaMerger:
         self.specialists: dict[str, Specialist] = {}
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.timing: dict[str, float] = {}
+        self._facts: dict[str, Any] = {}
         self._heads: dict[str, Head] = {}
         self._images: dict[str, Images] = {}
         self._fit_args: MdftTrainingArguments | None = None
@@ -296,7 +297,8 @@ class MetaMerger:
         tasks = {name: _jsonable(task, self.head(name)) for name, task in self.tasks.items()}
         (folder / TASKS_FILE).write_text(json.dumps({"tasks": tasks, "seed": self.seed}, indent=2))
         config = {"granularity": self.config.granularity, "transform": self.config.transform}
-        meta_card(self.pool.reference(), config, getattr(self, "_facts", {})).save(folder / "README.md")
+        licence = shared_licence([self.pool.base, *self.pool.experts.values()])
+        meta_card(self.pool.reference(), config, self._facts, licence).save(folder / "README.md")
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Push the meta-model in one commit; see `hf_mdft.hub.push_folder` for the arguments."""

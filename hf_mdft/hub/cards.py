@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError
 
 from ..pool import ModelSource
 from ..versions import versions
@@ -21,6 +22,7 @@ def specialist_card(
     class_names: list[str],
     gate: dict[str, Any],
     facts: dict[str, Any],
+    licence: str | None = None,
 ) -> ModelCard:
     """Card of one specialist.
 
@@ -29,7 +31,8 @@ def specialist_card(
         reference: Of the pool.
         class_names: Of the head.
         gate: The gate's decision.
-        facts: From evaluation: `accuracy` by model, `p_value`, `images`, `transductive`, `unlabelled`; may be empty.
+        facts: From evaluation: `accuracy` by model, `p_value`, `images`, `transductive`; may be empty.
+        licence: Of the models that it is made from.
     """
     expert = reference["experts"].get(task)
     sources = [reference["base"], *([expert] if expert else [])]
@@ -51,7 +54,7 @@ def specialist_card(
         pipeline_tag=facts.get("pipeline_tag"),
         base_model=_hub_ids(sources),
         base_model_relation="finetune" if _hub_ids(sources) else None,
-        license=_licence(sources),
+        license=licence,
         tags=["mdft", "model-merging", "label-free", "image-classification"],
         metrics=["accuracy"],
         eval_results=results,
@@ -70,19 +73,22 @@ def specialist_card(
     )
 
 
-def meta_card(reference: dict[str, Any], config: dict[str, Any], facts: dict[str, Any]) -> ModelCard:
+def meta_card(
+    reference: dict[str, Any], config: dict[str, Any], facts: dict[str, Any], licence: str | None = None
+) -> ModelCard:
     """Card of a meta-model's adapter.
 
     Args:
         reference: Of the pool.
         config: Granularity and transform.
         facts: From evaluation: `accuracy` by model and task; may be empty.
+        licence: Of the pool.
     """
     data = ModelCardData(
         library_name="peft",
         base_model=_hub_ids([reference["base"]]),
         base_model_relation="adapter" if _hub_ids([reference["base"]]) else None,
-        license=_licence([reference["base"], *(source for source in reference["experts"].values() if source)]),
+        license=licence,
         tags=["mdft", "merge", "model-merging", "label-free"],
     )
     return ModelCard.from_template(
@@ -112,15 +118,13 @@ def _plain(text: str) -> str:
     return "".join(f"\\{char}" if char in r"\`*_[]<>|#{}" else char for char in " ".join(str(text).split()))
 
 
-def _licence(sources: list[dict[str, str]]) -> str | None:
-    """The pool's licence where all state the same one, `other` where they differ, none where none is stated."""
+def shared_licence(sources: Iterable[ModelSource]) -> str | None:
+    """The licence that the models' cards state: the same one, `other` where they differ, none where none is stated."""
     licences = set()
     for source in sources:
-        try:
-            card = ModelSource.from_reference(source).folder / "README.md"
-            if card.is_file():
+        card = source.folder / "README.md"
+        if card.is_file():
+            with contextlib.suppress(ValueError):  # a card without readable metadata states nothing
                 licences.add(ModelCard.load(card).data.to_dict().get("license"))
-        except (ValueError, HfHubHTTPError):
-            continue
     licences.discard(None)
     return licences.pop() if len(licences) == 1 else "other" if licences else None

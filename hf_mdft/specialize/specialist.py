@@ -11,7 +11,7 @@ from torch import nn
 
 from ..heads import Head
 from ..hub import push_folder
-from ..hub.cards import specialist_card
+from ..hub.cards import shared_licence, specialist_card
 from ..pool import ModelPool, ModelSource
 from .gate import Decision
 
@@ -60,7 +60,15 @@ class Specialist:
         self.head.save(folder / "head.safetensors")
         (folder / "mdft.json").write_text(json.dumps({"task": self.task, "gate": self.decision.to_dict()}, indent=2))
         facts = {**self.facts, "pipeline_tag": self.pool.architecture.pipeline_tag(self.pool.config)}
-        card = specialist_card(self.task, self.pool.reference(), self.head.class_names, self.decision.to_dict(), facts)
+        sources = [self.pool.base, *(source for task, source in self.pool.experts.items() if task == self.task)]
+        card = specialist_card(
+            self.task,
+            self.pool.reference(),
+            self.head.class_names,
+            self.decision.to_dict(),
+            facts,
+            shared_licence(sources),
+        )
         card.save(folder / "README.md")
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
