@@ -14,7 +14,7 @@ def main(recipe: str, task: str, shots: int | None = None, output_dir: str = "sp
     merger.fit(loaded.meta_arguments(output_dir))
     specialist = merger.specialize(loaded.specialize_arguments(output_dir, shots=shots), tasks=[task])[task]
 
-    print(f"{task}: kept the {specialist.decision.chosen} ({specialist.decision.reason})")
+    print(f"{task}: kept the {specialist.kept} ({specialist.decision.reason})")
     specialist.save_pretrained(f"{output_dir}/{task}")  # loads with plain transformers
     # specialist.push_to_hub(f"me/clip-vit-b32-{task}-mdft", private=True)
 

@@ -226,7 +226,7 @@ class MetaMerger:
         made = [task for task in data if task in self.specialists]
         if made:
             measure("specialist_ungated", lambda task: self.specialists[task].tower(gated=False), made)
-            fallback = {**predictions["base"], **predictions["expert"]}
+            fallback = {**predictions.get("meta", {}), **predictions["expert"]}
             predictions["specialist"] = {
                 task: (predictions["specialist_ungated"] if self.specialists[task].improved else fallback)[task]
                 for task in made

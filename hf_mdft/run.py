@@ -42,7 +42,7 @@ def run(
     merger.fit(meta)
     say("Phase 2: specialising, task by task")
     for task, specialist in merger.specialize(specialize).items():
-        say(f"  {task}: kept the {specialist.decision.chosen}; {specialist.decision.reason}")
+        say(f"  {task}: kept the {specialist.kept}; {specialist.decision.reason}")
     report = None
     if state.is_main_process:
         say("Evaluating (the only step that reads labels)")

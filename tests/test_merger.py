@@ -211,6 +211,10 @@ def test_a_task_without_an_expert(clip_paths, tasks, tmp_path):
     assert "colour" not in report.accuracy["expert"] and "average" not in report.accuracy["expert"]
     assert set(report.accuracy["specialist"]) == {*TASKS, "average"}
     assert "-" in str(report)
+    specialist = merger.specialists["colour"]
+    specialist.decision.chosen = "expert"
+    meta, kept = merger.meta_tower().state_dict(), specialist.tower().state_dict()
+    assert specialist.kept == "meta-model" and all(torch.equal(meta[name], kept[name]) for name in meta)
 
 
 def test_fit_goes_on_and_notices_changes(merger, tmp_path, monkeypatch):

@@ -18,7 +18,8 @@ from .gate import Decision
 
 @dataclass
 class Specialist:
-    """What phase 2 gives for one task: the student where the gate chose it, else the expert.
+    """What phase 2 gives for one task: the student where the gate chose it, else the expert (or the meta-model, for a
+    task without one).
 
     Args:
         task: Its name.
@@ -26,6 +27,7 @@ class Specialist:
         head: Of the task.
         decision: Of the gate.
         candidate: Folder of the student as a complete model, whatever the gate said.
+        fallback: Folder of the meta-model for a task without an expert.
         history: Log lines of the student's training.
         facts: What the model card tells of the run; filled by evaluation.
     """
@@ -35,6 +37,7 @@ class Specialist:
     head: Head
     decision: Decision
     candidate: Path
+    fallback: Path | None
     history: list[dict[str, Any]]
     facts: dict[str, Any]
 
@@ -43,10 +46,17 @@ class Specialist:
         """Whether the gate chose the student."""
         return self.decision.chosen == "specialist"
 
+    @property
+    def kept(self) -> str:
+        """What `tower()` gives, in words."""
+        return "specialist" if self.improved else "meta-model" if self.fallback else "expert"
+
     def tower(self, gated: bool = True) -> nn.Module:
         """The tower in evaluation mode; `gated=False` gives the student even where the gate kept the expert."""
         if gated and not self.improved:
-            return self.pool.tower(self.task if self.task in self.pool.experts else None)
+            if self.fallback is None:
+                return self.pool.tower(self.task)
+            return self.pool.load_tower(ModelSource.resolve(self.fallback))
         return self.pool.load_tower(ModelSource.resolve(self.candidate))
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from ..heads import Head
@@ -23,7 +24,7 @@ from .teacher import Source, build_teacher, observe
 from .views import JUDGE_VIEWS, TEACHER_VIEWS
 
 
-CANDIDATE, DECISION = "candidate", "decision.json"
+CANDIDATE, FALLBACK, DECISION = "candidate", "fallback", "decision.json"
 
 
 def specialize_task(
@@ -53,20 +54,25 @@ def specialize_task(
     state = PartialState()
     with state.main_process_first():
         parts = ["specialist 1", pool.reference(), meta_key, head.key(), images.key, arguments_key(args)]
-        checkpoint = resumable(work, parts, [CANDIDATE, DECISION])
-    if not (work / DECISION).is_file():
+        checkpoint = resumable(work, parts, [CANDIDATE, FALLBACK, DECISION])
+    # The first process decides for all: another one could look a moment later and find the file just written.
+    (done,) = broadcast_object_list([(work / DECISION).is_file()])
+    if not done:
         decision, history, tower = _train(task, pool, meta, head, images, args, work, checkpoint)
         if state.is_main_process:
             (work / CANDIDATE).mkdir(exist_ok=True)
             pool.save_complete(tower.state_dict(), head, work / CANDIDATE)
+            if task not in pool.experts:
+                (work / FALLBACK).mkdir(exist_ok=True)
+                pool.save_complete(meta.cpu().state_dict(), head, work / FALLBACK)
             content = {"decision": decision.to_dict(), "history": history}
             (work / f".{DECISION}").write_text(json.dumps(content))
             (work / f".{DECISION}").replace(work / DECISION)
         state.wait_for_everyone()
     content = json.loads((work / DECISION).read_text())
-    return Specialist(
-        task, pool, head, Decision(**content["decision"]), work / CANDIDATE, content["history"], facts={}
-    )
+    fallback = None if task in pool.experts else work / FALLBACK
+    decision = Decision(**content["decision"])
+    return Specialist(task, pool, head, decision, work / CANDIDATE, fallback, content["history"], facts={})
 
 
 def _train(
