@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.constants import HF_HOME
+from safetensors import SafetensorError
 
 from .errors import InputError
 
@@ -46,7 +47,7 @@ def prepared(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     try:
         make(work)
         os.rename(work, target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if not target.is_dir():
             raise InputError(f"{target}: cannot write the cache ({error}); free space or set HF_MDFT_CACHE") from error
     finally:

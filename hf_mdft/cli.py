@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -9,8 +10,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from safetensors import SafetensorError
 
 from .errors import InputError
+
+
+DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM)
 
 
 app = typer.Typer(
@@ -159,6 +164,13 @@ def main() -> None:
     except InputError as error:
         if int(os.environ.get("RANK", "0")) == 0:
             typer.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except (OSError, SafetensorError) as error:
+        # A full or read-only disk can show anywhere that a library writes; anything else is a fault of ours.
+        number = getattr(error, "errno", None)
+        if number not in DISK_ERRORS and not isinstance(error, SafetensorError):
+            raise
+        typer.echo(f"Error: {error}; free space, or choose another --output-dir (or HF_MDFT_CACHE)", err=True)
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == 130:

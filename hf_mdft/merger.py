@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from peft import PeftModel, get_peft_model
 from torch import nn
 from transformers import set_seed
@@ -27,6 +26,7 @@ from .heads import Head, build_head
 from .hub import push_folder
 from .hub.cards import meta_card, shared_licence
 from .pool import ModelPool
+from .pool.sources import download
 from .specialize import Specialist, SpecializeArguments, specialize_task
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
 from .training import MdftTrainer, MdftTrainingArguments, arguments_key, resumable
@@ -65,7 +65,7 @@ class MetaMerger:
         self.pool = pool
         self.tasks = dict(tasks)
         self.config = copy.deepcopy(config) or MdftConfig()
-        self.config.pool, self.config.tower = pool.reference(), None
+        self.config.pool, self.config.tower, self.config.inference_mode = pool.reference(), None, False
         self.seed = seed
         self.preprocessor = Preprocessor(pool.base.folder, str(pool.base))
         self.model: PeftModel | None = None
@@ -134,7 +134,8 @@ class MetaMerger:
             self.model = get_peft_model(self.pool.tower(), copy.deepcopy(self.config))
             trainer = MdftTrainer(self.model, args, train_dataset=images, heads=heads, pool=self.pool)
             output = trainer.train(resume_from_checkpoint=checkpoint)
-        self.model = trainer.accelerator.unwrap_model(trainer.model)
+        self.model = trainer.accelerator.unwrap_model(trainer.model).cpu()
+        self.pool.vectors(self.config.transform).release()
         self.history["meta"] = trainer.state.log_history
         self._fit_args = args
         return output
@@ -142,7 +143,11 @@ class MetaMerger:
     def _meta_key(self, args: MdftTrainingArguments) -> list[Any]:
         adapter = [self.config.granularity, self.config.transform, self.config.init_coefficient]
         tasks = {task: [self.head(task).key(), self.unlabelled(task).key] for task in self.tasks}
-        return ["meta 1", self.pool.reference(), adapter, tasks, arguments_key(args)]
+        # How a step is divided does not change it.
+        key = arguments_key(args)
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+            key.pop(name)
+        return ["meta 1", self.pool.reference(), adapter, tasks, key]
 
     # Phase 2
 
@@ -175,6 +180,7 @@ class MetaMerger:
                 break
             merger = merger._next_round(found, round_args)
         for task, specialist in self.specialists.items():
+            specialist.origin = self.pool
             self.history[task] = specialist.history
         return {task: self.specialists[task] for task in tasks or self.tasks}
 
@@ -233,7 +239,7 @@ class MetaMerger:
             }
         self.timing["evaluate"] = time.perf_counter() - start
         report = self._report(data, predictions)
-        self._tell_specialists(report)
+        self._tell_specialists(report, data)
         return report
 
     def _shared_towers(self) -> Iterator[tuple[str, nn.Module]]:
@@ -270,15 +276,15 @@ class MetaMerger:
         report.peak_memory_bytes = peak if sys.platform == "darwin" else peak * 1024
         return report
 
-    def _tell_specialists(self, report: Report) -> None:
+    def _tell_specialists(self, report: Report, data: dict[str, LabelledImages]) -> None:
         self._facts = {"tasks": report.tasks, "accuracy": report.accuracy}
         for task, specialist in self.specialists.items():
             shown = [m for m in ("base", "expert", "meta", "specialist") if task in report.accuracy.get(m, {})]
             pair = report.comparison.get(task, {})
             specialist.facts = {
                 "accuracy": {model: report.accuracy[model][task] for model in shown},
-                "images": pair.get("images"),
-                "transductive": pair.get("transductive"),
+                "images": len(data[task].images) if task in data else None,
+                "transductive": task in data and data[task].images.key == self.unlabelled(task).key,
                 "p_value": pair.get("p_value") if specialist.improved else None,
             }
 
@@ -317,7 +323,8 @@ class MetaMerger:
 
         Args:
             source: What `save_pretrained` or `push_to_hub` has written.
-            tasks: With images, to go on training or to evaluate; the default has class names and templates only.
+            tasks: With images, to evaluate or to specialise (`fit` starts afresh); the default has class names and
+                templates only.
             revision, token: As in transformers.
 
         Raises:
@@ -325,11 +332,14 @@ class MetaMerger:
         """
         folder = Path(source)
         if not folder.is_dir():
-            folder = Path(snapshot_download(str(source), revision=revision, token=token))
+            folder = download(str(source), revision, token)
         if not (folder / TASKS_FILE).is_file():
             raise InputError(f"{source}: no {TASKS_FILE}; give a folder or repo that MetaMerger has written")
-        saved = json.loads((folder / TASKS_FILE).read_text())
-        config = MdftConfig.from_pretrained(folder)
+        try:
+            saved = json.loads((folder / TASKS_FILE).read_text())
+            config = MdftConfig.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{source}: damaged; {str(error).splitlines()[0]}") from error
         pool = ModelPool.from_reference(config.pool, token=token)
         tasks = tasks or {name: Task(unlabelled=None, **task) for name, task in saved["tasks"].items()}
         merger = cls(pool, tasks, config, saved["seed"])

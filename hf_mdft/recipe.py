@@ -91,7 +91,7 @@ class Recipe:
             _resolve(pool["base"], path),
             {str(name): None if spec is None else _resolve(spec, path) for name, spec in experts.items()},
             tasks,
-            _mapping(content.get("adapter"), f"{where}: adapter", ADAPTER_KEYS),
+            _adapter(content.get("adapter"), f"{where}: adapter"),
             _options(content.get("meta"), MdftTrainingArguments, f"{where}: meta"),
             _options(content.get("specialize"), SpecializeArguments, f"{where}: specialize"),
             seed,
@@ -102,15 +102,14 @@ class Recipe:
         pool = ModelPool.from_pretrained(self.base, self.experts, token=token)
         return MetaMerger(pool, self.tasks, MdftConfig(**self.adapter), self.seed)
 
-    def meta_arguments(self, folder: Path, **overrides: Any) -> MdftTrainingArguments:
+    def meta_arguments(self, folder: str | Path, **overrides: Any) -> MdftTrainingArguments:
         """Arguments of phase 1, with checkpoints under `folder`."""
-        return _arguments(
-            MdftTrainingArguments, self.meta, f"{self.path}: meta", folder / "meta", self.seed, overrides
-        )
+        where, work = f"{self.path}: meta", Path(folder) / "meta"
+        return _arguments(MdftTrainingArguments, self.meta, where, work, self.seed, overrides)
 
-    def specialize_arguments(self, folder: Path, **overrides: Any) -> SpecializeArguments:
+    def specialize_arguments(self, folder: str | Path, **overrides: Any) -> SpecializeArguments:
         """Arguments of phase 2, with work in progress under `folder`."""
-        where, work = f"{self.path}: specialize", folder / "specialists"
+        where, work = f"{self.path}: specialize", Path(folder) / "specialists"
         return _arguments(SpecializeArguments, self.specialize, where, work, self.seed, overrides)
 
 
@@ -151,6 +150,17 @@ def _options(value: Any, kind: type, where: str) -> dict[str, Any]:
             isinstance(options[key], bool) or not isinstance(options[key], int | float)
         ):
             raise InputError(f"{where}: {key} must be a number, got '{option}'")
+        if wanted in ("int", "int | None") and isinstance(options[key], float) and options[key] % 1:
+            raise InputError(f"{where}: {key} must be a whole number, got {option}")
+    return options
+
+
+def _adapter(value: Any, where: str) -> dict[str, Any]:
+    options = _mapping(value, where, ADAPTER_KEYS)
+    try:
+        MdftConfig(**options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {str(error).splitlines()[0]}") from error
     return options
 
 
@@ -167,6 +177,9 @@ def _task(name: str, value: Any, path: Path) -> Task:
         if not isinstance(names, list) or len(names) < 2:
             raise InputError(f"{where}: class_names must list at least two names")
         options["class_names"] = [str(class_name) for class_name in names]
+    templates = options.get("templates", [])
+    if not isinstance(templates, str | list):
+        raise InputError(f"{where}: templates must be a list or the name of a set, got {templates}")
     head = options.get("head")
     if isinstance(head, str) and head.endswith(".safetensors"):
         options["head"] = _resolve(head, path)

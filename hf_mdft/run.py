@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch.distributed
 from accelerate import PartialState
+from safetensors import SafetensorError
 
 from .errors import InputError
 from .evaluation import Report
@@ -69,8 +70,9 @@ def write_outputs(merger: MetaMerger, report: Report, output_dir: Path) -> None:
             _replace(output_dir / "specialists" / task, specialist.save_pretrained)
         write_report(report, output_dir / "report.html")
         report.save(output_dir / "results.json")
-    except OSError as error:
-        raise InputError(f"{output_dir}: cannot write the results ({error.strerror or error})") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{output_dir}: cannot write the results ({reason})") from error
 
 
 def _replace(target: Path, write: Callable[[Path], None]) -> None:

@@ -13,6 +13,7 @@ import time
 import pytest
 import yaml
 from conftest import TASKS, write_recipe
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from hf_mdft import InputError, Recipe
@@ -104,6 +105,10 @@ BAD = {
     "wrong class count": (lambda c: c["tasks"]["shade"].update(class_names=["a", "b"]), "3 classes, the head of task 'shade' has 2"),
     "one class": (lambda c: c["tasks"]["shade"].update(class_names=["a"]), "at least two names"),
     "wrong column": (lambda c: c["tasks"]["shade"].update(image_column="picture"), "no column 'picture'"),
+    "bad density": (lambda c: c.update(adapter={"transform": {"name": "trim", "density": "x"}}), "recipe.yaml: adapter: "),
+    "transform list": (lambda c: c.update(adapter={"transform": ["trim"]}), "recipe.yaml: adapter: "),
+    "templates number": (lambda c: c["tasks"]["shade"].update(templates=5), "templates must be a list"),
+    "half an image": (lambda c: c["meta"].update(images_per_task=2.5), "must be a whole number"),
     "pool is text": (lambda c: c.update(pool="me/pool"), "pool: expected keys and values"),
     "seed is text": (lambda c: c.update(seed="x"), "seed must be a whole number"),
 }  # fmt: skip
@@ -137,6 +142,21 @@ def test_no_permission_is_named(clip_paths, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("in the way")
     code, _, err = call(["run", recipe, "--output-dir", tmp_path / "file" / "out"], monkeypatch, capsys)
     assert code == 2 and "file/out" in err and "choose another output folder" in err
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_no_space_is_named(error, clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths)
+    monkeypatch.setattr("hf_mdft.training.extra_state.save_file", lambda *_: (_ for _ in ()).throw(error))
+    code, _, err = call(["run", recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
+    assert code == 2 and "No space left on device" in err and "free space" in err
+    assert not (tmp_path / "out" / "results.json").exists() and not (tmp_path / "out" / "meta").exists()
+
+
+def test_mistyped_meta_model_is_named(clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths)
+    code, _, err = call(["evaluate", recipe, "--meta", tmp_path / "none"], monkeypatch, capsys)
+    assert code == 2 and "none" in err and err.count("\n") == 1
 
 
 def test_push_needs_a_result(tmp_path, monkeypatch, capsys):

@@ -119,6 +119,9 @@ def test_meta_model_round_trip(done, tmp_path, pixels):
     )
     with pytest.raises(InputError, match="got NoneType"):
         again.fit(fit_arguments(tmp_path))
+    afresh = MetaMerger.from_pretrained(tmp_path / "saved", tasks=done.tasks)
+    afresh.fit(fit_arguments(tmp_path / "afresh"))
+    assert any(p.requires_grad for p in afresh.model.parameters())
     card = (tmp_path / "saved" / "README.md").read_text()
     assert "import hf_mdft" in card and "| specialist |" in card
     with pytest.raises(InputError, match="no mdft.json"):

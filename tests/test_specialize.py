@@ -173,9 +173,10 @@ def test_finished_work_is_used_again_and_only_for_the_same_input(setting, tmp_pa
         patch.setattr(StudentTrainer, "train", lambda *_, **__: pytest.fail("trained again"))
         again = specialize_task("shade", pool, meta, head, images, arguments(tmp_path))
     assert again.decision == first.decision
-    changed = specialize_task("shade", pool, meta, head, images, arguments(tmp_path, learning_rate=1e-3))
-    other = load_file(changed.candidate / "model.safetensors")
-    assert any(not torch.equal(weights[name], other[name]) for name in weights)
+    for option in ({"per_device_train_batch_size": 6}, {"learning_rate": 1e-3}):
+        changed = specialize_task("shade", pool, meta, head, images, arguments(tmp_path, **option))
+        other = load_file(changed.candidate / "model.safetensors")
+        assert any(not torch.equal(weights[name], other[name]) for name in weights), option
 
 
 def test_interrupted_training_goes_on_exactly(setting, tmp_path, monkeypatch):

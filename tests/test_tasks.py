@@ -118,6 +118,11 @@ def test_bad_labels_are_named(preprocessor):
         read(["a", "b"])
     with pytest.raises(InputError, match=r"labels lie in 0\.\.2"):
         read(["a", "b"], evaluation=data.cast_column("label", datasets.Value("int64")))
+    hidden = data.remove_columns("label").add_column("label", [-1] * 6)
+    with pytest.raises(InputError, match=r"labels lie in -1\.\.-1"):
+        read(TASKS["shade"], evaluation=hidden.cast_column("label", datasets.ClassLabel(names=TASKS["shade"])))
+    with pytest.raises(InputError, match="row 5 has no label"):
+        read(TASKS["shade"], evaluation=data.remove_columns("label").add_column("label", [0] * 5 + [None]))
     with pytest.raises(InputError, match="expected integers"):
         read(TASKS["shade"], evaluation=data.cast_column("label", datasets.Value("string")))
 

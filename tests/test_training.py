@@ -9,11 +9,12 @@ import pytest
 import torch
 from conftest import TASKS
 from peft import get_peft_model
+from safetensors.torch import load_file, save_file
 
 from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments
 from hf_mdft.objectives import anchor_divergence, entropy
 from hf_mdft.tasks import Images, LabelledImages
-from hf_mdft.training import MixedTasks, expert_features
+from hf_mdft.training import MixedTasks, expert_features, resumable
 
 
 def arguments(folder, **options):
@@ -117,10 +118,34 @@ def test_a_lost_filter_memory_would_be_noticed(make_trainer, tmp_path):
     first = make_trainer("parts", **options)
     first.add_callback(StopAt(2))
     first.train()
-    (tmp_path / "parts" / "checkpoint-2" / "extra_state.safetensors").unlink()
+    file = tmp_path / "parts" / "checkpoint-2" / "extra_state.safetensors"
+    save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}, file)
     second = make_trainer("parts", **options)
     second.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
     assert not torch.equal(coefficients(whole), coefficients(second))
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_used(make_trainer, tmp_path):
+    make_trainer(save_total_limit=None).train()
+    folder = tmp_path / "run"
+    parts = "the same run"
+    assert resumable(folder, parts) is None
+    make_trainer(save_total_limit=None).train()
+    assert resumable(folder, parts).endswith("checkpoint-4")
+    (folder / "checkpoint-4" / "trainer_state.json").unlink()
+    assert resumable(folder, parts).endswith("checkpoint-2") and not (folder / "checkpoint-4").exists()
+    assert resumable(folder, "another run") is None and not (folder / "checkpoint-2").exists()
+
+
+def test_epochs_are_counted_once(make_trainer):
+    trainer = make_trainer(max_steps=-1, num_train_epochs=2, images_per_task=8, save_strategy="no")
+    trainer.train()
+    assert trainer.state.global_step == 2 * 24 / 8
+
+
+def test_labels_cannot_choose_the_model(make_trainer):
+    with pytest.raises(InputError, match="would choose the model by evaluation labels"):
+        make_trainer(load_best_model_at_end=True, eval_strategy="steps", eval_steps=2)
 
 
 def test_accumulation_sees_the_same_images(make_trainer):

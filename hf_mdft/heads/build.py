@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datasets
-
 from ..architectures.base import read_config
 from ..errors import InputError
 from ..pool import ModelPool
 from ..tasks import Task
+from ..tasks.source import open_dataset
 from .base import HEADS, Head, load_head
 from .linear import LinearHead
 from .templates import resolve_templates
@@ -61,19 +60,17 @@ def _from_text(task: Task, pool: ModelPool, where: str) -> Head:
             f"{where}: a zero-shot head needs a base with a text tower (CLIPModel), {pool.base} is "
             f"'{pool.config.model_type}'; use head: linear or a file"
         )
-    names = task.class_names or _dataset_names(task)
+    names = task.class_names or _dataset_names(task, where)
     if not names:
         raise InputError(f"{where}: no class_names, and the dataset does not name its classes")
     return ZeroShotHead.from_text(pool.base.folder, names, resolve_templates(task.templates, where))
 
 
-def _dataset_names(task: Task) -> list[str] | None:
+def _dataset_names(task: Task, where: str) -> list[str] | None:
     """Names in the dataset's features: metadata, no label is read."""
-    for spec in (task.evaluation, task.unlabelled):
-        features = spec.features if isinstance(spec, datasets.Dataset) else None
-        if features is None and spec:
-            features = datasets.load_dataset(**spec).features
-        names = getattr((features or {}).get(task.label_column), "names", None)
-        if names:
-            return names
+    for setting, spec in (("unlabelled", task.unlabelled), ("evaluation", task.evaluation)):
+        if spec is not None:
+            feature = open_dataset(spec, f"{where}, {setting}").features.get(task.label_column)
+            if getattr(feature, "names", None):
+                return feature.names
     return None

@@ -44,7 +44,7 @@ def resolve_templates(templates: str | list[str], where: str) -> list[str]:
             raise InputError(f"{where}: unknown template set '{templates}': {suggest(templates, TEMPLATES)}")
         templates = TEMPLATES[templates]
     for template in templates:
-        if template.count("{}") != 1:
+        if not isinstance(template, str) or template.count("{}") != 1:
             raise InputError(f"{where}: template '{template}' must hold one {{}} for the class name")
     if not templates:
         raise InputError(f"{where}: the list of templates is empty")

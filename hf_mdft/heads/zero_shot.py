@@ -34,7 +34,7 @@ class ZeroShotHead(Head):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         rows = []
         for class_name in class_names:
-            prompts = [template.format(class_name) for template in templates]
+            prompts = [template.replace("{}", class_name) for template in templates]
             tokens = tokenizer(prompts, padding=True, truncation=True, return_tensors="pt")
             embeddings = model.get_text_features(**tokens).pooler_output
             rows.append(F.normalize(F.normalize(embeddings, dim=-1).mean(dim=0), dim=0))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.utils import httpx
 
 from ..errors import InputError
 
@@ -33,7 +34,7 @@ def push_folder(
         The commit's address.
 
     Raises:
-        InputError: Not logged in, no write access, or the Hub refuses; the repo is as it was.
+        InputError: Not logged in, no write access, the Hub refuses or cannot be reached; nothing was committed.
     """
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as temporary:
@@ -54,7 +55,11 @@ def push_folder(
         except HfHubHTTPError as error:
             status = error.response.status_code
             raise InputError(
-                f"{repo_id}: the Hub refused the push ({status}); log in with write access ('hf auth login'); the "
-                "repo is as it was"
+                f"{repo_id}: the Hub refused the push ({status}); log in with write access ('hf auth login'); "
+                "nothing was committed"
+            ) from error
+        except httpx.HTTPError as error:
+            raise InputError(
+                f"{repo_id}: the Hub cannot be reached ({error}); nothing was committed, push again"
             ) from error
     return commit.commit_url

@@ -69,7 +69,7 @@ class ModelSource:
         if path.is_absolute() or str(spec).startswith("."):
             raise InputError(f"{spec}: no such folder; give a model folder or a Hub id such as owner/name@revision")
         repo_id, _, revision = str(spec).partition("@")
-        folder = _download(repo_id, revision or None, token)
+        folder = download(repo_id, revision or None, token, WANTED_FILES)
         weight_files(folder, str(spec))
         return cls(repo_id, folder.name, folder)
 
@@ -125,10 +125,15 @@ def _file_hash(path: str, size: int, modified: int) -> bytes:
         return digest.digest()
 
 
-def _download(repo_id: str, revision: str | None, token: str | bool | None) -> Path:
+def download(repo_id: str, revision: str | None, token: str | bool | None, patterns: list[str] | None = None) -> Path:
+    """Folder with a Hub repo's files at one commit (the folder's name), from the shared cache where they are there.
+
+    Raises:
+        InputError: It cannot be had; the message says why and what to do.
+    """
     where = f"{repo_id}@{revision}" if revision else repo_id
     try:
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=WANTED_FILES, token=token))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, token=token))
     except HFValidationError as error:
         raise InputError(f"{where}: neither a folder here nor a valid Hub id (owner/name)") from error
     except GatedRepoError as error:

@@ -45,6 +45,10 @@ class TaskVectors:
             self._elsewhere[name, device] = self._stacks[name].to(device)
         return self._elsewhere[name, device]
 
+    def release(self) -> None:
+        """Forget the copies on other devices."""
+        self._elsewhere.clear()
+
 
 def write_vectors(stream: Iterator[tuple[str, torch.Tensor]], folder: Path, shard_bytes: int = 256 << 20) -> None:
     """Write a stream of `(name, (K, *shape))` to safetensors files of about `shard_bytes`, so that no more than one

@@ -38,6 +38,7 @@ class SpecializeArguments(TrainingArguments):
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
     save_steps: float = field(default=100, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints that are kept."})
+    ddp_timeout: int = field(default=86_400, metadata={"help": "Seconds that processes wait for the first one."})
     disable_tqdm: bool | None = field(default=False, metadata={"help": "Show no progress bars."})
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay off: batches are ours."})
     shots: int | None = field(default=None, metadata={"help": "Unlabelled images per task; null uses all."})

@@ -30,6 +30,7 @@ class Specialist:
         fallback: Folder of the meta-model for a task without an expert.
         history: Log lines of the student's training.
         facts: What the model card tells of the run; filled by evaluation.
+        origin: The pool that the user gave, where `pool` is that of a later round.
     """
 
     task: str
@@ -40,6 +41,7 @@ class Specialist:
     fallback: Path | None
     history: list[dict[str, Any]]
     facts: dict[str, Any]
+    origin: ModelPool | None = None
 
     @property
     def improved(self) -> bool:
@@ -70,10 +72,11 @@ class Specialist:
         self.head.save(folder / "head.safetensors")
         (folder / "mdft.json").write_text(json.dumps({"task": self.task, "gate": self.decision.to_dict()}, indent=2))
         facts = {**self.facts, "pipeline_tag": self.pool.architecture.pipeline_tag(self.pool.config)}
-        sources = [self.pool.base, *(source for task, source in self.pool.experts.items() if task == self.task)]
+        pool = self.origin or self.pool
+        sources = [pool.base, *(source for task, source in pool.experts.items() if task == self.task)]
         card = specialist_card(
             self.task,
-            self.pool.reference(),
+            pool.reference(),
             self.head.class_names,
             self.decision.to_dict(),
             facts,

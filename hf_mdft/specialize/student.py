@@ -14,7 +14,7 @@ from ..architectures import Architecture
 from ..heads import Head
 from ..objectives import embedding_distance, entropy
 from ..tasks import Images
-from ..training import ExtraStateTrainer
+from ..training import ExtraStateTrainer, own_arguments
 from .arguments import SpecializeArguments
 from .teacher import Teacher
 from .views import jitter
@@ -59,6 +59,7 @@ class StudentTrainer(ExtraStateTrainer):
         teacher: Teacher,
         **kwargs: Any,
     ) -> None:
+        args = own_arguments(args)
         self.architecture = architecture
         self.head = head.to(args.device)
         self.preprocessor = images.preprocessor

@@ -156,6 +156,6 @@ def _decode(value: dict | None, row: int, where: str) -> Image.Image:
             raise ValueError("empty")
         source = io.BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"]
         return Image.open(source).convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         name = (value or {}).get("path") or f"row {row}"
         raise InputError(f"{where}: image {name} cannot be read ({error}); remove or repair it") from error

@@ -38,17 +38,20 @@ def read_labelled(name: str, task: Task, class_names: list[str], preprocessor: P
     feature = dataset.features[task.label_column]
     if not isinstance(feature, datasets.ClassLabel) and feature.dtype not in ("int8", "int16", "int32", "int64"):
         raise InputError(f"{where}: label column '{task.label_column}' holds {feature}, expected integers")
-    labels = torch.tensor(dataset.with_format("arrow")[:][task.label_column].to_pylist())
     names = getattr(feature, "names", None)
-    if names and set(names) == set(class_names):
-        labels = torch.tensor([class_names.index(n) for n in names])[labels]
-    elif names and len(names) != len(class_names):
+    if names and len(names) != len(class_names):
         raise InputError(
             f"{where}: the dataset has {len(names)} classes, the head of task '{name}' has {len(class_names)}"
         )
+    values = dataset.with_format("arrow")[:][task.label_column].to_pylist()
+    if None in values:
+        raise InputError(f"{where}: row {values.index(None)} has no label; drop it or take another split")
+    labels = torch.tensor(values)
     if int(labels.min()) < 0 or int(labels.max()) >= len(class_names):
         raise InputError(
             f"{where}: labels lie in {int(labels.min())}..{int(labels.max())}, the head of task '{name}' has "
-            f"{len(class_names)} classes"
+            f"{len(class_names)} classes (-1 means that a split's labels are hidden)"
         )
+    if names and set(names) == set(class_names):
+        labels = torch.tensor([class_names.index(n) for n in names])[labels]
     return LabelledImages(images, labels)

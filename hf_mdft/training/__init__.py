@@ -2,7 +2,7 @@
 
 from .arguments import MdftTrainingArguments
 from .expert_outputs import expert_features
-from .extra_state import ExtraStateTrainer
+from .extra_state import ExtraStateTrainer, own_arguments
 from .mixed import MixedTasks
 from .progress import show_progress
 from .resume import arguments_key, resumable
@@ -16,6 +16,7 @@ __all__ = [
     "MixedTasks",
     "arguments_key",
     "expert_features",
+    "own_arguments",
     "resumable",
     "show_progress",
 ]

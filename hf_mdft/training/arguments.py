@@ -41,6 +41,7 @@ class MdftTrainingArguments(TrainingArguments):
     logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
     save_steps: float = field(default=250, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints that are kept."})
+    ddp_timeout: int = field(default=86_400, metadata={"help": "Seconds that processes wait for the first one."})
     disable_tqdm: bool | None = field(default=False, metadata={"help": "Show no progress bars."})
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay off: batches are ours."})
     images_per_task: int = field(default=16, metadata={"help": "Images of every task in one optimizer step."})

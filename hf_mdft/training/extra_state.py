@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Trainer, TrainerState
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
+
+from ..errors import InputError
 
 
 EXTRA_STATE = "extra_state.safetensors"
@@ -38,14 +41,30 @@ class ExtraStateTrainer(Trainer):
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save and folder.is_dir():
+        # First, so that the Trainer's own state file, which it writes late, marks a checkpoint that is complete.
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
             state = {key: value.detach().cpu().contiguous() for key, value in self.extra_state().items()}
             save_file(state, folder / EXTRA_STATE)
+        super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         path = Path(resume_from_checkpoint) / EXTRA_STATE
-        if path.is_file():
-            self.load_extra_state(load_file(path))
+        if not path.is_file():
+            raise InputError(f"{path}: missing, so the run cannot go on exactly; start again in another folder")
+        self.load_extra_state(load_file(path))
+
+
+def own_arguments(args: TrainingArguments) -> TrainingArguments:
+    """A copy to change, for one device in each process: several GPUs are for `accelerate launch`, not `DataParallel`.
+
+    Raises:
+        InputError: The arguments would choose a model by its labels.
+    """
+    if args.load_best_model_at_end:
+        raise InputError("load_best_model_at_end would choose the model by evaluation labels; leave it off")
+    args = copy.copy(args)
+    args._n_gpu = min(args.n_gpu, 1)
+    return args

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from ..cache import key_of
 from ..errors import InputError
+from .extra_state import EXTRA_STATE
 
 
 KEY_FILE = "run.key"
@@ -20,7 +21,7 @@ IRRELEVANT = {
     "output_dir", "logging_dir", "run_name", "report_to", "disable_tqdm", "log_level", "logging_steps", "save_steps",
     "save_total_limit", "save_strategy", "hub_token", "hub_model_id", "push_to_hub", "per_device_eval_batch_size",
     "logging_strategy", "logging_first_step", "dataloader_num_workers", "accelerator_config", "ddp_backend",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "local_rank",
+    "local_rank", "ddp_timeout",
 }  # fmt: skip
 """Arguments that change where and how a run is done, but not its result."""
 
@@ -28,6 +29,17 @@ IRRELEVANT = {
 def arguments_key(args: TrainingArguments) -> dict[str, Any]:
     """The arguments that a result depends on, JSON-able."""
     return {name: value for name, value in args.to_dict().items() if name not in IRRELEVANT}
+
+
+def _last_complete(folder: Path) -> str | None:
+    """Newest checkpoint with both state files; a kill in the middle of saving leaves one without, which goes."""
+    complete = []
+    for path in folder.glob("checkpoint-*"):
+        if (path / EXTRA_STATE).is_file() and (path / TRAINER_STATE_NAME).is_file():
+            complete.append(path)
+        else:
+            shutil.rmtree(path)
+    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
 
 
 def resumable(folder: Path, parts: Any, own_files: Iterable[str] = ()) -> str | None:
@@ -42,7 +54,7 @@ def resumable(folder: Path, parts: Any, own_files: Iterable[str] = ()) -> str | 
     file = folder / KEY_FILE
     try:
         if file.is_file() and file.read_text() == key:
-            return get_last_checkpoint(str(folder))
+            return _last_complete(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if file.is_file():
             for path in [*folder.glob("checkpoint-*"), *(folder / name for name in own_files)]:

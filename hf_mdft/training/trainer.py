@@ -17,7 +17,7 @@ from ..pool import ModelPool
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
 from .arguments import MdftTrainingArguments
 from .expert_outputs import expert_features
-from .extra_state import ExtraStateTrainer
+from .extra_state import ExtraStateTrainer, own_arguments
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective, TaskObjective
 from .progress import show_progress
@@ -57,7 +57,7 @@ class MdftTrainer(ExtraStateTrainer):
         pool: ModelPool | None = None,
         **kwargs: Any,
     ) -> None:
-        args = args or MdftTrainingArguments()
+        args = own_arguments(args or MdftTrainingArguments())
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
         self.heads = dict(heads)
         missing = [task for task in train_dataset if task not in self.heads]
@@ -74,6 +74,7 @@ class MdftTrainer(ExtraStateTrainer):
             model=model,
             args=args,
             train_dataset=self._schedule(images, args),
+            eval_dataset=self._labelled or None,
             data_collator=as_batch,
             **kwargs,
         )
@@ -99,7 +100,8 @@ class MdftTrainer(ExtraStateTrainer):
         steps = args.max_steps
         if steps <= 0:
             longest = max(len(part) for part in images.values())
-            steps = math.ceil(args.num_train_epochs * longest / args.images_per_task)
+            # The schedule below is the whole run; the Trainer must not loop over it again.
+            steps = args.max_steps = math.ceil(args.num_train_epochs * longest / args.images_per_task)
         return MixedTasks(images, args.images_per_task, steps, args.seed)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
