@@ -147,7 +147,7 @@ def test_no_permission_is_named(clip_paths, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
 def test_no_space_is_named(error, clip_paths, tmp_path, monkeypatch, capsys):
     recipe = write_recipe(tmp_path, clip_paths)
-    monkeypatch.setattr("hf_mdft.training.extra_state.save_file", lambda *_: (_ for _ in ()).throw(error))
+    monkeypatch.setattr("hf_mdft.training.base.save_file", lambda *_: (_ for _ in ()).throw(error))
     code, _, err = call(["run", recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
     assert code == 2 and "No space left on device" in err and "free space" in err
     assert not (tmp_path / "out" / "results.json").exists() and not (tmp_path / "out" / "meta").exists()

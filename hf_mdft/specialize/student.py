@@ -14,7 +14,7 @@ from ..architectures import Architecture
 from ..heads import Head
 from ..objectives import embedding_distance, entropy
 from ..tasks import Images
-from ..training import ExtraStateTrainer, own_arguments
+from ..training import PhaseTrainer, own_arguments
 from .arguments import SpecializeArguments
 from .teacher import Teacher
 from .views import jitter
@@ -33,7 +33,7 @@ class IndexedImages(Dataset):
         return {"pixels": self.images.pixels(items), "index": torch.tensor(items)}
 
 
-class StudentTrainer(ExtraStateTrainer):
+class StudentTrainer(PhaseTrainer):
     """All weights of a tower learn the teacher's targets on jittered images; the head is frozen.
 
     Loss: `KL(teacher || student)` on kept images + alignment of embeddings + light information maximisation + pull
@@ -66,7 +66,6 @@ class StudentTrainer(ExtraStateTrainer):
         self.targets = teacher.probabilities.to(args.device)
         self.sample_weights = teacher.weights.to(args.device)
         self.target_features = teacher.features.to(args.device)
-        self._sums: dict[str, list[torch.Tensor]] = {}
         super().__init__(
             model=model, args=args, train_dataset=IndexedImages(images), data_collator=lambda batch: batch, **kwargs
         )
@@ -102,16 +101,9 @@ class StudentTrainer(ExtraStateTrainer):
             "information": (self.args.information_weight, entropy(logits).mean() + (mean * mean.log()).sum()),
             "pull": (self.args.pull_weight, pull),
         }
-        for name, (_, value) in terms.items():
-            self._sums.setdefault(f"loss_{name}", []).append(value.detach())
+        self.record({f"loss_{name}": value for name, (_, value) in terms.items()})
         loss = sum(weight * value for weight, value in terms.values() if weight)
         return (loss, outputs) if return_outputs else loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:
-            logs.update({name: torch.stack(values).mean().item() for name, values in self._sums.items()})
-            self._sums.clear()
-        super().log(logs, start_time)
 
     def extra_state(self) -> dict[str, torch.Tensor]:
         state = {f"start.{i}": tensor for i, tensor in enumerate(self.start)}

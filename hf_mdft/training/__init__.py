@@ -1,8 +1,8 @@
 """Phase 1: learning the coefficients on unlabelled images of all tasks at once."""
 
 from .arguments import MdftTrainingArguments
+from .base import PhaseTrainer, own_arguments
 from .expert_outputs import expert_features
-from .extra_state import ExtraStateTrainer, own_arguments
 from .mixed import MixedTasks
 from .progress import show_progress
 from .resume import arguments_key, resumable
@@ -10,10 +10,10 @@ from .trainer import MdftTrainer
 
 
 __all__ = [
-    "ExtraStateTrainer",
     "MdftTrainer",
     "MdftTrainingArguments",
     "MixedTasks",
+    "PhaseTrainer",
     "arguments_key",
     "expert_features",
     "own_arguments",

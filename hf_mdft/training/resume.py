@@ -12,7 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..cache import key_of
 from ..errors import InputError
-from .extra_state import EXTRA_STATE
+from .base import EXTRA_STATE
 
 
 KEY_FILE = "run.key"

@@ -16,14 +16,14 @@ from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
 from .arguments import MdftTrainingArguments
+from .base import PhaseTrainer, own_arguments
 from .expert_outputs import expert_features
-from .extra_state import ExtraStateTrainer, own_arguments
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective, TaskObjective
 from .progress import show_progress
 
 
-class MdftTrainer(ExtraStateTrainer):
+class MdftTrainer(PhaseTrainer):
     """Learns the coefficients of an MDFT adapter on unlabelled images of all tasks at once.
 
     One combine, one forward and one backward pass for each step, whatever the number of tasks: rows of a mixed batch
@@ -68,7 +68,6 @@ class MdftTrainer(ExtraStateTrainer):
             images = {task: self._images(task, data) for task, data in train_dataset.items()}
             objectives = {task: self._objective(task, images[task], args) for task in images}
         self.objective = MetaObjective(objectives, args)
-        self._sums: dict[str, list[torch.Tensor]] = {}
         self._labelled = dict(eval_dataset or {})
         super().__init__(
             model=model,
@@ -118,8 +117,7 @@ class MdftTrainer(ExtraStateTrainer):
         features = self._gather_with_gradient(self.pool.architecture.features(outputs).float())
         task, index = self.accelerator.gather((inputs["task"], inputs["index"]))
         loss, logs = self.objective(features, task, index)
-        for name, value in logs.items():
-            self._sums.setdefault(name, []).append(value)
+        self.record(logs)
         return (loss, outputs) if return_outputs else loss
 
     def _gather_with_gradient(self, features: torch.Tensor) -> torch.Tensor:
@@ -140,12 +138,6 @@ class MdftTrainer(ExtraStateTrainer):
 
     def load_extra_state(self, state: dict[str, torch.Tensor]) -> None:
         self.objective.load_state(state)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:
-            logs.update({name: torch.stack(values).mean().item() for name, values in self._sums.items()})
-            self._sums.clear()
-        super().log(logs, start_time)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

@@ -1,8 +1,9 @@
-"""A `Trainer` whose checkpoints hold more than the model."""
+"""What the trainers of both phases share."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,26 @@ from ..errors import InputError
 EXTRA_STATE = "extra_state.safetensors"
 
 
-class ExtraStateTrainer(Trainer):
-    """Saves and restores the tensors of `extra_state()` with every checkpoint, so that resuming is exact."""
+class PhaseTrainer(Trainer):
+    """A `Trainer` that logs every term of its loss by itself, and whose checkpoints hold more than the model, so that
+    resuming is exact."""
 
     loss_is_scaled_for_ga = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._terms: dict[str, list[torch.Tensor]] = {}
+        super().__init__(*args, **kwargs)
+
+    def record(self, terms: Mapping[str, torch.Tensor]) -> None:
+        """Remember a step's terms; log lines hold their means since the last line."""
+        for name, value in terms.items():
+            self._terms.setdefault(name, []).append(value.detach())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update({name: torch.stack(values).mean().item() for name, values in self._terms.items()})
+            self._terms.clear()
+        super().log(logs, start_time)
 
     def extra_state(self) -> dict[str, torch.Tensor]:
         """What the checkpoint must hold beside the model."""
