@@ -18,7 +18,7 @@ demo: $(READY)  ## The whole job on the embedded pool: table, results.json, repo
 test: $(READY) lint  ## Everything but the slow tests.
 	$(BIN)/pytest
 
-test-slow: $(READY)  ## Minutes long: the full demo, two processes.
+test-slow: $(READY)  ## Two processes on this machine, through accelerate launch.
 	$(BIN)/pytest -m slow
 
 lint: $(READY)
