@@ -261,7 +261,7 @@ class MetaMerger:
                     "difference": (ours.float().mean() - theirs.float().mean()).item(),
                     "p_value": mcnemar(ours, theirs),
                     "images": len(labels),
-                    "transductive": data[task].images.key == self.unlabelled(task).key,
+                    "transductive": self._transductive(task, data[task]),
                 }
         report.gate = {task: specialist.decision.to_dict() for task, specialist in self.specialists.items()}
         if self.model is not None:
@@ -276,6 +276,10 @@ class MetaMerger:
         report.peak_memory_bytes = peak if sys.platform == "darwin" else peak * 1024
         return report
 
+    def _transductive(self, task: str, data: LabelledImages) -> bool:
+        """Whether the evaluation images are those that were used without labels."""
+        return data.images.key == self.unlabelled(task).key
+
     def _tell_specialists(self, report: Report, data: dict[str, LabelledImages]) -> None:
         self._facts = {"tasks": report.tasks, "accuracy": report.accuracy}
         for task, specialist in self.specialists.items():
@@ -284,7 +288,7 @@ class MetaMerger:
             specialist.facts = {
                 "accuracy": {model: report.accuracy[model][task] for model in shown},
                 "images": len(data[task].images) if task in data else None,
-                "transductive": task in data and data[task].images.key == self.unlabelled(task).key,
+                "transductive": task in data and self._transductive(task, data[task]),
                 "p_value": pair.get("p_value") if specialist.improved else None,
             }
 

@@ -168,8 +168,6 @@ class ModelPool:
         if vectors is None:
 
             def make(folder: Path) -> None:
-                if phi.needs_fit:
-                    phi.fit(self._raw_vectors())
                 write_vectors(((name, phi(name, stack)) for name, stack in self._raw_vectors()), folder)
 
             folder = prepared("vectors", key, make)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 
 from ..registry import Registry
@@ -12,15 +10,10 @@ from ..registry import Registry
 class Transform:
     """A function of task vectors, named in configs as `{"name": ..., **options}`.
 
-    Subclasses are dataclasses: their fields are the options. `fit` sees every tensor once, in order, before the
-    first call; override it (and set `needs_fit`) only where Phi depends on the whole vector, not on one tensor.
+    Subclasses are dataclasses: their fields are the options.
     """
 
     name: str
-    needs_fit: bool = False
-
-    def fit(self, stream: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Gather statistics over `(tensor name, task vectors (K, *shape))` of the whole pool."""
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
         """Transformed task vectors of one parameter tensor.
