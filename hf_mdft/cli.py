@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from safetensors import SafetensorError
 
 from .errors import InputError
+
+
+if TYPE_CHECKING:
+    from .pool import ModelPool
 
 
 DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM)
@@ -26,10 +31,16 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-pool_app = typer.Typer(help="Look at pools.", no_args_is_help=True)
+pool_app = typer.Typer(help="Find, look at and publish pools.", no_args_is_help=True)
 app.add_typer(pool_app, name="pool")
 
 RecipeFile = Annotated[Path, typer.Argument(help="Recipe in YAML.", metavar="RECIPE.yaml", show_default=False)]
+Repo = Annotated[str, typer.Argument(help="Hub repo: owner/name.", show_default=False)]
+Private = Annotated[bool | None, typer.Option(help="For a repo that is new.")]
+Revision = Annotated[str | None, typer.Option(help="Branch to commit to; made if need be.")]
+CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")]
+Message = Annotated[str | None, typer.Option(help="Of the commit.")]
+Form = Annotated[Literal["table", "json"], typer.Option("--format", help="How to show it.")]
 OutputDir = Annotated[Path, typer.Option(help="Folder of results; an interrupted run goes on there.")]
 Token = Annotated[str | None, typer.Option(help="Hub token; better: 'hf auth login' or HF_TOKEN.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages.")]
@@ -41,11 +52,15 @@ def say(text: str) -> None:
         typer.echo(text, err=True)
 
 
-def quiet(verbose: bool) -> None:
-    """Silence what libraries say about normal things; our own progress bars stay."""
+def prepare(verbose: bool, token: str | None = None) -> None:
+    """Silence what libraries say about normal things (our own progress bars stay), and use a token everywhere."""
+    if token:
+        # Where every library looks for it: experts that an adapter refers to, data sets, the text tower.
+        os.environ["HF_TOKEN"] = token
     if verbose:
         return
     import datasets
+    import huggingface_hub
     import transformers
 
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -53,6 +68,7 @@ def quiet(verbose: bool) -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.utils.logging.set_verbosity_error()
+    huggingface_hub.utils.logging.set_verbosity_error()
 
 
 @app.command(epilog="Example: `hf-mdft demo --output-dir demo-output`")
@@ -61,7 +77,7 @@ def demo(output_dir: OutputDir = Path("demo-output"), seed: int = 0, verbose: Ve
 
     Needs the extra `demo` (`pip install 'hf-mdft[demo]'`) and no network.
     """
-    quiet(verbose)
+    prepare(verbose)
     from .demo import demo_recipe
 
     run_recipe(demo_recipe(seed, say), output_dir)
@@ -75,11 +91,11 @@ def run(
 
     With several processes: `accelerate launch --num_processes 2 -m hf_mdft run recipe.yaml`
     """
-    quiet(verbose)
-    run_recipe(recipe, output_dir, token)
+    prepare(verbose, token)
+    run_recipe(recipe, output_dir)
 
 
-def run_recipe(path: Path, output_dir: Path, token: str | None = None) -> None:
+def run_recipe(path: Path, output_dir: Path) -> None:
     """Run a recipe, then show the table and where everything else is."""
     from .recipe import Recipe
     from .run import run as run_all
@@ -87,7 +103,7 @@ def run_recipe(path: Path, output_dir: Path, token: str | None = None) -> None:
     recipe = Recipe.load(path)
     work = output_dir / "checkpoints"
     meta, specialize = recipe.meta_arguments(work), recipe.specialize_arguments(work)
-    report = run_all(recipe.merger(token), output_dir, meta, specialize, say)
+    report = run_all(recipe.merger(), output_dir, meta, specialize, say)
     if report:
         typer.echo(str(report))
         say(f"\nReport: {output_dir / 'report.html'}   figures: {output_dir / 'results.json'}")
@@ -103,12 +119,12 @@ def evaluate(
     verbose: Verbose = False,
 ) -> None:
     """Measure base, experts, static merges and, if given, a meta-model on a recipe's evaluation images."""
-    quiet(verbose)
+    prepare(verbose, token)
     from .merger import MetaMerger
     from .recipe import Recipe
 
     loaded = Recipe.load(recipe)
-    merger = MetaMerger.from_pretrained(meta, tasks=loaded.tasks, token=token) if meta else loaded.merger(token)
+    merger = MetaMerger.from_pretrained(meta, tasks=loaded.tasks) if meta else loaded.merger()
     report = merger.evaluate()
     if not report.accuracy.get("base"):
         raise InputError(f"{recipe}: no task has 'evaluation' images; there is nothing to measure")
@@ -120,41 +136,153 @@ def evaluate(
 @app.command(epilog="Example: `hf-mdft push results/specialists/mnist me/clip-vit-b32-mnist-mdft --private`")
 def push(
     folder: Annotated[Path, typer.Argument(help="A run's 'meta' or 'specialists/TASK' folder.", show_default=False)],
-    repo: Annotated[str, typer.Argument(help="Hub repo: owner/name.", show_default=False)],
-    private: Annotated[bool | None, typer.Option(help="For a repo that is new.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch to commit to.")] = None,
-    create_pr: Annotated[bool, typer.Option(help="Open a pull request instead.")] = False,
-    commit_message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+    repo: Repo,
+    vision_only: Annotated[bool, typer.Option("--vision-only", help="A specialist's vision tower alone.")] = False,
+    folded: Annotated[bool, typer.Option("--folded", help="A meta-model as a plain model, no adapter.")] = False,
+    private: Private = None,
+    revision: Revision = None,
+    create_pr: CreatePr = False,
+    commit_message: Message = None,
     token: Token = None,
+    verbose: Verbose = False,
 ) -> None:
-    """Push a result to the Hub in one commit."""
+    """Push a result to the Hub in one commit: a specialist (a complete model), or a meta-model (an adapter)."""
+    prepare(verbose, token)
     from .hub import push_folder
 
     if not (folder / "README.md").is_file():
         raise InputError(f"{folder}: no result of a run (no README.md); give its 'meta' or 'specialists/TASK' folder")
+    source = folder
+    if folded:
+        from .merger import MetaMerger
+
+        merger = MetaMerger.from_pretrained(folder)
+
+        def source(target: Path) -> None:
+            merger.save_pretrained(target, folded=True)
+
+    if vision_only:
+        from .specialize.specialist import vision_only_copy
+
+        def source(target: Path) -> None:
+            vision_only_copy(folder, target)
+
     typer.echo(
         push_folder(
-            folder,
+            source,
             repo,
             private=private,
             revision=revision,
             create_pr=create_pr,
             commit_message=commit_message,
-            token=token,
         )
     )
 
 
-@pool_app.command(epilog="Example: `hf-mdft pool inspect recipe.yaml`")
-def inspect(recipe: RecipeFile, token: Token = None, verbose: Verbose = False) -> None:
-    """Show a recipe's pool: revisions, sizes and norms of task vectors, and how alike they are."""
-    quiet(verbose)
+@pool_app.command(epilog="Example: `hf-mdft pool discover openai/clip-vit-base-patch32 --output recipe.yaml`")
+def discover(
+    base: Annotated[str, typer.Argument(help="Hub id of the base model, or id@revision.", show_default=False)],
+    author: Annotated[str | None, typer.Option(help="Only models of this user or organisation.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only models whose name holds this.")] = None,
+    limit: Annotated[int, typer.Option(help="How many to look at, most downloaded first.", min=1)] = 50,
+    output: Annotated[Path | None, typer.Option(help="Write a recipe with those that fit, to be edited.")] = None,
+    form: Form = "table",
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Find the Hub's fine-tuned models of a base that fit it; reads headers, downloads no weights."""
+    prepare(verbose, token)
+    from .pool.discovery import as_json, as_text
+    from .pool.discovery import discover as search_hub
+    from .recipe import draft
+
+    if output and output.exists():
+        raise InputError(f"{output}: exists already; give another --output")
+    source, found = search_hub(base, author=author, search=search, limit=limit)
+    fitting = [candidate for candidate in found if not candidate.refused]
+    typer.echo(as_json(source, found) if form == "json" else as_text(fitting))
+    for candidate in found:
+        if candidate.refused and verbose:
+            say(f"Left out {candidate.id}: {candidate.refused}")
+    say(
+        f"{len(fitting)} of {len(found)} models fit {source}"
+        + ("" if verbose else " (--verbose tells why others do not)")
+    )
+    if output:
+        output.write_text(draft(source, fitting), encoding="utf-8")
+        say(f"Recipe to edit: {output}")
+
+
+@pool_app.command(epilog="Example: `hf-mdft pool inspect recipe.yaml --figure cosines.png`")
+def inspect(
+    pool: Annotated[str, typer.Argument(help="A recipe, or the Hub id of a published pool.", show_default=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Download no weights: no norms, no cosines.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw the cosines: .png, .svg or .pdf.")] = None,
+    form: Form = "table",
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show a pool: revisions, sizes, what is to be downloaded, licences, norms and cosines of task vectors."""
+    prepare(verbose, token)
+    from .pool.geometry import geometry
+    from .pool.inspect import facts, geometry_text, listing
+
+    if figure and figure.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"{figure}: give a file that ends in .png, .svg or .pdf")
+    if figure and dry_run:
+        raise InputError("--figure needs the weights; leave --dry-run out")
+    loaded = _pool(pool)
+    if form == "table":
+        typer.echo(listing(loaded))
+    shape = None if dry_run else geometry(loaded)
+    if form == "json":
+        typer.echo(json.dumps(facts(loaded, shape), indent=2))
+    elif shape:
+        typer.echo("\n" + geometry_text(shape))
+    if figure:
+        from .evaluation.figures import cosine_figure, save
+
+        save(cosine_figure(shape.experts, shape.cosines), figure)
+        say(f"Figure: {figure}")
+
+
+def _pool(name: str) -> ModelPool:
+    """From a recipe's file, or from the Hub."""
     from .pool import ModelPool
-    from .pool.geometry import describe
     from .recipe import Recipe
 
-    loaded = Recipe.load(recipe)
-    typer.echo(describe(ModelPool.from_pretrained(loaded.base, loaded.experts, token=token)))
+    is_recipe = Path(name).is_file() or name.endswith((".yaml", ".yml"))
+    return Recipe.load(name).pool() if is_recipe else ModelPool.from_pretrained(name)
+
+
+@pool_app.command("push", epilog="Example: `hf-mdft pool push recipe.yaml me/my-pool --collection 'My pool'`")
+def pool_push(
+    recipe: RecipeFile,
+    repo: Repo,
+    collection: Annotated[str | None, typer.Option(help="Title of a Hub collection to put its models into.")] = None,
+    private: Private = None,
+    revision: Revision = None,
+    create_pr: CreatePr = False,
+    commit_message: Message = None,
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Publish a recipe's pool as one Hub repo: pinned revisions, class names, prompts, card; no weights.
+
+    Others read it with `pool: me/my-pool` in a recipe, or `ModelPool.from_pretrained("me/my-pool")`.
+    """
+    prepare(verbose, token)
+    from .pool.collection import collect
+
+    pool = _pool(str(recipe))
+    commit = pool.push_to_hub(
+        repo, private=private, revision=revision, create_pr=create_pr, commit_message=commit_message
+    )
+    for problem in pool.licence()[1]:
+        say(f"Licence: {problem}")
+    typer.echo(commit)
+    if collection:
+        typer.echo(collect(pool, repo, collection, private=bool(private)))
 
 
 def main() -> None:

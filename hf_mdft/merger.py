@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo
 from peft import PeftModel, get_peft_model
 from torch import nn
 from transformers import set_seed
@@ -22,18 +23,24 @@ from transformers.trainer_utils import TrainOutput
 from .adapter import MdftConfig
 from .errors import InputError, suggest
 from .evaluation import BASELINES, Report, accuracy, combined_tower, mcnemar, predict
-from .heads import Head, build_head
+from .heads import TEMPLATES, Head, build_head
 from .hub import push_folder
-from .hub.cards import meta_card, shared_licence
 from .pool import ModelPool
-from .pool.sources import download
+from .pool.sources import fetch_files
+from .provenance import dataset_options, recipe_of
 from .specialize import Specialist, SpecializeArguments, specialize_task
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
-from .training import MdftTrainer, MdftTrainingArguments, arguments_key, resumable
+from .training import (
+    TASKS_FILE,
+    MdftTrainer,
+    MdftTrainingArguments,
+    arguments_key,
+    coefficient_table,
+    meta_facts,
+    resumable,
+    save_meta,
+)
 from .versions import versions
-
-
-TASKS_FILE = "mdft.json"
 
 
 class MetaMerger:
@@ -76,6 +83,7 @@ class MetaMerger:
         self._heads: dict[str, Head] = {}
         self._images: dict[str, Images] = {}
         self._fit_args: MdftTrainingArguments | None = None
+        self._specialize_args: SpecializeArguments | None = None
 
     # What the stages share
 
@@ -123,7 +131,7 @@ class MetaMerger:
         Raises:
             InputError: A task's images or head cannot be had.
         """
-        args = copy.copy(args) if args else MdftTrainingArguments(seed=self.seed)
+        args, self._facts = copy.copy(args) if args else MdftTrainingArguments(seed=self.seed), {}
         with self._timed("prepare"):
             with args.main_process_first(desc="images and heads"):
                 images = {task: self.unlabelled(task) for task in self.tasks}
@@ -166,7 +174,7 @@ class MetaMerger:
         Returns:
             By task; a specialist holds the expert where no improvement was shown.
         """
-        args = args or SpecializeArguments(seed=self.seed)
+        args = self._specialize_args = args or SpecializeArguments(seed=self.seed)
         merger, todo = self, list(tasks or self.tasks)
         for number in range(1, args.rounds + 1):
             round_args = copy.copy(args)
@@ -182,6 +190,7 @@ class MetaMerger:
         for task, specialist in self.specialists.items():
             specialist.origin = self.pool
             self.history[task] = specialist.history
+        self._tell_specialists()
         return {task: self.specialists[task] for task in tasks or self.tasks}
 
     def _specialize_once(
@@ -239,7 +248,7 @@ class MetaMerger:
             }
         self.timing["evaluate"] = time.perf_counter() - start
         report = self._report(data, predictions)
-        self._tell_specialists(report, data)
+        self._tell_accuracy(report, data)
         return report
 
     def _shared_towers(self) -> Iterator[tuple[str, nn.Module]]:
@@ -265,11 +274,7 @@ class MetaMerger:
                 }
         report.gate = {task: specialist.decision.to_dict() for task, specialist in self.specialists.items()}
         if self.model is not None:
-            experts = list(self.pool.experts)
-            report.coefficients = {
-                name: dict(zip(experts, row.tolist(), strict=True))
-                for name, row in self.model.base_model.coefficients(self.model.active_adapter).items()
-            }
+            report.coefficients = coefficient_table(self.model, self.pool)
         report.history, report.timing_s = self.history, self.timing
         report.pool, report.versions, report.seed = self.pool.reference(), versions(), self.seed
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -280,39 +285,84 @@ class MetaMerger:
         """Whether the evaluation images are those that were used without labels."""
         return data.images.key == self.unlabelled(task).key
 
-    def _tell_specialists(self, report: Report, data: dict[str, LabelledImages]) -> None:
-        self._facts = {"tasks": report.tasks, "accuracy": report.accuracy}
+    # What cards tell
+
+    def _card_facts(self) -> dict[str, Any]:
+        """Of the meta-model."""
+        specs = {name: dataset_options(task.unlabelled) for name, task in self.tasks.items()}
+        recipe = None
+        if self._fit_args is not None:
+            heads = {task: self.head(task) for task in self.tasks}
+            parts = (self.config, self._fit_args, self._specialize_args, self.seed)
+            recipe = recipe_of(self.pool, self.tasks, heads, *parts)
+        facts = meta_facts(self.model, self.pool, self.history.get("meta", []), recipe)
+        return {**facts, "tasks": list(self.tasks), "datasets": specs, **self._facts}
+
+    def _tell_specialists(self) -> None:
+        """Give every specialist what its card tells."""
+        shared = self._card_facts()
         for task, specialist in self.specialists.items():
-            shown = [m for m in ("base", "expert", "meta", "specialist") if task in report.accuracy.get(m, {})]
-            pair = report.comparison.get(task, {})
+            spec = self.tasks[task]
+            templates = spec.templates if isinstance(spec.templates, list) else TEMPLATES.get(spec.templates)
             specialist.facts = {
-                "accuracy": {model: report.accuracy[model][task] for model in shown},
-                "images": len(data[task].images) if task in data else None,
-                "transductive": task in data and self._transductive(task, data[task]),
-                "p_value": pair.get("p_value") if specialist.improved else None,
+                **specialist.facts,
+                **{name: shared[name] for name in ("licence", "licence_problems", "pipeline_tag", "coefficients")},
+                "recipe": shared["recipe"],
+                "versions": shared["versions"],
+                "history": {"meta": self.history.get("meta", []), "specialist": specialist.history},
+                "unlabelled": shared["datasets"][task],
+                "template": templates[0] if templates else None,
+            }
+
+    def _tell_accuracy(self, report: Report, data: dict[str, LabelledImages]) -> None:
+        """Tell cards what was measured."""
+        evaluations = {task: dataset_options(self.tasks[task].evaluation) for task in data}
+        self._facts = {
+            "accuracy": report.accuracy,
+            "images": {task: len(found.labels) for task, found in data.items()},
+            "transductive": {task: self._transductive(task, found) for task, found in data.items()},
+            "evaluations": evaluations,
+        }
+        for task in self.specialists.keys() & data.keys():
+            shown = ("base", "expert", "meta", "specialist_ungated", "specialist")
+            self.specialists[task].facts |= {
+                "accuracy": {m: report.accuracy[m][task] for m in shown if task in report.accuracy.get(m, {})},
+                "images": self._facts["images"][task],
+                "transductive": self._facts["transductive"][task],
+                "evaluation": evaluations[task],
+                "p_value": report.comparison.get(task, {}).get("p_value"),
+                "difference": report.comparison.get(task, {}).get("difference"),
             }
 
     # Results
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, folded: bool = False) -> None:
         """Write the meta-model: the adapter (kilobytes), what its tasks are, and a model card.
+
+        Args:
+            folder: Made if need be.
+            folded: Write a plain model with the coefficients folded in, and the tasks' heads, instead of the adapter;
+                it loads without the experts and without this package.
 
         Raises:
             InputError: There is no meta-model yet.
         """
+        tower = self.meta_tower() if folded else None
         if self.model is None:
             raise InputError("there is no meta-model yet: call fit() first")
-        folder = Path(folder)
-        self.model.save_pretrained(folder, save_embedding_layers=False)
-        tasks = {name: _jsonable(task, self.head(name)) for name, task in self.tasks.items()}
-        (folder / TASKS_FILE).write_text(json.dumps({"tasks": tasks, "seed": self.seed}, indent=2))
-        config = {"granularity": self.config.granularity, "transform": self.config.transform}
-        licence = shared_licence([self.pool.base, *self.pool.experts.values()])
-        meta_card(self.pool.reference(), config, self._facts, licence).save(folder / "README.md")
+        heads = {name: self.head(name) for name in self.tasks}
+        tasks = {name: _jsonable(task, heads[name]) for name, task in self.tasks.items()}
+        save_meta(Path(folder), self.model, self.pool, heads, tasks, self.seed, self._card_facts(), tower)
 
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """Push the meta-model in one commit; see `hf_mdft.hub.push_folder` for the arguments."""
-        return push_folder(self.save_pretrained, repo_id, **kwargs)
+    def push_to_hub(self, repo_id: str, *, folded: bool = False, **kwargs: Any) -> CommitInfo:
+        """Push the meta-model in one commit.
+
+        Args:
+            repo_id: `"owner/name"`.
+            folded: As in `save_pretrained`.
+            kwargs: See `hf_mdft.hub.push_folder`.
+        """
+        return push_folder(lambda folder: self.save_pretrained(folder, folded=folded), repo_id, **kwargs)
 
     @classmethod
     def from_pretrained(
@@ -336,18 +386,36 @@ class MetaMerger:
         """
         folder = Path(source)
         if not folder.is_dir():
-            folder = download(str(source), revision, token)
+            repo_id, _, named = str(source).partition("@")
+            folder, _ = fetch_files(repo_id, revision or named or None, token, [TASKS_FILE, "adapter_*"])
         if not (folder / TASKS_FILE).is_file():
             raise InputError(f"{source}: no {TASKS_FILE}; give a folder or repo that MetaMerger has written")
         try:
             saved = json.loads((folder / TASKS_FILE).read_text())
+            if saved.get("facts", {}).get("folded"):
+                raise InputError(f"{source}: a folded meta-model is a plain model; load it with transformers")
             config = MdftConfig.from_pretrained(folder)
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
             raise InputError(f"{source}: damaged; {str(error).splitlines()[0]}") from error
         pool = ModelPool.from_reference(config.pool, token=token)
         tasks = tasks or {name: Task(unlabelled=None, **task) for name, task in saved["tasks"].items()}
         merger = cls(pool, tasks, config, saved["seed"])
         merger.model = PeftModel.from_pretrained(pool.tower(), folder)
+        told = saved.get("facts", {})
+        kept = (
+            "accuracy",
+            "images",
+            "transductive",
+            "evaluations",
+            "history",
+            "kept",
+            "recipe",
+            "datasets",
+            "versions",
+        )
+        merger._facts = {name: told[name] for name in kept if name in told}
         return merger
 
 

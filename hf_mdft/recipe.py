@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +14,12 @@ import yaml
 
 from .adapter import MdftConfig
 from .errors import InputError, suggest
+from .heads import TEMPLATES
+from .hub.cards import is_hub_dataset
 from .merger import MetaMerger
-from .pool import ModelPool
+from .pool import ModelPool, ModelSource
+from .pool.discovery import Candidate
+from .pool.published import read_published
 from .specialize import SpecializeArguments
 from .tasks import Task
 from .training import MdftTrainingArguments
@@ -29,7 +35,7 @@ class Recipe:
 
     Args:
         path: Of the file.
-        base: Folder or Hub id.
+        base: Folder or Hub id (with the revision, where the pool was read from the Hub).
         experts: By task; `None` for a task without an expert.
         tasks: By name.
         adapter: Options of `MdftConfig`.
@@ -48,8 +54,12 @@ class Recipe:
     seed: int
 
     @classmethod
-    def load(cls, path: str | Path) -> Recipe:
+    def load(cls, path: str | Path, token: str | bool | None = None) -> Recipe:
         """Read a recipe.
+
+        Args:
+            path: Of the file.
+            token: For a pool that is read from the Hub.
 
         Raises:
             InputError: The file is missing or no YAML, or holds an unknown key or a value of the wrong kind; the
@@ -67,17 +77,16 @@ class Recipe:
             raise InputError(f"{path}{line}: no valid YAML ({getattr(error, 'problem', error)})") from error
         where = str(path)
         content = _mapping(content, where, ("pool", "tasks", "adapter", "meta", "specialize", "seed"))
-        for key in ("pool", "tasks"):
-            if not content.get(key):
-                raise InputError(f"{where}: '{key}' is missing")
-        pool = _mapping(content["pool"], f"{where}: pool", ("base", "experts"))
-        for key in ("base", "experts"):
-            if not pool.get(key):
-                raise InputError(f"{where}: pool.{key} is missing")
-        experts = _mapping(pool["experts"], f"{where}: pool.experts")
-        tasks = {
-            str(name): _task(name, task, path) for name, task in _mapping(content["tasks"], f"{where}: tasks").items()
-        }
+        if not content.get("pool"):
+            raise InputError(f"{where}: 'pool' is missing")
+        base, experts, described = _pool(content["pool"], path, token)
+        written = _mapping(content.get("tasks"), f"{where}: tasks")
+        if not written and not described:
+            raise InputError(f"{where}: 'tasks' is missing")
+        options = {str(name): _mapping(task, f"{where}: tasks.{name}") for name, task in written.items()}
+        if not options:
+            options = {name: {} for name in described}
+        tasks = {name: _task(name, {**described.get(name, {}), **task}, path) for name, task in options.items()}
         for name in tasks:
             if name not in experts:
                 raise InputError(
@@ -88,8 +97,8 @@ class Recipe:
             raise InputError(f"{where}: seed must be a whole number, got '{seed}'")
         return cls(
             path,
-            _resolve(pool["base"], path),
-            {str(name): None if spec is None else _resolve(spec, path) for name, spec in experts.items()},
+            base,
+            experts,
             tasks,
             _adapter(content.get("adapter"), f"{where}: adapter"),
             _options(content.get("meta"), MdftTrainingArguments, f"{where}: meta"),
@@ -97,9 +106,15 @@ class Recipe:
             seed,
         )
 
-    def merger(self, token: str | None = None) -> MetaMerger:
-        """The pool, found and checked, with its tasks."""
+    def pool(self, token: str | bool | None = None) -> ModelPool:
+        """The pool, found and checked, with what the recipe says of its tasks."""
         pool = ModelPool.from_pretrained(self.base, self.experts, token=token)
+        pool.descriptions = {name: described(task) for name, task in self.tasks.items()}
+        return pool
+
+    def merger(self, token: str | bool | None = None) -> MetaMerger:
+        """The pool with its tasks."""
+        pool = self.pool(token)
         return MetaMerger(pool, self.tasks, MdftConfig(**self.adapter), self.seed)
 
     def meta_arguments(self, folder: str | Path, **overrides: Any) -> MdftTrainingArguments:
@@ -133,6 +148,47 @@ def _mapping(value: Any, where: str, known: tuple[str, ...] | None = None) -> di
         if known is not None and key not in known:
             raise InputError(f"{where}: unknown key '{key}': {suggest(str(key), known)}")
     return dict(value)
+
+
+def _pool(
+    value: Any, path: Path, token: str | bool | None
+) -> tuple[str, dict[str, str | None], dict[str, dict[str, Any]]]:
+    """Base, experts, and what a published pool says of its tasks."""
+    where = f"{path}: pool"
+    if isinstance(value, str):
+        published = read_published(_resolve(value, path), None, token)
+        reference = published["pool"]
+
+        def pinned(source: Mapping[str, str]) -> str:
+            return f"{source['id']}@{source['revision']}"
+
+        experts = {task: reference["experts"][task] for task in reference["tasks"]}
+        specs = {task: None if source is None else pinned(source) for task, source in experts.items()}
+        return pinned(reference["base"]), specs, published["tasks"]
+    pool = _mapping(value, where, ("base", "experts"))
+    for key in ("base", "experts"):
+        if not pool.get(key):
+            raise InputError(f"{where}.{key} is missing")
+    experts = _mapping(pool["experts"], f"{where}.experts")
+    found = {str(name): None if spec is None else _resolve(spec, path) for name, spec in experts.items()}
+    return _resolve(pool["base"], path), found, {}
+
+
+def described(task: Task) -> dict[str, Any]:
+    """What a task tells others: class names, prompts, columns, and images that lie on the Hub."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Task)}
+    options = {
+        name: getattr(task, name)
+        for name in ("class_names", "templates", "image_column", "label_column")
+        if getattr(task, name) != defaults[name]
+    }
+    if task.head in ("zero_shot", "linear"):
+        options["head"] = task.head
+    for name in ("unlabelled", "evaluation"):
+        spec = getattr(task, name)
+        if is_hub_dataset(spec):
+            options[name] = spec
+    return options
 
 
 def _options(value: Any, kind: type, where: str) -> dict[str, Any]:
@@ -215,3 +271,45 @@ def _resolve(spec: Any, path: Path) -> str:
     local = path.parent / Path(spec).expanduser()
     relative = spec.startswith((".", "~", "/"))
     return str(local.resolve()) if relative or local.exists() or any(local.parent.glob(local.name)) else spec
+
+
+def draft(base: ModelSource, candidates: list[Candidate]) -> str:
+    """A recipe with models that `hf-mdft pool discover` found, to be edited: what the Hub does not tell is marked.
+
+    Of several models for one data set, the most downloaded is taken, and the others are named in comments.
+    """
+    lines = [
+        f"# Fine-tuned models of {base.id} that fit it. Delete what you do not want, and complete what is marked.",
+        "pool:",
+        f"  base: {_quoted(f'{base.id}@{base.revision}')}",
+        "  experts:",
+    ]
+    taken, tasks = {}, []
+    for found in candidates:
+        about = f"{found.licence or 'no licence stated'}, {found.downloads} downloads"
+        line = f"{_quoted(found.task)}: {_quoted(f'{found.id}@{found.revision}')}  # {' '.join(about.split())}"
+        key = found.datasets[0] if found.datasets else None
+        if key and key in taken:
+            lines.append(f"    # same data set as {taken[key]}: {line}")
+            continue
+        taken[key] = found.task
+        lines.append(f"    {line}")
+        templates = found.task.replace("-", "_")
+        tasks.append(f"  {_quoted(found.task)}:")
+        images = (
+            f"{{path: {_quoted(key)}, split: train}}  # from its card: check split and config"
+            if key
+            else ("null  # COMPLETE: arguments of datasets.load_dataset, such as {path: me/images, split: train}")
+        )
+        tasks.append(f"    unlabelled: {images}")
+        tasks.append("    # evaluation: {path: ..., split: test}  # optional; the only use of labels")
+        tasks.append("    # class_names: [...]  # default: the data set's own")
+        if templates in TEMPLATES:
+            tasks.append(f"    templates: {templates}")
+    return "\n".join([*lines, "tasks:", *tasks, ""])
+
+
+def _quoted(text: str) -> str:
+    """A YAML string that nothing in it can end, plain where that is safe."""
+    plain = re.fullmatch(r"[A-Za-z][\w./@-]*", text) and yaml.safe_load(text) == text
+    return text if plain else json.dumps(text)

@@ -109,7 +109,7 @@ BAD = {
     "transform list": (lambda c: c.update(adapter={"transform": ["trim"]}), "recipe.yaml: adapter: "),
     "templates number": (lambda c: c["tasks"]["shade"].update(templates=5), "templates must be a list"),
     "half an image": (lambda c: c["meta"].update(images_per_task=2.5), "must be a whole number"),
-    "pool is text": (lambda c: c.update(pool="me/pool"), "pool: expected keys and values"),
+    "pool is text": (lambda c: c.update(pool="me/pool"), "me/pool: no such folder here, not in the local cache"),
     "seed is text": (lambda c: c.update(seed="x"), "seed must be a whole number"),
 }  # fmt: skip
 

@@ -9,21 +9,22 @@ import hf_mdft
 
 
 LAYERS = [
-    {"errors", "versions"},
-    {"registry", "cache"},
+    {"errors", "versions", "tables"},
+    {"registry", "cache", "hub"},
     {"transforms", "objectives", "architectures"},
     {"pool", "tasks"},
     {"heads"},
     {"adapter", "evaluation"},
-    {"training", "hub"},
+    {"training"},
     {"specialize"},
+    {"provenance"},
     {"merger"},
     {"recipe", "run"},
     {"demo"},
     {"cli"},
     {"__main__", "__init__"},
 ]
-ALLOWED_TO_USE_THE_NETWORK = {"pool", "hub", "merger", "tasks"}
+ALLOWED_TO_USE_THE_NETWORK = {"pool", "hub"}
 
 
 def stages():

@@ -123,7 +123,7 @@ def test_meta_model_round_trip(done, tmp_path, pixels):
     afresh.fit(fit_arguments(tmp_path / "afresh"))
     assert any(p.requires_grad for p in afresh.model.parameters())
     card = (tmp_path / "saved" / "README.md").read_text()
-    assert "import hf_mdft" in card and "| specialist |" in card
+    assert "import hf_mdft" in card and "| specialists made with it |" in card
     with pytest.raises(InputError, match="no mdft.json"):
         MetaMerger.from_pretrained(tmp_path)
 

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
 from hf_mdft import InputError, ModelPool
-from hf_mdft.pool.geometry import describe, task_vector_gram
+from hf_mdft.pool.geometry import geometry, task_vector_gram
+from hf_mdft.pool.inspect import geometry_text, listing
 
 
 def test_reference_finds_the_same_pool(pool):
@@ -176,4 +177,7 @@ def test_geometry(clip_pool):
         [torch.cat([clip_pool.vectors().stack(n)[k].flatten() for n in clip_pool.vectors().names()]) for k in range(3)]
     )
     torch.testing.assert_close(gram, flat.double() @ flat.double().T)
-    assert "shade" in describe(clip_pool) and "1.00" in describe(clip_pool)
+    shape = geometry(clip_pool)
+    torch.testing.assert_close(torch.tensor(shape.cosines), torch.nn.functional.cosine_similarity(flat[:, None], flat, -1))
+    assert "shade" in geometry_text(shape) and "1.00" in geometry_text(shape)
+    assert "To download: nothing" in listing(clip_pool) and "shade" in listing(clip_pool)

@@ -86,9 +86,24 @@ class Architecture:
         """The Hub's name for what a complete model of this base does."""
         return "image-classification"
 
-    def save_complete(self, base: Path, tower_state: dict[str, torch.Tensor], head: nn.Module, folder: Path) -> None:
-        """Write a complete model: the base at `base` with these tower weights and this head, in fp32 safetensors."""
+    shared_parts: ClassVar[tuple[str, ...]] = ()
+    """Tensors outside the tower that all experts take from the base, whatever their own files hold."""
+
+    def save_complete(
+        self, base: Path, tower_state: dict[str, torch.Tensor], head: nn.Module | None, folder: Path
+    ) -> None:
+        """Write a complete model: the base at `base` with these tower weights and this head, in fp32 safetensors.
+
+        Without a head: what serves all tasks at once.
+        """
         raise NotImplementedError
+
+    def save_tower(self, config: PreTrainedConfig, tower_state: dict[str, torch.Tensor], folder: Path) -> None:
+        """Write the tower alone, in fp32 safetensors."""
+        tower = self.new_tower(config).to(torch.float32)
+        tower.load_state_dict(tower_state)
+        tower.config.dtype = torch.float32
+        tower.save_pretrained(folder)
 
 
 ARCHITECTURES: Registry[type[Architecture]] = Registry("architecture")

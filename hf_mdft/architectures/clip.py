@@ -21,6 +21,7 @@ class ClipVision(Architecture):
     default_head = "zero_shot"
     must_agree = ("hidden_act", "num_attention_heads", "image_size", "patch_size", "layer_norm_eps")
     wrapper_prefix = "vision_model"
+    shared_parts = ("visual_projection.weight",)
 
     def tower_config(self, config: PreTrainedConfig) -> PreTrainedConfig:
         return getattr(config, "vision_config", config)
@@ -31,13 +32,13 @@ class ClipVision(Architecture):
     def pipeline_tag(self, config: PreTrainedConfig) -> str:
         return "zero-shot-image-classification" if config.model_type == "clip" else "image-feature-extraction"
 
-    def save_complete(self, base: Path, tower_state: dict[str, torch.Tensor], head: nn.Module, folder: Path) -> None:
+    def save_complete(
+        self, base: Path, tower_state: dict[str, torch.Tensor], head: nn.Module | None, folder: Path
+    ) -> None:
         """A full `CLIPModel` where the base is one, so that zero-shot pipelines work; else the tower alone."""
         config = read_config(base, str(base))
-        if config.model_type == "clip":
-            model = CLIPModel.from_pretrained(base, dtype=torch.float32)
-            model.vision_model.load_state_dict(tower_state)
-        else:
-            model = self.new_tower(config)
-            model.load_state_dict(tower_state)
+        if config.model_type != "clip":
+            return self.save_tower(config, tower_state, folder)
+        model = CLIPModel.from_pretrained(base, dtype=torch.float32)
+        model.vision_model.load_state_dict(tower_state)
         model.save_pretrained(folder)

@@ -29,11 +29,15 @@ class Vit(Architecture):
     def features(self, outputs: Any) -> torch.Tensor:
         return outputs.last_hidden_state[:, 0]
 
-    def save_complete(self, base: Path, tower_state: dict[str, torch.Tensor], head: nn.Module, folder: Path) -> None:
+    def save_complete(
+        self, base: Path, tower_state: dict[str, torch.Tensor], head: nn.Module | None, folder: Path
+    ) -> None:
         """A `ViTForImageClassification` with the head as classifier and its class names as labels."""
+        config = read_config(base, str(base))
+        if head is None:
+            return self.save_tower(config, tower_state, folder)
         if head.name != "linear":
             raise InputError(f"a ViT classification model needs a linear head, this task has '{head.name}'")
-        config = read_config(base, str(base))
         config.id2label = dict(enumerate(head.class_names))
         config.label2id = {name: index for index, name in config.id2label.items()}
         model = ViTForImageClassification(config).to(torch.float32)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..tables import text_table
+
 
 SCHEMA = 1
 
@@ -81,10 +83,5 @@ class Report:
 
     def __str__(self) -> str:
         """The table, for a terminal."""
-        header = [*self.tasks, "average"]
-        width = max([len(MODELS[m]) for m in MODELS] + [12])
-        widths = [max(7, len(name)) for name in header]
-        lines = [" " * width + "".join(f"  {name:>{w}}" for name, w in zip(header, widths, strict=True))]
-        for name, cells in self.rows():
-            lines.append(f"{name:<{width}}" + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths, strict=True)))
-        return "\n".join(lines)
+        rows = [[name, *cells] for name, cells in self.rows()]
+        return text_table(["", *self.tasks, "average"], rows)

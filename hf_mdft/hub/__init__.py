@@ -1,4 +1,4 @@
-"""Results to the Hub: pushes and model cards."""
+"""The Hub: asking it, pushing to it, and what cards say."""
 
 from .push import push_folder
 

@@ -1,130 +1,287 @@
-"""Model cards: complete, and true."""
+"""Model cards: complete, and true; made of JSON-able facts, so that a saved result can tell its story again."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
-from ..pool import ModelSource
 from ..versions import versions
 
 
 TEMPLATES = Path(__file__).parent / "templates"
+PLACEHOLDER = "OWNER/NAME"
+"""Stands for the repo's id until it is known: a push puts it in."""
+
+EVAL_RESULTS = ".eval_results/mdft.yaml"
+NAMES = {
+    "base": "base model",
+    "expert": "expert",
+    "weight_average": "weight average of the pool",
+    "task_arithmetic": "task arithmetic",
+    "meta": "meta-model",
+    "specialist_ungated": "candidate that the gate refused",
+    "specialist": "**this model**",
+}
 
 
-def specialist_card(
-    task: str,
-    reference: dict[str, Any],
-    class_names: list[str],
-    gate: dict[str, Any],
-    facts: dict[str, Any],
-    licence: str | None = None,
-) -> ModelCard:
+def specialist_card(task: str, facts: Mapping[str, Any]) -> ModelCard:
     """Card of one specialist.
 
     Args:
         task: Its name.
-        reference: Of the pool.
-        class_names: Of the head.
-        gate: The gate's decision.
-        facts: From evaluation: `accuracy` by model, `p_value`, `images`, `transductive`; may be empty.
-        licence: Of the models that it is made from.
+        facts: `pool` (reference), `class_names`, `gate`; and where they are known: `accuracy` by model, `images`,
+            `transductive`, `difference`, `p_value`, `evaluation` (arguments of `load_dataset`), `unlabelled` (the
+            same), `template`, `recipe`, `licence`, `licence_problems`, `pipeline_tag`, `vision_only`, `figures` (by
+            caption), `versions`.
     """
-    expert = reference["experts"].get(task)
-    sources = [reference["base"], *([expert] if expert else [])]
-    accuracy = facts.get("accuracy", {}).get("specialist")
-    results = None
-    if accuracy is not None:
-        results = [
-            EvalResult(
-                task_type="image-classification",
-                dataset_type=task,
-                dataset_name=task,
-                metric_type="accuracy",
-                metric_value=round(accuracy, 4),
-            )
-        ]
-    data = ModelCardData(
+    pool = facts["pool"]
+    expert = pool["experts"].get(task)
+    # A task without an expert starts at the meta-model, which is made of all experts.
+    origins = [expert] if expert else [source for source in pool["experts"].values() if source]
+    tag = "image-feature-extraction" if facts.get("vision_only") else facts.get("pipeline_tag")
+    results = [_result(task, facts)] if "specialist" in facts.get("accuracy", {}) else None
+    data = _metadata(
+        [pool["base"], *origins],
+        "finetune" if expert else "merge",
         model_name=f"{task} specialist",
         library_name="transformers",
-        pipeline_tag=facts.get("pipeline_tag"),
-        base_model=_hub_ids(sources),
-        base_model_relation="finetune" if _hub_ids(sources) else None,
-        license=licence,
-        tags=["mdft", "model-merging", "label-free", "image-classification"],
-        metrics=["accuracy"],
+        pipeline_tag=tag,
+        license=facts.get("licence"),
+        datasets=_hub_datasets([facts.get("unlabelled"), facts.get("evaluation")]),
+        tags=["mdft", "model-merging", "label-free", "image-classification", "vision"],
         eval_results=results,
     )
-    return ModelCard.from_template(
+    shown = ["base", "expert", "meta", "specialist"]
+    if facts["gate"]["chosen"] != "specialist":
+        shown.insert(3, "specialist_ungated")
+    return _render(
+        "specialist.md",
         data,
-        template_path=str(TEMPLATES / "specialist.md"),
+        facts,
         task=_plain(task),
-        base=_show(reference["base"]),
         expert=_show(expert) if expert else None,
-        pool={_plain(name): _show(source) for name, source in reference["experts"].items() if source},
-        class_names=[_plain(name) for name in class_names],
-        gate=gate,
-        facts=facts,
-        versions=versions(),
+        class_names=[_plain(name) for name in facts["class_names"]],
+        labels=_python(facts["class_names"][:20]),
+        prompt=_python(facts.get("template")),
+        pipeline_tag=tag,
+        rows=[(NAMES[name], facts["accuracy"][name]) for name in shown if name in facts.get("accuracy", {})],
+        evaluated_on=_describe_dataset(facts.get("evaluation")),
+        learnt_from=_describe_dataset(facts.get("unlabelled")),
     )
 
 
-def meta_card(
-    reference: dict[str, Any], config: dict[str, Any], facts: dict[str, Any], licence: str | None = None
-) -> ModelCard:
-    """Card of a meta-model's adapter.
+def meta_card(facts: Mapping[str, Any]) -> ModelCard:
+    """Card of a meta-model: the adapter, or the folded model.
 
     Args:
-        reference: Of the pool.
-        config: Granularity and transform.
-        facts: From evaluation: `accuracy` by model and task; may be empty.
-        licence: Of the pool.
+        facts: `pool` (reference), `adapter` (granularity and transform); and where they are known: `tasks`,
+            `accuracy` by model and task, `images` and `transductive` by task, `datasets` and `evaluations` by task
+            (arguments of `load_dataset`), `recipe`, `kept` (ratios by name), `licence`, `licence_problems`,
+            `folded`, `pipeline_tag`, `figures` (by caption), `versions`.
+    """
+    pool, folded = facts["pool"], facts.get("folded", False)
+    accuracy, evaluations = facts.get("accuracy", {}), facts.get("evaluations", {})
+    results = [
+        _result(task, {"accuracy": {"specialist": value}, "evaluation": evaluations.get(task)})
+        for task, value in accuracy.get("meta", {}).items()
+        if task != "average"
+    ]
+    data = _metadata(
+        [pool["base"], *(source for source in pool["experts"].values() if source)],
+        "merge" if folded else "adapter",
+        model_name="meta-model" if results else None,
+        library_name="transformers" if folded else "peft",
+        pipeline_tag=facts.get("pipeline_tag") if folded else None,
+        license=facts.get("licence"),
+        datasets=_hub_datasets([*facts.get("datasets", {}).values(), *evaluations.values()]),
+        tags=["mdft", "merge", "model-merging", "label-free", "vision"],
+        eval_results=results or None,
+    )
+    rows = [
+        ({"meta": "**this model**", "specialist": "specialists made with it"}.get(name, NAMES[name]), row)
+        for name, row in accuracy.items()
+        if name in NAMES and name != "specialist_ungated"
+    ]
+    return _render(
+        "meta.md",
+        data,
+        facts,
+        folded=folded,
+        loader="CLIPModel" if facts.get("pipeline_tag") == "zero-shot-image-classification" else "AutoModel",
+        names=[_plain(task) for task in facts.get("tasks", [])],
+        rows=rows,
+        evaluated_on={
+            _plain(task): {
+                "on": _describe_dataset(spec),
+                "images": facts.get("images", {}).get(task),
+                "transductive": facts.get("transductive", {}).get(task),
+            }
+            for task, spec in evaluations.items()
+        },
+    )
+
+
+def pool_card(
+    pool: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]], licence: tuple[str | None, list[str]]
+) -> ModelCard:
+    """Card of a published pool.
+
+    Args:
+        pool: Its reference.
+        tasks: Options by task.
+        licence: The strictest, and problems.
     """
     data = ModelCardData(
-        library_name="peft",
-        base_model=_hub_ids([reference["base"]]),
-        base_model_relation="adapter" if _hub_ids([reference["base"]]) else None,
-        license=licence,
-        tags=["mdft", "merge", "model-merging", "label-free"],
+        library_name="hf_mdft",
+        base_model=_hub_ids([pool["base"], *(source for source in pool["experts"].values() if source)]),
+        license=licence[0],
+        datasets=_hub_datasets([options.get("unlabelled") for options in tasks.values()]) or None,
+        tags=["mdft", "mdft-pool", "model-merging", "vision"],
     )
+    described = {
+        _plain(name): {
+            "classes": [_plain(c) for c in options.get("class_names") or []],
+            "templates": [_plain(t) for t in _as_list(options.get("templates"))],
+            "unlabelled": _describe_dataset(options.get("unlabelled")),
+        }
+        for name, options in tasks.items()
+    }
+    return _render("pool.md", data, {"pool": pool, "licence_problems": licence[1]}, described=described)
+
+
+def eval_results(task_values: Mapping[str, tuple[float, Any]], note: str) -> str | None:
+    """Content of `.eval_results/mdft.yaml`, the Hub's newer form beside the card's `model-index`: results on datasets
+    of the Hub; none where there are none.
+
+    Args:
+        task_values: Accuracy from 0 to 1 and arguments of `load_dataset`, by task.
+        note: How they were measured.
+    """
+    entries = [
+        EvalResultEntry(
+            spec["path"], str(spec.get("name") or "default"), round(value, 4), spec.get("revision"), notes=note
+        )
+        for value, spec in task_values.values()
+        if is_hub_dataset(spec)
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False) if entries else None
+
+
+def put_repo_id(card: str, repo_id: str) -> str:
+    """The card with the repo's own id where it was unknown."""
+    return card.replace(PLACEHOLDER, repo_id)
+
+
+def _metadata(sources: list[Mapping[str, str]], relation: str, **fields: Any) -> ModelCardData:
+    ids = _hub_ids(sources)
+    known = {name: value for name, value in fields.items() if value}
+    if "eval_results" in known:
+        known["metrics"] = ["accuracy"]
+    return ModelCardData(base_model=ids, base_model_relation=relation if ids else None, **known)
+
+
+def _result(task: str, facts: Mapping[str, Any]) -> EvalResult:
+    spec = facts.get("evaluation")
+    on_hub = is_hub_dataset(spec)
+    return EvalResult(
+        task_type="image-classification",
+        dataset_type=spec["path"] if on_hub else task,
+        dataset_name=task,
+        dataset_config=spec.get("name") if on_hub else None,
+        dataset_split=spec.get("split") if on_hub else None,
+        dataset_revision=spec.get("revision") if on_hub else None,
+        metric_type="accuracy",
+        metric_value=round(facts["accuracy"]["specialist"], 4),
+    )
+
+
+def _render(template: str, data: ModelCardData, facts: Mapping[str, Any], **words: Any) -> ModelCard:
+    pool = facts["pool"]
+    recipe = _without_paths(facts.get("recipe"))
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
     return ModelCard.from_template(
         data,
-        template_path=str(TEMPLATES / "meta.md"),
-        base=_show(reference["base"]),
-        pool={_plain(name): _show(source) for name, source in reference["experts"].items() if source},
-        config=config,
+        template_path=str(TEMPLATES / template),
+        base=_show(pool["base"]),
+        pool={_plain(name): _show(source) if source else "no expert" for name, source in pool["experts"].items()},
         facts=facts,
-        versions=versions(),
+        placeholder=PLACEHOLDER,
+        recipe=_fenced(text) if recipe else None,
+        problems=[_plain(problem) for problem in facts.get("licence_problems", [])],
+        figures={_plain(caption): path for caption, path in facts.get("figures", {}).items()},
+        versions=facts.get("versions") or versions(),
+        citation=_fenced((TEMPLATES / "citation.bib").read_text()),
+        **words,
     )
 
 
-def _hub_ids(sources: list[dict[str, str]]) -> list[str] | None:
+def _hub_ids(sources: Iterable[Mapping[str, str]]) -> list[str] | None:
     """Ids that others can look up; a folder of this machine is none."""
-    return [source["id"] for source in sources if not Path(source["id"]).is_absolute()] or None
+    return list(dict.fromkeys(source["id"] for source in sources if not Path(source["id"]).is_absolute())) or None
 
 
-def _show(source: dict[str, str]) -> str:
+def is_hub_dataset(spec: Any) -> bool:
+    """Whether arguments of `load_dataset` name a dataset that others can find."""
+    return (
+        isinstance(spec, Mapping)
+        and not Path(str(spec.get("path", "/"))).is_absolute()
+        and "/" in str(spec["path"])
+        and not spec.get("data_files")
+    )
+
+
+def _hub_datasets(specs: Iterable[Any]) -> list[str]:
+    return list(dict.fromkeys(spec["path"] for spec in specs if is_hub_dataset(spec)))
+
+
+def _describe_dataset(spec: Any) -> str | None:
+    if not isinstance(spec, Mapping):
+        return _plain(spec) if spec else None
+    parts = [_plain(f"{key} {spec[key]}") for key in ("name", "split", "revision") if spec.get(key)]
+    if is_hub_dataset(spec):
+        name = f"[{_plain(spec['path'])}](https://huggingface.co/datasets/{spec['path']})"
+    else:
+        files = _without_paths(spec.get("data_files") or spec.get("data_dir") or spec["path"])
+        name = f"local files {_plain(files)}"
+    return ", ".join([name, *parts])
+
+
+def _show(source: Mapping[str, str]) -> str:
     if Path(source["id"]).is_absolute():
-        return f"`{Path(source['id']).name}` (a local folder, weights `{source['revision'][:19]}`)"
+        return f"`{_plain(Path(source['id']).name)}` (a local folder, weights `{source['revision'][:19]}`)"
     return f"[{source['id']}](https://huggingface.co/{source['id']}/tree/{source['revision']})"
 
 
-def _plain(text: str) -> str:
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def _plain(text: Any) -> str:
     """User-supplied text without what Markdown or HTML would read as markup."""
-    return "".join(f"\\{char}" if char in r"\`*_[]<>|#{}" else char for char in " ".join(str(text).split()))
+    return "".join(f"\\{char}" if char in r"\`*_[]<>|#{}~" else char for char in " ".join(str(text).split()))
 
 
-def shared_licence(sources: Iterable[ModelSource]) -> str | None:
-    """The licence that the models' cards state: the same one, `other` where they differ, none where none is stated."""
-    licences = set()
-    for source in sources:
-        card = source.folder / "README.md"
-        if card.is_file():
-            with contextlib.suppress(ValueError):  # a card without readable metadata states nothing
-                licences.add(ModelCard.load(card).data.to_dict().get("license"))
-    licences.discard(None)
-    return licences.pop() if len(licences) == 1 else "other" if licences else None
+def _python(value: Any) -> str:
+    """A literal for a code block, which nothing within can end."""
+    return json.dumps(value, ensure_ascii=False).replace("`", "\\u0060")
+
+
+def _fenced(text: str) -> str:
+    """Text for a code block, which nothing within can end."""
+    return text.replace("```", "'''").rstrip()
+
+
+def _without_paths(value: Any) -> Any:
+    """Names of files and folders instead of where they lie: that is nobody's business."""
+    if isinstance(value, Mapping):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value

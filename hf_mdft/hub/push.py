@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-from huggingface_hub.utils import httpx
+from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 from ..errors import InputError
+from .cards import put_repo_id
+from .client import ask
+
+
+STALE = [
+    "model*.safetensors", "model.safetensors.index.json", "adapter_*", "head.safetensors", "heads/*", "figures/*",
+    ".eval_results/mdft.yaml",
+]  # fmt: skip
+"""What an earlier push may have left and this one replaces as a whole, in the same commit: loaders would mix them."""
 
 
 def push_folder(
@@ -22,44 +32,82 @@ def push_folder(
     create_pr: bool = False,
     commit_message: str | None = None,
     token: str | bool | None = None,
-) -> str:
+) -> CommitInfo:
     """Push a folder to a Hub repo (created if need be) in one commit.
+
+    Files go up first and count for nothing until the commit, so an interrupted push leaves the repo as it was; pushing
+    again skips what is there already.
 
     Args:
         source: A folder, or a function that writes one.
-        repo_id: `"owner/name"`.
-        private, revision, create_pr, commit_message, token: As in transformers' `push_to_hub`.
+        repo_id: `"owner/name"`, or `"name"` for one's own.
+        private, revision, create_pr, commit_message, token: As in transformers' `push_to_hub`; a branch that does not
+            exist is made.
 
     Returns:
-        The commit's address.
+        The commit, whose text is its address.
 
     Raises:
         InputError: Not logged in, no write access, the Hub refuses or cannot be reached; nothing was committed.
     """
-    api = HfApi(token=token)
+    api, safe = HfApi(token=token), "nothing was committed"
+
+    def send(folder: Path) -> CommitInfo:
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message or "Upload with hf_mdft",
+            delete_patterns=STALE,
+        )
+
     with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary) / "repo"
         if callable(source):
-            source(Path(temporary))
-            source = Path(temporary)
+            source(work)
+        else:
+            # Links, not copies: a model may be large, and only its card is changed.
+            shutil.copytree(source, work, copy_function=_link, ignore=shutil.ignore_patterns(".git", ".cache"))
+        if "/" not in repo_id:
+            repo_id = f"{ask(api.whoami, repo_id, safe, writing=True)['name']}/{repo_id}"
+        if ask(lambda: _create(api, repo_id, private), repo_id, safe, writing=True):
+            safe = f"{safe} (the repo is new and empty)"
+        if revision is not None and not revision.startswith("refs/pr"):
+            ask(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), repo_id, safe, writing=True)
+        card = work / "README.md"
+        if card.is_file():
+            text = put_repo_id(card.read_text(encoding="utf-8"), repo_id)
+            card.unlink()
+            card.write_text(text, encoding="utf-8")
+        safe = f"{safe}; push again, it goes on where it stopped"
         try:
-            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-            commit = api.upload_folder(
-                repo_id=repo_id,
-                folder_path=source,
-                revision=revision,
-                create_pr=create_pr,
-                commit_message=commit_message or "Upload with hf_mdft",
-            )
-        except (LocalTokenNotFoundError, HFValidationError) as error:
-            raise InputError(f"{repo_id}: {str(error).splitlines()[0]}") from error
+            # A pull request that was opened, but whose answer was lost, must not be opened twice.
+            return send(work) if create_pr else ask(lambda: send(work), repo_id, safe, writing=True)
         except HfHubHTTPError as error:
-            status = error.response.status_code
             raise InputError(
-                f"{repo_id}: the Hub refused the push ({status}); log in with write access ('hf auth login'); "
-                "nothing was committed"
+                f"{repo_id}: the pull request could not be opened ({error.response.status_code})"
             ) from error
-        except httpx.HTTPError as error:
-            raise InputError(
-                f"{repo_id}: the Hub cannot be reached ({error}); nothing was committed, push again"
-            ) from error
-    return commit.commit_url
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{repo_id}: {' '.join(str(error).split())}; {safe}") from error
+
+
+def _create(api: HfApi, repo_id: str, private: bool | None) -> bool:
+    """Make the repo; says whether it was not there."""
+    try:
+        api.create_repo(repo_id, private=private)
+    except HfHubHTTPError as error:
+        # Who may write to a repo, or open a pull request, need not be allowed to create one.
+        exists = error.response.status_code == 409 or (
+            error.response.status_code in (402, 403) and api.repo_exists(repo_id)
+        )
+        if not exists:
+            raise
+        return False
+    return True
+
+
+def _link(source: str, target: str) -> None:
+    os.symlink(os.path.realpath(source), target)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import weakref
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..architectures import Architecture, architecture_of
-from ..architectures.base import read_config
 from ..cache import key_of, prepared
 from ..errors import InputError
+from ..hub import push_folder
+from ..hub.licences import combined_licence
 from ..transforms import TRANSFORMS
+from .download import fetch_all
+from .fit import Fit
+from .published import read_published, write_published
 from .sources import PROCESSOR_FILES, ModelSource
+from .threads import each
 from .vectors import TaskVectors, write_vectors
 from .weights import TowerWeights
 
+
+logger = logging.getLogger(__name__)
 
 _OPEN_VECTORS: weakref.WeakValueDictionary[str, TaskVectors] = weakref.WeakValueDictionary()
 
@@ -29,9 +36,13 @@ _OPEN_VECTORS: weakref.WeakValueDictionary[str, TaskVectors] = weakref.WeakValue
 class ModelPool:
     """A base model theta_0 and experts theta_k fine-tuned from it, each pinned to a revision.
 
+    Every model is checked against the base by its config and the headers of its files before any weights are
+    downloaded.
+
     Args:
         base: The base model.
         experts: Expert by task name; `None` for a task that has no expert.
+        descriptions: What is known of the tasks, by name: `class_names`, `templates` and other options of a task.
 
     Raises:
         InputError: An expert has another architecture, other shapes, or lacks tensors of the base.
@@ -41,42 +52,63 @@ class ModelPool:
         >>> pool = ModelPool.from_pretrained(
         ...     "openai/clip-vit-base-patch32", {"mnist": "tanganke/clip-vit-base-patch32_mnist@main"}
         ... )
+        >>> pool.push_to_hub("me/my-pool")
+        >>> pool = ModelPool.from_pretrained("me/my-pool")
     """
 
-    def __init__(self, base: ModelSource, experts: Mapping[str, ModelSource | None]) -> None:
+    def __init__(
+        self,
+        base: ModelSource,
+        experts: Mapping[str, ModelSource | None],
+        descriptions: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self.base = base
         self.tasks = list(experts)
         self.experts = {task: source for task, source in experts.items() if source is not None}
+        self.descriptions = {task: dict(options) for task, options in (descriptions or {}).items()}
         if not self.experts:
             raise InputError("the pool has no expert; give at least one under pool.experts")
-        self.config = read_config(base.folder, str(base))
-        self.architecture: Architecture = architecture_of(self.config, str(base))
-        self.base_weights = self._weights(base)
-        self._expert_weights = {}
-        for task, source in self.experts.items():
-            self._check_config(source)
-            self._expert_weights[task] = self._weights(source)
+        for task in self.tasks:
+            check_task_name(task)
+        self._fit = Fit(base)
+        self.config, self.architecture = self._fit.config, self._fit.architecture
+        each(self._fit.check, self.sources())
+        self._expert_weights: dict[str, TowerWeights] = {}
 
     @classmethod
     def from_pretrained(
         cls,
         base: str | Path,
-        experts: Mapping[str, str | Path | None],
+        experts: Mapping[str, str | Path | None] | None = None,
         *,
+        revision: str | None = None,
         token: str | bool | None = None,
     ) -> ModelPool:
         """Pool from folders or Hub ids (`"owner/name"`, `"owner/name@revision"`).
 
+        Weights are downloaded when they are first needed, after all headers have been checked.
+
         Args:
+            base: The base model; or, without `experts`, a pool that `push_to_hub` or `save_pretrained` has written.
+            experts: By task.
+            revision: Of `base`: a branch, tag or commit.
             token: For private and gated repos, as in transformers.
 
         Raises:
             InputError: A model cannot be found, read, or does not fit the base; the message names it.
         """
-        return cls(
-            ModelSource.resolve(base, token),
-            {task: None if spec is None else ModelSource.resolve(spec, token) for task, spec in experts.items()},
-        )
+        if experts is None:
+            return cls._published(base, revision, token)
+        specs = [(base, revision), *((spec, None) for spec in experts.values() if spec is not None)]
+        found = iter(each(lambda spec: ModelSource.resolve(spec[0], token, spec[1]), specs))
+        return cls(next(found), {task: None if spec is None else next(found) for task, spec in experts.items()})
+
+    @classmethod
+    def _published(cls, source: str | Path, revision: str | None, token: str | bool | None) -> ModelPool:
+        published = read_published(source, revision, token)
+        pool = cls.from_reference(published["pool"], token=token)
+        pool.descriptions = published["tasks"]
+        return pool
 
     @classmethod
     def from_reference(cls, reference: Mapping[str, Any], *, token: str | bool | None = None) -> ModelPool:
@@ -85,11 +117,10 @@ class ModelPool:
         Raises:
             InputError: A model is gone or has changed; the message names it.
         """
-        experts = [(task, reference["experts"][task]) for task in reference["tasks"]]
-        return cls(
-            ModelSource.from_reference(reference["base"], token),
-            {task: None if ref is None else ModelSource.from_reference(ref, token) for task, ref in experts},
-        )
+        experts = {task: reference["experts"][task] for task in reference["tasks"]}
+        pinned = [reference["base"], *(ref for ref in experts.values() if ref is not None)]
+        found = iter(each(lambda ref: ModelSource.from_reference(ref, token), pinned))
+        return cls(next(found), {task: None if ref is None else next(found) for task, ref in experts.items()})
 
     def reference(self) -> dict[str, Any]:
         """JSON form: ids and revisions, from which the same pool is found again.
@@ -100,38 +131,67 @@ class ModelPool:
         experts = {task: self.experts[task].reference() if task in self.experts else None for task in self.tasks}
         return {"base": self.base.reference(), "experts": experts, "tasks": self.tasks}
 
+    def sources(self) -> list[ModelSource]:
+        """Base and experts."""
+        return [self.base, *self.experts.values()]
+
+    def licence(self) -> tuple[str | None, list[str]]:
+        """The strictest licence that base and experts state, and problems of combining them."""
+        return combined_licence({str(source): source.card().get("license") for source in self.sources()})
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the pool as a folder that `from_pretrained` reads: ids, pinned revisions, tasks, and a card.
+
+        Raises:
+            InputError: A model is a folder of this machine.
+        """
+        write_published(self.reference(), self.descriptions, self.licence(), Path(folder))
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> CommitInfo:
+        """Push the pool (its manifest and card, no weights) in one commit; see `hf_mdft.hub.push_folder`.
+
+        Raises:
+            InputError: A model is a folder of this machine, or the Hub refuses.
+        """
+        return push_folder(self.save_pretrained, repo_id, **kwargs)
+
     def with_experts(self, experts: Mapping[str, str | Path]) -> ModelPool:
         """A pool in which some experts are replaced (or given to tasks that had none)."""
         sources = {task: self.experts.get(task) for task in self.tasks}
         sources.update({task: ModelSource.resolve(spec) for task, spec in experts.items()})
-        return ModelPool(self.base, sources)
+        return ModelPool(self.base, sources, self.descriptions)
 
-    @cached_property
-    def _empty_tower(self) -> PreTrainedModel:
-        with torch.device("meta"):
-            return self.architecture.new_tower(self.config)
+    def fetch(self) -> None:
+        """Download all weights that are not here yet.
 
-    def _weights(self, source: ModelSource) -> TowerWeights:
-        return TowerWeights(source, self.architecture, self._empty_tower)
-
-    def _check_config(self, source: ModelSource) -> None:
-        config = read_config(source.folder, str(source))
-        if config.model_type not in self.architecture.model_types:
-            raise InputError(
-                f"{source}: model type '{config.model_type}' does not fit the base {self.base} "
-                f"('{self.config.model_type}'); an expert must be fine-tuned from the pool's base"
-            )
-        mine, theirs = self.architecture.tower_config(self.config), self.architecture.tower_config(config)
-        for key in self.architecture.must_agree:
-            if getattr(mine, key, None) != getattr(theirs, key, None):
-                raise InputError(
-                    f"{source}: {key} is {getattr(theirs, key, None)}, the base {self.base} has "
-                    f"{getattr(mine, key, None)}; an expert must be fine-tuned from the pool's base"
-                )
+        Raises:
+            InputError: They do not fit on the disk, or cannot be had.
+        """
+        fetch_all(self.sources())
 
     def weights(self, task: str | None) -> TowerWeights:
         """Tower weights of a task's expert, or of the base for `None`."""
-        return self.base_weights if task is None else self._expert_weights[task]
+        if task not in self._expert_weights:
+            self.fetch()
+            source = self.base if task is None else self.experts[task]
+            self._expert_weights[task] = TowerWeights(source, self.architecture, self._fit.tower)
+            if task is not None:
+                self._compare_shared(task)
+        return self._expert_weights[task]
+
+    def _compare_shared(self, task: str) -> None:
+        """Warn where an expert changed a part that the pool takes from the base."""
+        mine, base = self._expert_weights[task], self.weights(None)
+        for key in self.architecture.shared_parts:
+            if {key} <= set(mine.keys()) & set(base.keys()) and not torch.allclose(
+                mine.raw(key), base.raw(key), atol=1e-2, rtol=1e-2
+            ):
+                logger.warning(
+                    "%s: its '%s' differs from the base's, which is used for all experts: expect other figures than "
+                    "its own",
+                    self.experts[task],
+                    key,
+                )
 
     def tower(self, task: str | None = None) -> PreTrainedModel:
         """A fresh fp32 tower in evaluation mode: a task's expert, or the base for `None`."""
@@ -139,7 +199,8 @@ class ModelPool:
 
     def load_tower(self, source: ModelSource) -> PreTrainedModel:
         """A fresh fp32 tower from another model of the same architecture and shapes."""
-        return self._fill(self._weights(source))
+        source.fetch()
+        return self._fill(TowerWeights(source, self.architecture, self._fit.tower))
 
     def _fill(self, weights: TowerWeights) -> PreTrainedModel:
         tower = self.architecture.new_tower(self.config).to(torch.float32)
@@ -149,6 +210,7 @@ class ModelPool:
 
     def save_complete(self, tower_state: dict[str, torch.Tensor], head: nn.Module, folder: Path) -> None:
         """Write the base with other tower weights as a complete model: weights, config, processor, tokenizer."""
+        self.base.fetch()
         self.architecture.save_complete(self.base.folder, tower_state, head, folder)
         for pattern in PROCESSOR_FILES:
             for file in self.base.folder.glob(pattern):
@@ -162,8 +224,7 @@ class ModelPool:
         """
         spec = {"name": transform} if isinstance(transform, str) else dict(transform)
         phi = TRANSFORMS.build(spec)
-        sources = [self.base, *self.experts.values()]
-        key = key_of("task vectors 1", [source.revision for source in sources], spec)
+        key = key_of("task vectors 1", [source.revision for source in self.sources()], spec)
         vectors = _OPEN_VECTORS.get(key)
         if vectors is None:
 
@@ -175,5 +236,16 @@ class ModelPool:
         return vectors
 
     def _raw_vectors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, start in self.base_weights.items():
-            yield name, torch.stack([weights.tensor(name) - start for weights in self._expert_weights.values()])
+        experts = [self.weights(task) for task in self.experts]
+        for name, start in self.weights(None).items():
+            yield name, torch.stack([weights.tensor(name) - start for weights in experts])
+
+
+def check_task_name(task: str) -> None:
+    """Task names become names of folders, and may come from a repo of somebody else.
+
+    Raises:
+        InputError: It could lead out of the output folder.
+    """
+    if not task or task.startswith(".") or any(char in task for char in "/\\\0"):
+        raise InputError(f"task name '{task}': use letters, digits, '_' and '-' (it becomes the name of a folder)")

@@ -2,62 +2,96 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+import yaml
+from huggingface_hub import HfApi, ModelCard, ModelInfo, hf_hub_download, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import filter_repo_objects, tqdm
 
 from ..errors import InputError
+from ..hub.client import TIMEOUT, HTTPError, ask
 
 
+INDEX_FILE = "model.safetensors.index.json"
 PROCESSOR_FILES = [
     "preprocessor_config.json",
     "processor_config.json",
-    "tokenizer*",
+    "tokenizer*.json",
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
 ]
-WANTED_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "README.md", *PROCESSOR_FILES]
+SMALL_FILES = ["config.json", INDEX_FILE, "README.md", *PROCESSOR_FILES]
+"""What is fetched before a model is checked: never weights, never code."""
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class _Silent(tqdm):
+    """No bar: for files that take no time."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "disable": True})
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that lies on this machine, and what pins it.
+    """A model and what pins it. Of a Hub repo, the weights come when they are fetched; everything small is there.
 
     Args:
         id: Hub repo id, or absolute path of a folder.
         revision: Commit sha of the repo, or `sha256:...` over the folder's weight files.
         folder: Where the files are.
+        weights: Its weight files and their sizes in bytes.
+        token: That found it.
     """
 
     id: str
     revision: str
     folder: Path
+    weights: Mapping[str, int] = field(default_factory=dict, compare=False)
+    token: str | bool | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine, which others cannot find."""
+        return Path(self.id).is_absolute()
+
+    def card(self) -> dict[str, Any]:
+        """Metadata of its model card; empty where there is none that can be read."""
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+            return ModelCard.load(self.folder / "README.md").data.to_dict()
+        return {}
 
     def reference(self) -> dict[str, str]:
         """JSON form, enough to find the same model again."""
         return {"id": self.id, "revision": self.revision}
 
     @classmethod
-    def resolve(cls, spec: str | Path, token: str | bool | None = None) -> ModelSource:
-        """Find a folder, or download a Hub repo (`"owner/name"` or `"owner/name@revision"`).
+    def resolve(
+        cls,
+        spec: str | Path,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        patterns: Sequence[str] = SMALL_FILES,
+    ) -> ModelSource:
+        """Find a folder, or a Hub repo (`"owner/name"` or `"owner/name@revision"`).
 
-        A branch or tag is resolved once, to the commit that is stored. Downloads go to the cache that all Hugging
-        Face libraries share; only configs, safetensors, processor, tokenizer and card are fetched.
+        A branch or tag is resolved once, to the commit that is stored. Files go to the cache that all Hugging Face
+        libraries share; only config, processor, tokenizer and card are fetched here, and of a commit that is cached
+        already nothing is asked of the Hub.
 
         Raises:
             InputError: No such folder or repo, no access, or no safetensors in it.
@@ -65,47 +99,184 @@ class ModelSource:
         path = Path(spec).expanduser()
         if path.is_dir():
             path = path.resolve()
-            return cls(str(path), _fingerprint(weight_files(path, str(spec))), path)
+            names = weight_names(path, [file.name for file in path.iterdir()], str(spec))
+            files = [path / name for name in names]
+            return cls(str(path), _fingerprint(files), path, {file.name: file.stat().st_size for file in files})
         if path.is_absolute() or str(spec).startswith("."):
             raise InputError(f"{spec}: no such folder; give a model folder or a Hub id such as owner/name@revision")
-        repo_id, _, revision = str(spec).partition("@")
-        folder = download(repo_id, revision or None, token, WANTED_FILES)
-        weight_files(folder, str(spec))
-        return cls(repo_id, folder.name, folder)
+        repo_id, _, named = str(spec).partition("@")
+        return cls._from_hub(repo_id, revision or named or None, token, patterns)
 
     @classmethod
-    def from_reference(cls, reference: dict[str, str], token: str | bool | None = None) -> ModelSource:
+    def _from_hub(
+        cls, repo_id: str, revision: str | None, token: str | bool | None, patterns: Sequence[str] = SMALL_FILES
+    ) -> ModelSource:
+        where = f"{repo_id}@{revision}" if revision else repo_id
+        try:
+            found = fetch_files(repo_id, revision, token, patterns)
+        except InputError:
+            # A commit never changes, so a repo that has vanished may still be here.
+            if not COMMIT.fullmatch(revision or ""):
+                raise
+            found = cached_folder(repo_id, revision), None
+            if found[0] is None:
+                raise
+        folder, sizes = found
+        if sizes is None:
+            sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+            if not any(name.endswith(".safetensors") for name in sizes):
+                raise InputError(
+                    f"{where}: the local cache does not have its weights, and the Hub cannot be reached: check the "
+                    "connection"
+                )
+        return cls(
+            repo_id, folder.name, folder, {name: sizes[name] for name in weight_names(folder, sizes, where)}, token
+        )
+
+    @classmethod
+    def from_reference(cls, reference: Mapping[str, str], token: str | bool | None = None) -> ModelSource:
         """The model that a reference pins.
 
         Raises:
             InputError: It is gone, or a folder's weights changed since the reference was made.
         """
-        if Path(reference["id"]).is_absolute():
-            source = cls.resolve(reference["id"], token)
-            if source.revision != reference["revision"]:
-                raise InputError(
-                    f"{source}: the weights changed since this pool was pinned ({reference['revision'][:19]}... then, "
-                    f"{source.revision[:19]}... now); restore them or build the pool again"
+        name, revision = reference["id"], reference["revision"]
+        advice = "; it is pinned by this pool: put it back, or change its id and revision where the pool is stored"
+        if not Path(name).is_absolute():
+            try:
+                return cls._from_hub(name, revision, token)
+            except InputError as error:
+                raise InputError(f"{error}{advice}") from error
+        source = cls.resolve(name, token)
+        if source.revision != revision:
+            raise InputError(
+                f"{source}: the weights changed since this pool was pinned ({revision[:19]}... then, "
+                f"{source.revision[:19]}... now); restore them or build the pool again"
+            )
+        return source
+
+    def missing(self) -> dict[str, int]:
+        """Weight files that are not here yet, and their sizes."""
+        return {name: size for name, size in self.weights.items() if not (self.folder / name).is_file()}
+
+    def fetch(self) -> None:
+        """Download the weights that are not here yet, and compare them with the Hub's checksums.
+
+        Raises:
+            InputError: They cannot be had whole; nothing broken is left in the cache.
+        """
+        where = f"{self.id}@{self.revision[:12]}"
+        for name in self.missing():
+            for again in (True, False):
+                file = Path(
+                    ask(
+                        lambda name=name: hf_hub_download(self.id, name, revision=self.revision, token=self.token),
+                        where,
+                        "what has come so far is kept and goes on from there",
+                    )
                 )
-            return source
-        return cls.resolve(f"{reference['id']}@{reference['revision']}", token)
+                if _is_whole(file):
+                    break
+                blob = file.resolve()
+                file.unlink()
+                blob.unlink(missing_ok=True)
+                if not again:
+                    raise InputError(
+                        f"{where}: {name} does not match its checksum, twice; it was removed from the cache: try "
+                        "again later, or take another revision"
+                    )
 
 
-def weight_files(folder: Path, where: str) -> list[Path]:
-    """Safetensors files of a model folder, in order.
+def fetch_files(
+    repo_id: str, revision: str | None, token: str | bool | None, patterns: Sequence[str]
+) -> tuple[Path, dict[str, int] | None]:
+    """Some files of a Hub repo at one commit, from the cache that all Hugging Face libraries share where it has them.
+
+    Args:
+        patterns: Of the names of the files to fetch.
+
+    Returns:
+        The folder that the files are in, named by the commit, and the sizes of all of the repo's files; none where the
+        Hub cannot be reached and the cache must do.
 
     Raises:
-        InputError: There are none. Other formats are never read: they can run code.
+        InputError: They cannot be had; the message says why and what to do.
     """
-    files = sorted(folder.glob("model*.safetensors"))
-    sharded = [file for file in files if "-of-" in file.name]
-    files = sharded if (folder / "model.safetensors.index.json").is_file() else [f for f in files if f not in sharded]
-    if not files:
+    where = f"{repo_id}@{revision}" if revision else repo_id
+    info = ask(lambda: _look_up(repo_id, revision, token), where)
+    if info is None:
+        return cached_folder(repo_id, revision), None
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings}
+
+    def get(name: str, commit: str | None) -> Path:
+        return Path(hf_hub_download(repo_id, name, revision=commit, token=token, tqdm_class=_Silent))
+
+    wanted = list(filter_repo_objects(sizes, allow_patterns=list(patterns)))
+    for name in wanted:
+        file = ask(lambda name=name: get(name, info.sha), where)
+    if not wanted:
+        raise InputError(f"{where}: none of the files {', '.join(patterns[:3])} is there; give another repo")
+    if revision != info.sha:
+        # Under the branch's name too, so that it is found when the Hub is out of reach.
+        ask(lambda: get(wanted[-1], revision), where)
+    return file.parents[wanted[-1].count("/")], sizes
+
+
+def _look_up(repo_id: str, revision: str | None, token: str | bool | None) -> ModelInfo | None:
+    """The repo's commit and files; none where the Hub cannot be reached, but the cache has it."""
+    try:
+        return HfApi(token=token).model_info(repo_id, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    except HfHubHTTPError:
+        raise
+    except (OfflineModeIsEnabled, HTTPError):
+        if cached_folder(repo_id, revision) is None:
+            raise
+        return None
+
+
+def cached_folder(repo_id: str, revision: str | None) -> Path | None:
+    """Folder of the shared cache with what is there of a repo at a commit, or at what a branch last was."""
+    try:
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[], local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file in the shared cache has the content that it is stored under: the SHA-256 of large files."""
+    blob = file.resolve()
+    if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return True
+    stat = blob.stat()
+    return _file_hash(str(blob), stat.st_size, stat.st_mtime_ns).hex() == blob.name
+
+
+def weight_names(folder: Path, available: Iterable[str], where: str) -> list[str]:
+    """Names of a model's safetensors files, in order.
+
+    Args:
+        folder: Holds the index, where the weights are sharded.
+        available: Names of the files that the model has.
+
+    Raises:
+        InputError: There are none, or a shard is missing. Other formats are never read: they can run code.
+    """
+    available = set(available)
+    if INDEX_FILE in available:
+        try:
+            names = sorted(set(json.loads((folder / INDEX_FILE).read_text())["weight_map"].values()))
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(f"{where}: {INDEX_FILE} is damaged; take another revision") from error
+        for name in names:
+            if name not in available:
+                raise InputError(f"{where}: shard '{name}' of {INDEX_FILE} is missing; take another revision")
+        return names
+    if "model.safetensors" not in available:
         raise InputError(
             f"{where}: no model.safetensors; weights are read from safetensors only (for a Hub repo without them, its "
             "automatic conversion may be at '@refs/pr/N', see the repo's pull requests)"
         )
-    return files
+    return ["model.safetensors"]
 
 
 def _fingerprint(files: list[Path]) -> str:
@@ -119,38 +290,11 @@ def _fingerprint(files: list[Path]) -> str:
 @functools.lru_cache(maxsize=1024)
 def _file_hash(path: str, size: int, modified: int) -> bytes:
     with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.digest()
+        return hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else _digest(file)
 
 
-def download(repo_id: str, revision: str | None, token: str | bool | None, patterns: list[str] | None = None) -> Path:
-    """Folder with a Hub repo's files at one commit (the folder's name), from the shared cache where they are there.
-
-    Raises:
-        InputError: It cannot be had; the message says why and what to do.
-    """
-    where = f"{repo_id}@{revision}" if revision else repo_id
-    try:
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, token=token))
-    except HFValidationError as error:
-        raise InputError(f"{where}: neither a folder here nor a valid Hub id (owner/name)") from error
-    except GatedRepoError as error:
-        raise InputError(
-            f"{where}: gated repo; accept its terms on the Hub and log in with 'hf auth login'"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise InputError(
-            f"{where}: no such folder here and no such repo on the Hub, or it is private: check the name, or log in "
-            "with 'hf auth login'"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise InputError(f"{where}: the repo has no such branch, tag or commit") from error
-    except LocalEntryNotFoundError as error:
-        raise InputError(
-            f"{where}: no such folder here, not in the local cache, and the Hub cannot be reached; check the path or "
-            "the connection"
-        ) from error
-    except HfHubHTTPError as error:
-        raise InputError(f"{where}: the Hub answered {error.response.status_code}; try again later") from error
+def _digest(file: Any) -> bytes:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.digest()

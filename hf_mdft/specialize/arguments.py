@@ -55,6 +55,8 @@ class SpecializeArguments(TrainingArguments):
         super().__post_init__()
         if self.shots is not None and self.shots < 2:
             raise InputError(f"shots must be at least 2 (or null for all images), got {self.shots}")
+        if self.push_to_hub:
+            raise InputError("push_to_hub: there is a specialist for every task; push each with its own push_to_hub()")
         if self.rounds < 1:
             raise InputError(f"rounds must be at least 1, got {self.rounds}")
         if not 0 <= self.start <= 1:

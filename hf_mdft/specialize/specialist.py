@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from huggingface_hub import CommitInfo
 from torch import nn
+from transformers import AutoImageProcessor
 
-from ..heads import Head
+from ..architectures import Architecture, architecture_of
+from ..architectures.base import read_config
+from ..errors import InputError
+from ..evaluation.figures import card_figures
+from ..heads import Head, load_head
 from ..hub import push_folder
-from ..hub.cards import shared_licence, specialist_card
+from ..hub.cards import specialist_card
 from ..pool import ModelPool, ModelSource
+from ..pool.weights import TowerWeights
+from ..training import write_eval_results
 from .gate import Decision
+
+
+RESULT_FILE = "mdft.json"
+HEAD_FILE = "head.safetensors"
 
 
 @dataclass
@@ -61,33 +75,77 @@ class Specialist:
             return self.pool.load_tower(ModelSource.resolve(self.fallback))
         return self.pool.load_tower(ModelSource.resolve(self.candidate))
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, vision_only: bool = False) -> None:
         """Write the complete model: weights in safetensors, config, the base's processor and tokenizer, model card.
 
         It loads with plain transformers, without this package.
+
+        Args:
+            folder: Made if need be.
+            vision_only: Write the vision tower and the image processor alone.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.pool.save_complete(self.tower().state_dict(), self.head, folder)
-        self.head.save(folder / "head.safetensors")
-        (folder / "mdft.json").write_text(json.dumps({"task": self.task, "gate": self.decision.to_dict()}, indent=2))
-        facts = {**self.facts, "pipeline_tag": self.pool.architecture.pipeline_tag(self.pool.config)}
         pool = self.origin or self.pool
-        sources = [pool.base, *(source for task, source in pool.experts.items() if task == self.task)]
-        card = specialist_card(
-            self.task,
-            pool.reference(),
-            self.head.class_names,
-            self.decision.to_dict(),
-            facts,
-            shared_licence(sources),
-        )
-        card.save(folder / "README.md")
+        facts = {
+            **self.facts,
+            "pool": pool.reference(),
+            "class_names": self.head.class_names,
+            "gate": self.decision.to_dict(),
+            "vision_only": vision_only,
+        }
+        state = self.tower().state_dict()
 
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """Push the complete model in one commit; see `hf_mdft.hub.push_folder` for the arguments.
+        def write_model(target: Path) -> None:
+            if vision_only:
+                write_tower(pool.architecture, pool.base.folder, state, target)
+            else:
+                self.pool.save_complete(state, self.head, target)
 
-        Returns:
-            The commit's address.
+        _write(self.task, Path(folder), write_model, self.head, facts)
+
+    def push_to_hub(self, repo_id: str, *, vision_only: bool = False, **kwargs: Any) -> CommitInfo:
+        """Push the complete model in one commit.
+
+        Args:
+            repo_id: `"owner/name"`.
+            vision_only: As in `save_pretrained`.
+            kwargs: See `hf_mdft.hub.push_folder`.
         """
-        return push_folder(self.save_pretrained, repo_id, **kwargs)
+        return push_folder(lambda folder: self.save_pretrained(folder, vision_only=vision_only), repo_id, **kwargs)
+
+
+def vision_only_copy(source: Path, target: Path) -> None:
+    """Write the vision tower of a saved specialist alone, with a card that says so.
+
+    Raises:
+        InputError: `source` is no saved specialist.
+    """
+    try:
+        saved = json.loads((source / RESULT_FILE).read_text())
+        task, facts = saved["task"], {**saved["facts"], "vision_only": True}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{source}: no saved specialist (no readable {RESULT_FILE}); give 'specialists/TASK'"
+        ) from error
+    found = ModelSource.resolve(source)
+    config = read_config(source, str(source))
+    architecture = architecture_of(config, str(source))
+    weights = TowerWeights(found, architecture, architecture.new_tower(config))
+    head = load_head(source / HEAD_FILE)
+    _write(task, target, lambda folder: write_tower(architecture, source, dict(weights.items()), folder), head, facts)
+
+
+def write_tower(architecture: Architecture, base: Path, state: dict[str, torch.Tensor], folder: Path) -> None:
+    """Write a tower and the image processor of the model at `base`."""
+    architecture.save_tower(read_config(base, str(base)), state, folder)
+    AutoImageProcessor.from_pretrained(base).save_pretrained(folder)
+
+
+def _write(task: str, folder: Path, write_model: Callable[[Path], None], head: Head, facts: dict[str, Any]) -> None:
+    """Write the model, and all that a specialist's folder holds beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_model(folder)
+    head.save(folder / HEAD_FILE)
+    (folder / RESULT_FILE).write_text(json.dumps({"task": task, "facts": facts}, indent=2, default=str))
+    specialist_card(task, {**facts, "figures": card_figures(facts, folder)}).save(folder / "README.md")
+    measured = facts.get("accuracy", {}).get("specialist")
+    write_eval_results(folder, {} if measured is None else {task: (measured, facts.get("evaluation"))})

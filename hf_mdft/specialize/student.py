@@ -101,7 +101,7 @@ class StudentTrainer(PhaseTrainer):
             "information": (self.args.information_weight, entropy(logits).mean() + (mean * mean.log()).sum()),
             "pull": (self.args.pull_weight, pull),
         }
-        self.record({f"loss_{name}": value for name, (_, value) in terms.items()})
+        self.record({**{f"loss_{name}": value for name, (_, value) in terms.items()}, "kept": weights.mean()})
         loss = sum(weight * value for weight, value in terms.values() if weight)
         return (loss, outputs) if return_outputs else loss
 

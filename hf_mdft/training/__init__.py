@@ -6,17 +6,24 @@ from .expert_outputs import expert_features
 from .mixed import MixedTasks
 from .progress import show_progress
 from .resume import arguments_key, resumable
+from .saving import TASKS_FILE, coefficient_table, meta_facts, options_of, save_meta, write_eval_results
 from .trainer import MdftTrainer
 
 
 __all__ = [
+    "TASKS_FILE",
     "MdftTrainer",
     "MdftTrainingArguments",
     "MixedTasks",
     "PhaseTrainer",
     "arguments_key",
+    "coefficient_table",
     "expert_features",
+    "meta_facts",
+    "options_of",
     "own_arguments",
     "resumable",
+    "save_meta",
     "show_progress",
+    "write_eval_results",
 ]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from ..errors import InputError
 
@@ -82,6 +82,8 @@ def own_arguments(args: TrainingArguments) -> TrainingArguments:
     """
     if args.load_best_model_at_end:
         raise InputError("load_best_model_at_end would choose the model by evaluation labels; leave it off")
+    if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+        raise InputError(f"hub_strategy '{args.hub_strategy.value}' would push pickles; use 'every_save' or 'end'")
     args = copy.copy(args)
     args._n_gpu = min(args.n_gpu, 1)
     return args

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch.utils.data import SequentialSampler
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress
 
 from ..errors import InputError
 from ..evaluation import accuracy, predict
 from ..heads import Head
+from ..hub import push_folder
+from ..hub.client import ask
 from ..pool import ModelPool
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
 from .arguments import MdftTrainingArguments
@@ -21,6 +31,10 @@ from .expert_outputs import expert_features
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective, TaskObjective
 from .progress import show_progress
+from .saving import meta_facts, options_of, save_meta
+
+
+logger = logging.getLogger(__name__)
 
 
 class MdftTrainer(PhaseTrainer):
@@ -57,7 +71,8 @@ class MdftTrainer(PhaseTrainer):
         pool: ModelPool | None = None,
         **kwargs: Any,
     ) -> None:
-        args = own_arguments(args or MdftTrainingArguments())
+        self._given_args = args or MdftTrainingArguments()
+        args = own_arguments(self._given_args)
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
         self.heads = dict(heads)
         missing = [task for task in train_dataset if task not in self.heads]
@@ -139,6 +154,70 @@ class MdftTrainer(PhaseTrainer):
     def load_extra_state(self, state: dict[str, torch.Tensor]) -> None:
         self.objective.load_state(state)
 
+    # The Hub, as users of `Trainer` expect it: the adapter and a card that tells what was done, in one commit
+
+    def save_result(self, folder: str | Path) -> None:
+        """Write the meta-model's folder as `MetaMerger.save_pretrained` does."""
+        model = self.accelerator.unwrap_model(self.model)
+        recipe = {"meta": options_of(self._given_args), "seed": self.args.seed}
+        facts = meta_facts(model, self.pool, self.state.log_history, recipe)
+        tasks = {task: {"class_names": head.class_names} for task, head in self.heads.items()}
+        save_meta(Path(folder), model, self.pool, self.heads, tasks, self.args.seed, {**facts, "tasks": list(tasks)})
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write the adapter's card, with everything that this package's cards tell, into the output folder."""
+        if self.is_world_process_zero():
+            self.save_result(self.args.output_dir)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repo that `push_to_hub` pushes to; see `Trainer.init_hf_repo`."""
+        where = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        ask(lambda: super(MdftTrainer, self).init_hf_repo(token, private), where, writing=True)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Push adapter and card to `args.hub_model_id` in one commit; see `Trainer.push_to_hub`.
+
+        Returns:
+            The commit, or a future of it where `blocking` is off.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if not self.is_world_process_zero():
+            return None
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self._finish_current_push()
+        call = functools.partial(
+            push_folder,
+            repo_id=self.hub_model_id,
+            commit_message=commit_message,
+            token=token or self.args.hub_token,
+            revision=revision or self.args.hub_revision,
+            private=private if private is not None else self.args.hub_private_repo,
+        )
+        if blocking:
+            return call(self.save_result)
+        work = Path(tempfile.mkdtemp())
+        self.save_result(work)
+        job = ThreadPoolExecutor(max_workers=1).submit(_push_and_remove, call, work)
+        job.add_done_callback(_tell_failure)
+        return job
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # The Trainer's own version would upload pickled arguments, and a card of its own.
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+            running = self.push_in_progress
+            if running is None or running.is_done() or self.args.hub_always_push:
+                job = self.push_to_hub(f"Training in progress, step {self.state.global_step}", blocking=False)
+                self.push_in_progress = PushInProgress([job])
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
@@ -159,3 +238,16 @@ class MdftTrainer(PhaseTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+def _push_and_remove(push: Callable[[Path], Any], folder: Path) -> Any:
+    try:
+        return push(folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _tell_failure(job: Future) -> None:
+    """A push in the background has nobody to raise to."""
+    if not job.cancelled() and job.exception() is not None:
+        logger.warning("a push during training failed: %s", job.exception())

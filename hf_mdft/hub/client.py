@@ -1,0 +1,131 @@
+"""How the Hub is asked: patiently where a fault may pass, and with one clear line where it will not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from ..errors import InputError
+
+
+T = TypeVar("T")
+
+HTTPError = HfHubHTTPError.__bases__[0]
+"""Of the HTTP library that the client uses, whichever that is."""
+
+CLIENT_ERRORS = (
+    HTTPError, HFValidationError, EntryNotFoundError, LocalTokenNotFoundError, OfflineModeIsEnabled, OSError,
+)  # fmt: skip
+PASSING = (408, 425, 429, 500, 502, 503, 504)
+ATTEMPTS = 4
+LONGEST_WAIT = 300.0
+TIMEOUT = 20.0
+"""Seconds without an answer after which a request is given up and asked again."""
+
+
+def ask(call: Callable[[], T], where: str, safe: str | None = None, writing: bool = False) -> T:
+    """Call the client; where the Hub is busy, broken or cut off, wait as it asks and call again.
+
+    The client itself repeats some of its requests and not others (looking up a repo, reading a header, creating a
+    repo, committing, a connection that breaks within a file); here every one is.
+
+    Args:
+        call: Safe to repeat.
+        where: The repo, for the message.
+        safe: What the user may rely on after a failure, for the message.
+        writing: Whether the call needs write access, for the message.
+
+    Raises:
+        InputError: The Hub refuses, or does not answer after four attempts; one line says why and what to do.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return call()
+        except CLIENT_ERRORS as error:
+            wait = _wait(error, attempt)
+            if wait is None or attempt == ATTEMPTS:
+                reason = f"{where}: {_explain(error, writing)}"
+                raise InputError(f"{reason}; {safe}" if safe else reason) from error
+            time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What happened, where the client wraps it in 'not in the cache'."""
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        return _cause(error.__cause__)
+    return error
+
+
+def _status(error: BaseException) -> int | None:
+    return error.response.status_code if isinstance(error, HfHubHTTPError) else None
+
+
+def _wait(error: Exception, attempt: int) -> float | None:
+    """Seconds until asking again makes sense; none where it does not."""
+    cause = _cause(error)
+    status = _status(cause)
+    if status is not None:
+        if status not in PASSING:
+            return None
+        asked = cause.response.headers.get("Retry-After", "")
+        # A second more than asked, against rounding.
+        wait = float(asked) + 1 if asked.isdigit() else 2.0 ** (attempt - 1)
+        return wait if wait <= LONGEST_WAIT else None
+    if isinstance(cause, HTTPError) or _is_short_file(cause):
+        return 2.0 ** (attempt - 1)
+    return None
+
+
+def _is_short_file(error: BaseException) -> bool:
+    return isinstance(error, OSError) and "Consistency check failed" in str(error)
+
+
+def _explain(error: Exception, writing: bool) -> str:
+    cause = _cause(error)
+    status = _status(cause)
+    if isinstance(cause, HFValidationError):
+        return "neither a folder here nor a valid Hub id (owner/name)"
+    if isinstance(cause, GatedRepoError):
+        return "gated repo: accept its terms on its page and log in with 'hf auth login'"
+    if isinstance(cause, RevisionNotFoundError):
+        return "the repo has no such branch, tag or commit"
+    if isinstance(cause, LocalTokenNotFoundError):
+        return "not logged in: use 'hf auth login' or set HF_TOKEN"
+    if writing and status in (401, 403, 404):
+        return f"the Hub refused ({status}): log in with write access to this repo ('hf auth login')"
+    if isinstance(cause, RepositoryNotFoundError):
+        return "no such folder here and no such repo on the Hub, or it is private: check the name, or log in with " \
+            "'hf auth login'"  # fmt: skip
+    if status == 429:
+        return "the Hub asks for fewer requests (429): wait some minutes, or log in for a higher limit"
+    if status is not None and status >= 500:
+        return f"the Hub is out of order (answered {status} {ATTEMPTS} times): try again later"
+    if status is not None:
+        message = getattr(cause, "server_message", None) or f"status {status}"
+        return f"the Hub refused ({' '.join(str(message).split())})"
+    if isinstance(cause, HTTPError):
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        return f"the Hub cannot be reached ({reason}), and not all of it is in the local cache: check the connection"
+    if isinstance(cause, OfflineModeIsEnabled | LocalEntryNotFoundError):
+        return "no such folder here, not in the local cache, and the Hub cannot be reached: check path or connection"
+    if isinstance(cause, EntryNotFoundError):
+        return f"a file is not there ({str(cause).splitlines()[0]})"
+    if _is_short_file(cause):
+        return "a file came incomplete four times: check the connection"
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"cannot write the local cache ({cause.strerror}): free space or set HF_HOME"
+    return str(cause).strip().splitlines()[0]

@@ -1,0 +1,74 @@
+"""What a pool is: for people and for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..tables import text_table
+from .download import bytes_to_fetch, size_text
+from .geometry import Geometry
+from .manifest import ModelPool
+
+
+def facts(pool: ModelPool, shape: Geometry | None = None) -> dict[str, Any]:
+    """A pool in JSON form: models with revisions, sizes and licences, what is to be downloaded, and, where it was
+    computed, the geometry of task vectors."""
+    licence, problems = pool.licence()
+    models = [
+        {
+            "task": task,
+            **source.reference(),
+            "bytes": sum(source.weights.values()),
+            "bytes_to_download": sum(source.missing().values()),
+            "licence": source.card().get("license"),
+        }
+        for task, source in [("base", pool.base), *pool.experts.items()]
+    ]
+    told = {
+        "architecture": pool.architecture.name,
+        "models": models,
+        "tasks_without_expert": [task for task in pool.tasks if task not in pool.experts],
+        "bytes_to_download": bytes_to_fetch(pool.sources()),
+        "licence": licence,
+        "licence_problems": problems,
+    }
+    if shape is not None:
+        told["relative_norms"] = dict(zip(shape.experts, shape.norms, strict=True))
+        told["cosines"] = {
+            task: dict(zip(shape.experts, row, strict=True))
+            for task, row in zip(shape.experts, shape.cosines, strict=True)
+        }
+    return told
+
+
+def listing(pool: ModelPool) -> str:
+    """A pool as text: models, sizes, what is to be downloaded, licences."""
+    told = facts(pool)
+    rows = [
+        [
+            model["task"],
+            model["id"],
+            model["revision"].removeprefix("sha256:")[:12],
+            model["licence"] or "-",
+            size_text(model["bytes"]),
+            size_text(model["bytes_to_download"]) if model["bytes_to_download"] else "-",
+        ]
+        for model in told["models"]
+    ]
+    rows += [[task, "no expert", "", "", "", ""] for task in told["tasks_without_expert"]]
+    lines = [text_table(["task", "model", "revision", "licence", "size", "to download"], rows, left=4), ""]
+    lines.append(f"To download: {size_text(told['bytes_to_download']) if told['bytes_to_download'] else 'nothing'}")
+    lines.append(f"Licence of what is made from it: {told['licence'] or 'none is stated'}")
+    lines += [f"  {problem}" for problem in told["licence_problems"]]
+    return "\n".join(lines)
+
+
+def geometry_text(shape: Geometry) -> str:
+    """Norms and cosines of task vectors as text."""
+    rows = [
+        [task, f"{norm:.4f}", *(f"{value:.2f}" for value in row)]
+        for task, norm, row in zip(shape.experts, shape.norms, shape.cosines, strict=True)
+    ]
+    return "Task vectors: norm relative to the base's, and cosines\n" + text_table(
+        ["task", "|tau|/|theta_0|", *shape.experts], rows
+    )

@@ -1,0 +1,117 @@
+"""A meta-model as a folder: adapter, what its tasks are, figures, card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import TrainingArguments
+
+from ..evaluation.figures import card_figures
+from ..heads import Head
+from ..hub.cards import EVAL_RESULTS, eval_results, meta_card
+from ..pool import ModelPool
+from ..versions import versions
+from .resume import IRRELEVANT
+
+
+TASKS_FILE = "mdft.json"
+
+
+def options_of(args: TrainingArguments) -> dict[str, Any]:
+    """What a recipe needs to give the same result: this package's own options, and what differs from defaults."""
+    values, defaults = args.to_dict(), type(args)(output_dir=args.output_dir, use_cpu=args.use_cpu).to_dict()
+    left_out = {*IRRELEVANT, "per_device_train_batch_size", "seed", "use_cpu"}
+    if "images_per_task" not in values:
+        left_out.remove("per_device_train_batch_size")
+    own = [name for name in type(args).__annotations__ if name not in left_out]
+    others = [name for name in values if name not in own and name not in left_out and values[name] != defaults[name]]
+    return {name: values[name] for name in [*own, *others]}
+
+
+def coefficient_table(model: PeftModel, pool: ModelPool) -> dict[str, dict[str, float]]:
+    """Coefficients in use, by tensor and expert."""
+    experts = list(pool.experts)
+    rows = model.base_model.coefficients(model.active_adapter)
+    return {name: dict(zip(experts, row.tolist(), strict=True)) for name, row in rows.items()}
+
+
+def kept_ratios(history: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Shares of images that counted, by task and term, in the last log line."""
+    lines = [line for line in history if "loss" in line]
+    found: dict[str, dict[str, float]] = {}
+    for key, value in (lines[-1] if lines else {}).items():
+        if key.startswith("kept_") and "/" in key:
+            term, _, task = key.removeprefix("kept_").partition("/")
+            found.setdefault(task, {})[term] = value
+    return found
+
+
+def meta_facts(
+    model: PeftModel, pool: ModelPool, history: list[dict[str, Any]], recipe: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What a card tells of a meta-model, as far as training knows it."""
+    config = model.peft_config[model.active_adapter]
+    licence, problems = pool.licence()
+    return {
+        "pool": pool.reference(),
+        "adapter": {"granularity": config.granularity, "transform": config.transform},
+        "licence": licence,
+        "licence_problems": problems,
+        "pipeline_tag": pool.architecture.pipeline_tag(pool.config),
+        "coefficients": coefficient_table(model, pool),
+        "history": {"meta": history},
+        "kept": kept_ratios(history),
+        "recipe": recipe,
+        "versions": versions(),
+    }
+
+
+def save_meta(
+    folder: Path,
+    model: PeftModel,
+    pool: ModelPool,
+    heads: Mapping[str, Head],
+    tasks: dict[str, Any],
+    seed: int,
+    facts: dict[str, Any],
+    folded: torch.nn.Module | None = None,
+) -> None:
+    """Write a meta-model's folder.
+
+    Args:
+        folder: Made if need be.
+        model: With the adapter.
+        pool: It is made of.
+        heads: By task; written only beside a folded model, as the adapter's loader builds them again.
+        tasks: Options by task.
+        seed: Of the run.
+        facts: For the card.
+        folded: The tower with the coefficients folded in, to be written instead of the adapter.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if folded is None:
+        model.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        pool.save_complete(folded.state_dict(), None, folder)
+        (folder / "heads").mkdir(exist_ok=True)
+        for task, head in heads.items():
+            head.save(folder / "heads" / f"{task}.safetensors")
+    facts = {**facts, "folded": folded is not None}
+    (folder / TASKS_FILE).write_text(json.dumps({"tasks": tasks, "seed": seed, "facts": facts}, indent=2, default=str))
+    meta_card({**facts, "figures": card_figures(facts, folder)}).save(folder / "README.md")
+    measured = facts.get("accuracy", {}).get("meta", {})
+    values = {task: (measured[task], facts["evaluations"].get(task)) for task in measured if task != "average"}
+    write_eval_results(folder, values)
+
+
+def write_eval_results(folder: Path, values: Mapping[str, tuple[float, Any]]) -> None:
+    """Write results on datasets of the Hub in the Hub's own format, where there are any."""
+    text = eval_results(values, "hf_mdft: no labels were used but for this evaluation")
+    if text:
+        (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
+        (folder / EVAL_RESULTS).write_text(text)
