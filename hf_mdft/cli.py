@@ -67,6 +67,8 @@ def prepare(verbose: bool, token: str | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    # The line above silences downloads too.
+    huggingface_hub.utils.enable_progress_bars()
     datasets.utils.logging.set_verbosity_error()
     huggingface_hub.utils.logging.set_verbosity_error()
 

@@ -11,13 +11,21 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_MDFT_CACHE"] = tempfile.mkdtemp(prefix="hf-mdft-test-cache-")
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="hf-mdft-test-datasets-")
 
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import pytest
 import torch
 import yaml
+from local_hub import LocalHub, serve
 from PIL import Image
 from transformers import (
     CLIPConfig,
@@ -198,3 +206,83 @@ def write_recipe(folder: Path, paths: dict[str, Path], **changes: object) -> Pat
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return path
+
+
+# A Hub on this machine, and a process that uses it with the real client
+
+
+@dataclass
+class Client:
+    """Sends work to the process of `hub_client.py`."""
+
+    process: subprocess.Popen
+    cwd: Path
+
+    def _send(self, **request: Any) -> dict[str, Any]:
+        self.process.stdin.write(json.dumps({"cwd": str(self.cwd), **request}, default=str) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def run(self, *argv: object, token: str | None = None) -> dict[str, Any]:
+        """`hf-mdft ARGV`: code, out, err, and the waits that were asked for."""
+        return self._send(argv=[str(arg) for arg in argv], environment={"HF_TOKEN": token} if token else {})
+
+    def python(self, code: str, token: str | None = None) -> Any:
+        """What the code leaves in `result`."""
+        done = self._send(code=code, environment={"HF_TOKEN": token} if token else {})
+        assert done["code"] == 0, done["err"]
+        return done["result"]
+
+
+def hub_environment(address: str, home: Path) -> dict[str, str]:
+    return {
+        **os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home),
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1", "NO_PROXY": "127.0.0.1,localhost", "HF_HUB_ETAG_TIMEOUT": "2",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "2", "OMP_NUM_THREADS": "2",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def hub_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalHub, subprocess.Popen, Path, str]]:
+    home = tmp_path_factory.mktemp("hub-home")
+    with serve() as (address, hub):
+        process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("hub_client.py")],
+            env=hub_environment(address, home),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        yield hub, process, home, address
+        process.stdin.close()
+        process.wait(timeout=60)
+
+
+@pytest.fixture
+def hub(hub_session: tuple, clip_paths: dict[str, Path]) -> LocalHub:
+    """A Hub with the tiny CLIP pool under `lab/`, asked nothing yet."""
+    hub, _, home, _ = hub_session
+    shutil.rmtree(home / "hub", ignore_errors=True)
+    hub.__init__(hub.token)
+    hub.add("lab/tiny-clip", files_of(clip_paths["base"], "license: mit"))
+    for number, task in enumerate(TASKS):
+        card = f"license: mit\nbase_model: lab/tiny-clip\ndatasets:\n- lab/{task}-images"
+        hub.add(f"lab/tiny-clip_{task}", files_of(clip_paths[task], card), downloads=100 - number)
+    return hub
+
+
+@pytest.fixture
+def client(hub_session: tuple, tmp_path: Path) -> Client:
+    return Client(hub_session[1], tmp_path)
+
+
+def files_of(folder: Path, card: str | None = None) -> dict[str, bytes]:
+    """Files of a model's folder, with a card of this metadata."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    return files | ({"README.md": f"---\n{card}\n---\n# A model\n".encode()} if card else {})
+
+
+def hub_recipe(folder: Path, paths: dict[str, Path], **experts: Any) -> Path:
+    """A recipe of Hub ids, with local images."""
+    pool = {"base": "lab/tiny-clip", "experts": {**{task: f"lab/tiny-clip_{task}" for task in TASKS}, **experts}}
+    return write_recipe(folder, paths, pool=pool)

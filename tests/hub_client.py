@@ -1,4 +1,4 @@
-"""A process that uses the package and the real Hub client; tests send it work, so that imports are paid once.
+"""A process that uses the package and the real Hub client; tests send it work, and imports are paid once.
 
 Each line of stdin is `{"argv": [...]}` for the command line, or `{"code": "..."}`, in which `result` is what comes back.
 """
@@ -11,9 +11,20 @@ import json
 import logging
 import os
 import sys
+import time
 import traceback
 
 from hf_mdft import cli
+
+
+slept: list[float] = []
+really_sleep = time.sleep
+
+
+def sleep(seconds: float) -> None:
+    """Waiting is asked for, noted, and cut short."""
+    slept.append(seconds)
+    really_sleep(min(seconds, 0.05))
 
 
 def work(request: dict) -> dict:
@@ -21,6 +32,7 @@ def work(request: dict) -> dict:
     os.environ.pop("HF_TOKEN", None)
     os.environ.update(request.get("environment", {}))
     os.chdir(request["cwd"])
+    slept.clear()
     handler = logging.StreamHandler(err)
     logging.getLogger("hf_mdft").addHandler(handler)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -38,10 +50,11 @@ def work(request: dict) -> dict:
             traceback.print_exc()
             code = 1
     logging.getLogger("hf_mdft").removeHandler(handler)
-    return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "result": found}
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "result": found, "slept": list(slept)}
 
 
 if __name__ == "__main__":
+    time.sleep = sleep
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

@@ -50,7 +50,8 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What goes wrong, for which requests (`"METHOD /path"` matched by a regular expression), and how often.
+    """What goes wrong, for which requests (`"METHOD /path"` and `" bytes=..."` where a part is asked
+    for, matched by a regular expression), and how often.
 
     Kinds: `status` (with `status` and `headers`), `cut` (the connection breaks half-way through the body), `corrupt`
     (one byte of the body differs), `slow` (the body comes in pieces, `seconds` in all), `hang` (no answer for
@@ -66,7 +67,11 @@ class Fault:
 
 
 class LocalHub:
-    """All repos and collections; `me` with `token` may write and read private repos."""
+    """All repos and collections; `me` with `token` may write and read private repos.
+
+    `whole_files` holds the LFS objects that were asked for as a whole, not by range; `ranges` where the others
+    start.
+    """
 
     def __init__(self, token: str = "hf_test") -> None:
         self.token = token
@@ -75,14 +80,14 @@ class LocalHub:
         self.objects: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.log: list[str] = []
+        self.whole_files: list[str] = []
+        self.ranges: list[int] = []
         self.lock = threading.Lock()
 
     def add(self, repo: str, source: Path | dict[str, bytes], **attributes: Any) -> str:
         """Commit a folder or files to a repo's main branch; gives the commit."""
         if isinstance(source, Path):
-            source = {
-                str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()
-            }
+            source = {str(path.relative_to(source)): path.read_bytes() for path in source.rglob("*") if path.is_file()}
         found = self.repos.setdefault(repo, Repo())
         for name, value in attributes.items():
             setattr(found, name, value)
@@ -207,7 +212,8 @@ class Handler(BaseHTTPRequestHandler):
     def handle_request(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
         self.received = self.rfile.read(length) if length else b""
-        self.current = self.hub.fault(f"{self.command} {self.path}")
+        part = f" {self.headers['Range']}" if "Range" in self.headers else ""
+        self.current = self.hub.fault(f"{self.command} {self.path}{part}")
         with suppress(Stop, BrokenPipeError, ConnectionResetError):
             if self.current and self.current.kind == "status":
                 self.answer(self.current.status, {"error": "out of order"}, **self.current.headers)
@@ -229,6 +235,11 @@ class Handler(BaseHTTPRequestHandler):
     @property
     def address(self) -> str:
         return f"http://{self.headers['Host']}"
+
+    @property
+    def elsewhere(self) -> str:
+        """The same server under another name: large files come from another host, as on the Hub."""
+        return self.address.replace("127.0.0.1", "localhost")
 
     # Reading
 
@@ -294,11 +305,15 @@ class Handler(BaseHTTPRequestHandler):
         content = files[file]
         if is_lfs(file):
             key = oid(file, content)
-            self.answer(302, b"", Location=f"{self.address}/cdn/{key}", X_Repo_Commit=sha, X_Linked_ETag=f'"{key}"',
+            self.answer(302, b"", Location=f"{self.elsewhere}/cdn/{key}", X_Repo_Commit=sha, X_Linked_ETag=f'"{key}"',
                         X_Linked_Size=str(len(content)), ETag=f'"{key}"')  # fmt: skip
         self.send_range(content, ETag=f'"{git_oid(content)}"', X_Repo_Commit=sha)
 
     def cdn(self, key: str) -> None:
+        if self.command == "GET" and "Range" not in self.headers:
+            self.hub.whole_files.append(key)
+        elif self.command == "GET":
+            self.hub.ranges.append(int(re.match(r"bytes=(\d+)", self.headers["Range"])[1]))
         self.send_range(self.hub.objects[key], ETag=f'"{key}"')
 
     def send_range(self, content: bytes, **headers: str) -> None:

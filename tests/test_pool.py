@@ -178,6 +178,7 @@ def test_geometry(clip_pool):
     )
     torch.testing.assert_close(gram, flat.double() @ flat.double().T)
     shape = geometry(clip_pool)
-    torch.testing.assert_close(torch.tensor(shape.cosines), torch.nn.functional.cosine_similarity(flat[:, None], flat, -1))
+    expected = torch.nn.functional.cosine_similarity(flat[:, None], flat, -1)
+    torch.testing.assert_close(torch.tensor(shape.cosines), expected)
     assert "shade" in geometry_text(shape) and "1.00" in geometry_text(shape)
     assert "To download: nothing" in listing(clip_pool) and "shade" in listing(clip_pool)

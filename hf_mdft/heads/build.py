@@ -63,6 +63,7 @@ def _from_text(task: Task, pool: ModelPool, where: str) -> Head:
     names = task.class_names or _dataset_names(task, where)
     if not names:
         raise InputError(f"{where}: no class_names, and the dataset does not name its classes")
+    pool.fetch()
     return ZeroShotHead.from_text(pool.base.folder, names, resolve_templates(task.templates, where))
 
 

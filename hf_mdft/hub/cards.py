@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def meta_card(facts: Mapping[str, Any]) -> ModelCard:
         rows=rows,
         evaluated_on={
             _plain(task): {
-                "on": _describe_dataset(spec),
+                "on": _describe_dataset(spec) if isinstance(spec, Mapping) else None,
                 "images": facts.get("images", {}).get(task),
                 "transductive": facts.get("transductive", {}).get(task),
             }
@@ -137,8 +138,8 @@ def pool_card(
         licence: The strictest, and problems.
     """
     data = ModelCardData(
+        # No `base_model`: the Hub would list the pool, which has no weights, as a fine-tuned model of each.
         library_name="hf_mdft",
-        base_model=_hub_ids([pool["base"], *(source for source in pool["experts"].values() if source)]),
         license=licence[0],
         datasets=_hub_datasets([options.get("unlabelled") for options in tasks.values()]) or None,
         tags=["mdft", "mdft-pool", "model-merging", "vision"],
@@ -229,8 +230,7 @@ def is_hub_dataset(spec: Any) -> bool:
     """Whether arguments of `load_dataset` name a dataset that others can find."""
     return (
         isinstance(spec, Mapping)
-        and not Path(str(spec.get("path", "/"))).is_absolute()
-        and "/" in str(spec["path"])
+        and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(spec.get("path"))) is not None
         and not spec.get("data_files")
     )
 

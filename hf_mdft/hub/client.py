@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from huggingface_hub import constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -28,15 +29,18 @@ HTTPError = HfHubHTTPError.__bases__[0]
 
 CLIENT_ERRORS = (
     HTTPError, HFValidationError, EntryNotFoundError, LocalTokenNotFoundError, OfflineModeIsEnabled, OSError,
+    RuntimeError,
 )  # fmt: skip
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 ATTEMPTS = 4
 LONGEST_WAIT = 300.0
-TIMEOUT = 20.0
-"""Seconds without an answer after which a request is given up and asked again."""
+TIMEOUT = float(constants.HF_HUB_ETAG_TIMEOUT)
+"""Seconds without an answer after which a request is given up and asked again; set with `HF_HUB_ETAG_TIMEOUT`."""
 
 
-def ask(call: Callable[[], T], where: str, safe: str | None = None, writing: bool = False) -> T:
+def ask(
+    call: Callable[[], T], where: str, safe: str | None = None, writing: bool = False, attempts: int = ATTEMPTS
+) -> T:
     """Call the client; where the Hub is busy, broken or cut off, wait as it asks and call again.
 
     The client itself repeats some of its requests and not others (looking up a repo, reading a header, creating a
@@ -47,16 +51,19 @@ def ask(call: Callable[[], T], where: str, safe: str | None = None, writing: boo
         where: The repo, for the message.
         safe: What the user may rely on after a failure, for the message.
         writing: Whether the call needs write access, for the message.
+        attempts: One for a call that is not safe to repeat.
 
     Raises:
-        InputError: The Hub refuses, or does not answer after four attempts; one line says why and what to do.
+        InputError: The Hub refuses, or does not answer in any attempt; one line says why and what to do.
     """
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, attempts + 1):
         try:
             return call()
         except CLIENT_ERRORS as error:
+            if isinstance(error, RuntimeError) and not isinstance(_cause(error), HTTPError):
+                raise
             wait = _wait(error, attempt)
-            if wait is None or attempt == ATTEMPTS:
+            if wait is None or attempt == attempts:
                 reason = f"{where}: {_explain(error, writing)}"
                 raise InputError(f"{reason}; {safe}" if safe else reason) from error
             time.sleep(wait)
@@ -64,8 +71,8 @@ def ask(call: Callable[[], T], where: str, safe: str | None = None, writing: boo
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What happened, where the client wraps it in 'not in the cache'."""
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+    """What happened, where the client wraps it in 'not in the cache' or 'error while uploading'."""
+    if isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__ is not None:
         return _cause(error.__cause__)
     return error
 
@@ -113,7 +120,7 @@ def _explain(error: Exception, writing: bool) -> str:
     if status == 429:
         return "the Hub asks for fewer requests (429): wait some minutes, or log in for a higher limit"
     if status is not None and status >= 500:
-        return f"the Hub is out of order (answered {status} {ATTEMPTS} times): try again later"
+        return f"the Hub is out of order ({status}): try again later"
     if status is not None:
         message = getattr(cause, "server_message", None) or f"status {status}"
         return f"the Hub refused ({' '.join(str(message).split())})"
@@ -127,5 +134,6 @@ def _explain(error: Exception, writing: bool) -> str:
     if _is_short_file(cause):
         return "a file came incomplete four times: check the connection"
     if isinstance(cause, OSError) and cause.strerror:
-        return f"cannot write the local cache ({cause.strerror}): free space or set HF_HOME"
+        advice = "give another folder" if writing else "free space, or set HF_HOME to another disk"
+        return f"{cause.filename or 'the local cache'}: {cause.strerror}; {advice}"
     return str(cause).strip().splitlines()[0]

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from ..errors import InputError
 from .cards import put_repo_id
-from .client import ask
+from .client import ATTEMPTS, ask
 
 
 STALE = [
@@ -81,13 +81,11 @@ def push_folder(
             card.unlink()
             card.write_text(text, encoding="utf-8")
         safe = f"{safe}; push again, it goes on where it stopped"
+        if create_pr:
+            safe = "the pull request may be open all the same: look before you push again"
         try:
             # A pull request that was opened, but whose answer was lost, must not be opened twice.
-            return send(work) if create_pr else ask(lambda: send(work), repo_id, safe, writing=True)
-        except HfHubHTTPError as error:
-            raise InputError(
-                f"{repo_id}: the pull request could not be opened ({error.response.status_code})"
-            ) from error
+            return ask(lambda: send(work), repo_id, safe, writing=True, attempts=1 if create_pr else ATTEMPTS)
         except ValueError as error:
             if isinstance(error, InputError):
                 raise

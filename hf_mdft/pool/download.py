@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def fetch_all(sources: list[ModelSource]) -> None:
         here = len(sources) - len(missing)
         tqdm.write(
             f"Downloading the weights of {len(missing)} models, {size_text(total)}"
-            + (f" ({here} more are in the cache)" if here else "")
+            + (f" ({here} more are in the cache)" if here else ""),
+            file=sys.stderr,
         )
     for source in missing:
         source.fetch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,15 +23,24 @@ from .resume import IRRELEVANT
 TASKS_FILE = "mdft.json"
 
 
+RELEVANT = (
+    "num_train_epochs", "gradient_accumulation_steps", "optim", "optim_args", "adam_beta1", "adam_beta2",
+    "weight_decay", "max_grad_norm", "warmup_steps", "lr_scheduler_kwargs", "bf16", "fp16", "data_seed",
+    "neftune_noise_alpha", "label_smoothing_factor",
+)  # fmt: skip
+"""Options of every `Trainer` that its result depends on."""
+
+
 def options_of(args: TrainingArguments) -> dict[str, Any]:
     """What a recipe needs to give the same result: this package's own options, and what differs from defaults."""
-    values, defaults = args.to_dict(), type(args)(output_dir=args.output_dir, use_cpu=args.use_cpu).to_dict()
-    left_out = {*IRRELEVANT, "per_device_train_batch_size", "seed", "use_cpu"}
-    if "images_per_task" not in values:
-        left_out.remove("per_device_train_batch_size")
+    values = args.to_dict()
+    left_out = {*IRRELEVANT, "remove_unused_columns"}
+    if "images_per_task" in values:
+        left_out.add("per_device_train_batch_size")  # follows from it
     own = [name for name in type(args).__annotations__ if name not in left_out]
-    others = [name for name in values if name not in own and name not in left_out and values[name] != defaults[name]]
-    return {name: values[name] for name in [*own, *others]}
+    defaults = {field.name: field.default for field in dataclasses.fields(args)}
+    changed = [name for name in RELEVANT if name in values and name not in own and values[name] != defaults[name]]
+    return {name: values[name] for name in [*own, *changed]}
 
 
 def coefficient_table(model: PeftModel, pool: ModelPool) -> dict[str, dict[str, float]]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch.utils.data import SequentialSampler
-from transformers.trainer_utils import HubStrategy
+from transformers.trainer_utils import HubStrategy, TrainOutput
 from transformers.utils import PushInProgress
 
 from ..errors import InputError
@@ -155,6 +155,13 @@ class MdftTrainer(PhaseTrainer):
         self.objective.load_state(state)
 
     # The Hub, as users of `Trainer` expect it: the adapter and a card that tells what was done, in one commit
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """As in `Trainer`; with `push_to_hub=True` the final model is pushed at the end."""
+        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if self.args.push_to_hub:
+            self.push_to_hub()
+        return output
 
     def save_result(self, folder: str | Path) -> None:
         """Write the meta-model's folder as `MetaMerger.save_pretrained` does."""
