@@ -1,6 +1,6 @@
 """A process that uses the package and the real Hub client; tests send it work, and imports are paid once.
 
-Each line of stdin is `{"argv": [...]}` for the command line, or `{"code": "..."}`, in which `result` is what comes back.
+Each line of stdin is `{"argv": [...]}` for the command line, or `{"code": "..."}`, whose `result` comes back.
 """
 
 from __future__ import annotations

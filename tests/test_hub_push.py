@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import TASKS, hub_environment, hub_recipe, write_recipe
+from conftest import TASKS, files_of, hub_environment, hub_recipe, write_recipe
 from huggingface_hub import ModelCard
 
 
@@ -132,6 +132,7 @@ def first(hub, repo):
 
 def test_meta_model_as_adapter_and_folded(hub, client, clip_paths, pixels, tmp_path):
     recipe = hub_recipe(tmp_path, clip_paths)
+    hub.repos["lab/tiny-clip"].refs["v0"] = hub.head("lab/tiny-clip")
     assert client.run("run", recipe, "--output-dir", "out")["code"] == 0
     for repo, options in {"me/meta": [], "me/folded": ["--folded"]}.items():
         done = client.run("push", "out/meta", repo, *options, token=hub.token)
@@ -142,20 +143,21 @@ def test_meta_model_as_adapter_and_folded(hub, client, clip_paths, pixels, tmp_p
 import torch
 import hf_mdft
 from huggingface_hub.constants import HF_HUB_CACHE
-from peft import PeftModel
+from peft import AutoPeftModel, PeftModel
 from transformers import CLIPModel, CLIPVisionModel
 pixels = torch.load("pixels.pt", weights_only=True)
 base = CLIPVisionModel.from_pretrained("lab/tiny-clip")
 adapter = PeftModel.from_pretrained(base, "me/meta").eval()
 folded = CLIPModel.from_pretrained("me/folded").vision_model.eval()
 merger = hf_mdft.MetaMerger.from_pretrained("me/meta@main")
+auto = AutoPeftModel.from_pretrained("me/meta").eval()
 with torch.no_grad():
-    rows = [model(pixel_values=pixels).pooler_output for model in (adapter, folded, merger.meta_tower(), base)]
+    rows = [model(pixel_values=pixels).pooler_output for model in (adapter, folded, merger.meta_tower(), auto)]
 moved = max(abs(v - 1 / 3) for row in merger.model.base_model.coefficients("default").values() for v in row.tolist())
 result = [float((rows[0] - row).abs().max()) for row in rows] + [moved]
 """
-    same, folded, merger, _, moved = client.python(compare)
-    assert max(same, folded, merger) < 1e-5 and moved > 1e-4, "the trained coefficients came back"
+    same, folded, merger, auto, moved = client.python(compare)
+    assert max(same, folded, merger, auto) < 1e-5 and moved > 1e-4, "the trained coefficients came back"
     adapter, whole = (ModelCard(hub.files(f"me/{name}")["README.md"].decode()) for name in ("meta", "folded"))
     experts = ["lab/tiny-clip", *(f"lab/tiny-clip_{task}" for task in TASKS)]
     assert adapter.data.base_model == whole.data.base_model == experts
@@ -163,6 +165,11 @@ result = [float((rows[0] - row).abs().max()) for row in rows] + [moved]
     assert whole.data.to_dict()["base_model_relation"] == "merge" and whole.data.library_name == "transformers"
     assert "hf_mdft.MetaMerger" in adapter.text and "hf_mdft.MetaMerger" not in whole.text
     assert {f"heads/{task}.safetensors" for task in TASKS} <= set(hub.files("me/folded"))
+
+    hub.add("lab/tiny-clip", files_of(clip_paths["shade"]))
+    code = "from peft import AutoPeftModel\nmodel = AutoPeftModel.from_pretrained('me/meta')\n"
+    pinned = code + "result = model.peft_config['default'].revision"
+    assert client.python(pinned) == hub.repos["lab/tiny-clip"].refs["v0"], "the base's own commit, wherever main is"
 
     del hub.repos["lab/tiny-clip_colour"]
     import shutil

@@ -10,10 +10,27 @@ import datasets
 import pytest
 import torch
 from conftest import TASKS, make_dataset
-from transformers import AutoModel, CLIPModel, CLIPVisionModel, ViTForImageClassification, pipeline
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    CLIPModel,
+    CLIPVisionModel,
+    ViTForImageClassification,
+    pipeline,
+)
 
-from hf_mdft import InputError, MdftConfig, MdftTrainingArguments, MetaMerger, ModelPool, SpecializeArguments, Task
+from hf_mdft import (
+    InputError,
+    MdftConfig,
+    MdftTrainingArguments,
+    MetaMerger,
+    ModelPool,
+    SpecializeArguments,
+    Task,
+    load_head,
+)
 from hf_mdft.evaluation import accuracy, predict
+from hf_mdft.specialize.specialist import vision_only_copy
 
 
 def fit_arguments(folder, **options):
@@ -160,6 +177,29 @@ def test_specialist_loads_without_this_package(done, tmp_path, pixels):
         features = done.pool.architecture.features(specialist.tower(False)(pixel_values=pixels))
         expected = features if clip else specialist.head(features)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_towers_alone_and_folded(done, tmp_path, pixels):
+    """Of both architectures, with plain transformers' classes."""
+    specialist, clip = done.specialists["shade"], done.pool.architecture.name == "clip"
+    specialist.save_pretrained(tmp_path / "tower", vision_only=True)
+    specialist.save_pretrained(tmp_path / "whole")
+    vision_only_copy(tmp_path / "whole", tmp_path / "copy")
+    done.save_pretrained(tmp_path / "folded", folded=True)
+    expected = {"tower": specialist.tower(), "copy": specialist.tower(), "folded": done.meta_tower()}
+    for name, tower in expected.items():
+        model = (CLIPModel if clip and name == "folded" else AutoModel).from_pretrained(tmp_path / name).eval()
+        model = getattr(model, "vision_model", model)
+        with torch.no_grad():
+            found, wanted = (done.pool.architecture.features(m(pixel_values=pixels)) for m in (model, tower))
+        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-6)
+        AutoImageProcessor.from_pretrained(tmp_path / name)
+    cards = {name: (tmp_path / name / "README.md").read_text() for name in ("tower", "copy", "folded")}
+    assert cards["tower"] == cards["copy"] and "vision tower alone" in cards["tower"]
+    head = load_head(tmp_path / "folded" / "heads" / "shade.safetensors")
+    assert head.key() == done.head("shade").key()
+    with pytest.raises(InputError, match="a folded meta-model is a plain model"):
+        MetaMerger.from_pretrained(tmp_path / "folded")
 
 
 def test_specialist_folder_is_complete(done, tmp_path, unlabelled_data):

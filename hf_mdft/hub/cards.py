@@ -204,7 +204,7 @@ def _result(task: str, facts: Mapping[str, Any]) -> EvalResult:
 def _render(template: str, data: ModelCardData, facts: Mapping[str, Any], **words: Any) -> ModelCard:
     pool = facts["pool"]
     recipe = _without_paths(facts.get("recipe"))
-    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
     return ModelCard.from_template(
         data,
         template_path=str(TEMPLATES / template),

@@ -35,7 +35,7 @@ class SpecializeArguments(TrainingArguments):
     learning_rate: float = field(default=3e-4, metadata={"help": "Of the student's weights."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
     warmup_steps: float = field(default=20, metadata={"help": "Steps of warm-up."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
     save_steps: float = field(default=100, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints that are kept."})
     ddp_timeout: int = field(default=86_400, metadata={"help": "Seconds that processes wait for the first one."})

@@ -17,7 +17,7 @@ class MdftTrainingArguments(TrainingArguments):
 
     Defaults that differ from `TrainingArguments`: `max_steps`, `learning_rate` (coefficients are of order 0.1, not
     0.01), constant schedule, no weight decay (it would pull the coefficients to the base), no column removal, logging
-    every 50 and a checkpoint every 250 steps, of which the last is kept. `adam_epsilon` is larger than usual: Adam
+    every 10 and a checkpoint every 250 steps, of which the last is kept. `adam_epsilon` is larger than usual: Adam
     divides by the gradient's size, so that where a gradient is rounding noise 1e-8 makes full steps of it, and runs on
     one and on two processes would drift apart.
 
@@ -38,7 +38,7 @@ class MdftTrainingArguments(TrainingArguments):
     learning_rate: float = field(default=1e-2, metadata={"help": "Of the coefficients."})
     lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate."})
     adam_epsilon: float = field(default=1e-3, metadata={"help": "Larger than usual: keeps rounding noise small."})
-    logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
     save_steps: float = field(default=250, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints that are kept."})
     ddp_timeout: int = field(default=86_400, metadata={"help": "Seconds that processes wait for the first one."})
