@@ -155,6 +155,10 @@ def push(
     if not (folder / "README.md").is_file():
         raise InputError(f"{folder}: no result of a run (no README.md); give its 'meta' or 'specialists/TASK' folder")
     source = folder
+    if (folder / "adapter_config.json").is_file() and not folded:
+        from .training import warn_if_local
+
+        warn_if_local(json.loads((folder / "adapter_config.json").read_text())["pool"])
     if folded:
         from .merger import MetaMerger
 
@@ -206,10 +210,8 @@ def discover(
     for candidate in found:
         if candidate.refused and verbose:
             say(f"Left out {candidate.id}: {candidate.refused}")
-    say(
-        f"{len(fitting)} of {len(found)} models fit {source}"
-        + ("" if verbose else " (--verbose tells why others do not)")
-    )
+    hint = "" if verbose or len(fitting) == len(found) else " (--verbose tells why others do not)"
+    say(f"{len(fitting)} of {len(found)} models fit {source}{hint}")
     if output:
         output.write_text(draft(source, fitting), encoding="utf-8")
         say(f"Recipe to edit: {output}")

@@ -39,6 +39,7 @@ from .training import (
     meta_facts,
     resumable,
     save_meta,
+    warn_if_local,
 )
 from .versions import versions
 
@@ -362,6 +363,8 @@ class MetaMerger:
             folded: As in `save_pretrained`.
             kwargs: See `hf_mdft.hub.push_folder`.
         """
+        if not folded:
+            warn_if_local(self.pool.reference())
         return push_folder(lambda folder: self.save_pretrained(folder, folded=folded), repo_id, **kwargs)
 
     @classmethod

@@ -49,7 +49,7 @@ SPECIALIST = {
     "template": 'a photo of the number: "{}".',
     "accuracy": {"base": 0.482, "expert": 0.731, "meta": 0.616, "specialist_ungated": 0.785, "specialist": 0.785},
     "images": 1000, "transductive": False, "p_value": 1.1e-9, "difference": 0.054, "licence": "mit",
-    "licence_problems": ["tanganke/x states no licence: ask its owner before you publish what is made from it"],
+    "licence_problems": ["no licence stated, ask the owner before you publish what is made from it: tanganke/x"],
     "evaluation": {"path": "ylecun/mnist", "split": "test"}, "unlabelled": {"path": "ylecun/mnist", "split": "train[:4000]"},
     "pipeline_tag": "zero-shot-image-classification",
     "figures": {"Merging coefficients of the meta-model": "figures/coefficients.png"},
@@ -82,7 +82,7 @@ CARDS = {
     "expert_kept": lambda: specialist_card("own", OWN),
     "meta_model": lambda: meta_card(META),
     "meta_model_folded": lambda: meta_card({**META, "folded": True}),
-    "pool": lambda: pool_card(PUBLIC, POOL_TASKS, ("mit", ["a/b states no licence: ask"])),
+    "pool": lambda: pool_card(PUBLIC, POOL_TASKS, ("mit", ["no licence stated: a/b"])),
 }
 
 
@@ -199,9 +199,9 @@ def test_results_in_the_hubs_own_format():
         ({"a": "gpl-3.0", "b": "cc-by-nc-4.0"}, "cc-by-nc-4.0", "a (gpl-3.0) and b (cc-by-nc-4.0) set terms"),
         ({"a": "cc-by-sa-4.0", "b": "gpl-3.0"}, "gpl-3.0", "set terms that exclude each other"),
         ({"a": "mit", "b": "cc-by-nc-nd-4.0"}, "cc-by-nc-nd-4.0", "b (cc-by-nc-nd-4.0) forbids sharing derivatives"),
-        ({"a": "mit", "b": "llama3"}, "other", "b has the licence 'llama3', which cannot be compared"),
-        ({"a": "mit", "b": None}, "mit", "b states no licence"),
-        ({"a": None}, None, "a states no licence"),
+        ({"a": "mit", "b": "llama3"}, "other", "licence 'llama3' cannot be compared, read its terms: b"),
+        ({"a": "mit", "b": None}, "mit", "before you publish what is made from it: b"),
+        ({"a": None}, None, "before you publish what is made from it: a"),
     ],
 )
 def test_licences(stated, licence, problem):

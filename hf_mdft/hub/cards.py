@@ -203,8 +203,8 @@ def _result(task: str, facts: Mapping[str, Any]) -> EvalResult:
 
 def _render(template: str, data: ModelCardData, facts: Mapping[str, Any], **words: Any) -> ModelCard:
     pool = facts["pool"]
-    recipe = _without_paths(facts.get("recipe"))
-    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    recipe = without_paths(facts.get("recipe"))
+    text = yaml.dump(recipe, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True, width=float("inf"))
     return ModelCard.from_template(
         data,
         template_path=str(TEMPLATES / template),
@@ -213,6 +213,8 @@ def _render(template: str, data: ModelCardData, facts: Mapping[str, Any], **word
         facts=facts,
         placeholder=PLACEHOLDER,
         recipe=_fenced(text) if recipe else None,
+        local=[_plain(name) for name, source in pool["experts"].items() if source and is_local(source)]
+        + (["the base"] if is_local(pool["base"]) else []),
         problems=[_plain(problem) for problem in facts.get("licence_problems", [])],
         figures={_plain(caption): path for caption, path in facts.get("figures", {}).items()},
         versions=facts.get("versions") or versions(),
@@ -223,7 +225,12 @@ def _render(template: str, data: ModelCardData, facts: Mapping[str, Any], **word
 
 def _hub_ids(sources: Iterable[Mapping[str, str]]) -> list[str] | None:
     """Ids that others can look up; a folder of this machine is none."""
-    return list(dict.fromkeys(source["id"] for source in sources if not Path(source["id"]).is_absolute())) or None
+    return list(dict.fromkeys(source["id"] for source in sources if not is_local(source))) or None
+
+
+def is_local(source: Mapping[str, str]) -> bool:
+    """Whether a reference names a folder of somebody's machine: those are pinned by content, not by a commit."""
+    return source["revision"].startswith("sha256:")
 
 
 def is_hub_dataset(spec: Any) -> bool:
@@ -246,13 +253,13 @@ def _describe_dataset(spec: Any) -> str | None:
     if is_hub_dataset(spec):
         name = f"[{_plain(spec['path'])}](https://huggingface.co/datasets/{spec['path']})"
     else:
-        files = _without_paths(spec.get("data_files") or spec.get("data_dir") or spec["path"])
+        files = without_paths(spec.get("data_files") or spec.get("data_dir") or spec["path"])
         name = f"local files {_plain(files)}"
     return ", ".join([name, *parts])
 
 
 def _show(source: Mapping[str, str]) -> str:
-    if Path(source["id"]).is_absolute():
+    if is_local(source):
         return f"`{_plain(Path(source['id']).name)}` (a local folder, weights `{source['revision'][:19]}`)"
     return f"[{source['id']}](https://huggingface.co/{source['id']}/tree/{source['revision']})"
 
@@ -276,12 +283,19 @@ def _fenced(text: str) -> str:
     return text.replace("```", "'''").rstrip()
 
 
-def _without_paths(value: Any) -> Any:
+class _RecipeDumper(yaml.SafeDumper):
+    """Lists on one line, everything else below each other."""
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.Node:
+        return super().represent_sequence(tag, sequence, flow_style=True)
+
+
+def without_paths(value: Any) -> Any:
     """Names of files and folders instead of where they lie: that is nobody's business."""
     if isinstance(value, Mapping):
-        return {key: _without_paths(item) for key, item in value.items()}
+        return {key: without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_paths(item) for item in value]
+        return [without_paths(item) for item in value]
     if isinstance(value, str) and Path(value).is_absolute():
         return Path(value).name
     return value

@@ -33,6 +33,8 @@ CLIENT_ERRORS = (
 )  # fmt: skip
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 ATTEMPTS = 4
+PATIENCE = 60.0
+"""Seconds after which a call is not repeated again: the client may have been patient within it already."""
 LONGEST_WAIT = 300.0
 TIMEOUT = float(constants.HF_HUB_ETAG_TIMEOUT)
 """Seconds without an answer after which a request is given up and asked again; set with `HF_HUB_ETAG_TIMEOUT`."""
@@ -56,6 +58,7 @@ def ask(
     Raises:
         InputError: The Hub refuses, or does not answer in any attempt; one line says why and what to do.
     """
+    start = time.monotonic()
     for attempt in range(1, attempts + 1):
         try:
             return call()
@@ -63,7 +66,7 @@ def ask(
             if isinstance(error, RuntimeError) and not isinstance(_cause(error), HTTPError):
                 raise
             wait = _wait(error, attempt)
-            if wait is None or attempt == attempts:
+            if wait is None or attempt == attempts or time.monotonic() - start > PATIENCE:
                 reason = f"{where}: {_explain(error, writing)}"
                 raise InputError(f"{reason}; {safe}" if safe else reason) from error
             time.sleep(wait)

@@ -37,23 +37,29 @@ def combined_licence(stated: Mapping[str, str | None]) -> tuple[str | None, list
     """
     known = {model: str(licence).lower() for model, licence in stated.items() if licence}
     silent = [model for model, licence in stated.items() if not licence]
-    problems = []
     strange = {model: licence for model, licence in known.items() if licence not in ORDER}
     strictest = max((licence for licence in known.values() if licence in ORDER), key=ORDER.index, default=None)
-    for model, licence in strange.items():
-        problems.append(f"{model} has the licence '{licence}', which cannot be compared: read its terms")
+    problems = []
+    for licence in dict.fromkeys(strange.values()):
+        models = [model for model, theirs in strange.items() if theirs == licence]
+        problems.append(f"licence '{licence}' cannot be compared, read its terms: {', '.join(models)}")
     for model, licence in known.items():
         if licence in NO_DERIVATIVES:
             problems.append(f"{model} ({licence}) forbids sharing derivatives: do not publish what is made from it")
     # A copyleft licence wants the whole under its own terms, so no stricter or other copyleft licence may join.
+    pairs = set()
     for model, licence in known.items():
         if licence in COPYLEFT + NON_COMMERCIAL_SHARE_ALIKE:
             for other, theirs in known.items():
-                if theirs != licence and _restricts(theirs, licence):
+                pair = frozenset((licence, theirs))
+                if theirs != licence and pair not in pairs and _restricts(theirs, licence):
+                    pairs.add(pair)
                     problems.append(f"{model} ({licence}) and {other} ({theirs}) set terms that exclude each other")
-    for model in silent:
-        problems.append(f"{model} states no licence: ask its owner before you publish what is made from it")
-    return ("other" if strange else strictest), list(dict.fromkeys(problems))
+    if silent:
+        problems.append(
+            f"no licence stated, ask the owner before you publish what is made from it: {', '.join(silent)}"
+        )
+    return ("other" if strange else strictest), problems
 
 
 def _restricts(theirs: str, copyleft: str) -> bool:

@@ -86,6 +86,7 @@ def discover(
             )
         ),
         source.id,
+        attempts=1,  # the client repeats this one itself
     )
     candidates = each(lambda info: _look_at(info, fit, token), found, desc="Reading headers")
     _name_tasks(candidates, source.id)

@@ -137,7 +137,7 @@ class ModelPool:
 
     def licence(self) -> tuple[str | None, list[str]]:
         """The strictest licence that base and experts state, and problems of combining them."""
-        return combined_licence({str(source): source.card().get("license") for source in self.sources()})
+        return combined_licence({source.name: source.card().get("license") for source in self.sources()})
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the pool as a folder that `from_pretrained` reads: ids, pinned revisions, tasks, and a card.

@@ -65,6 +65,11 @@ class ModelSource:
         return self.id
 
     @property
+    def name(self) -> str:
+        """For people, and for others: the Hub id, or the folder without where it lies."""
+        return self.folder.name if self.is_local else self.id
+
+    @property
     def is_local(self) -> bool:
         """Whether it is a folder of this machine, which others cannot find."""
         return Path(self.id).is_absolute()

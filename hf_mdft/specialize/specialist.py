@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..evaluation.figures import card_figures
 from ..heads import Head, load_head
 from ..hub import push_folder
-from ..hub.cards import specialist_card
+from ..hub.cards import specialist_card, without_paths
 from ..pool import ModelPool, ModelSource
 from ..pool.weights import TowerWeights
 from ..training import write_eval_results
@@ -143,6 +143,7 @@ def write_tower(architecture: Architecture, base: Path, state: dict[str, torch.T
 def _write(task: str, folder: Path, write_model: Callable[[Path], None], head: Head, facts: dict[str, Any]) -> None:
     """Write the model, and all that a specialist's folder holds beside it."""
     folder.mkdir(parents=True, exist_ok=True)
+    facts = without_paths(facts)
     write_model(folder)
     head.save(folder / HEAD_FILE)
     (folder / RESULT_FILE).write_text(json.dumps({"task": task, "facts": facts}, indent=2, default=str))

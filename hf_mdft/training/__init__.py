@@ -6,7 +6,7 @@ from .expert_outputs import expert_features
 from .mixed import MixedTasks
 from .progress import show_progress
 from .resume import arguments_key, resumable
-from .saving import TASKS_FILE, coefficient_table, meta_facts, options_of, save_meta, write_eval_results
+from .saving import TASKS_FILE, coefficient_table, meta_facts, options_of, save_meta, warn_if_local, write_eval_results
 from .trainer import MdftTrainer
 
 
@@ -25,5 +25,6 @@ __all__ = [
     "resumable",
     "save_meta",
     "show_progress",
+    "warn_if_local",
     "write_eval_results",
 ]

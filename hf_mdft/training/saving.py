@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from transformers import TrainingArguments
 
 from ..evaluation.figures import card_figures
 from ..heads import Head
-from ..hub.cards import EVAL_RESULTS, eval_results, meta_card
+from ..hub.cards import EVAL_RESULTS, eval_results, is_local, meta_card, without_paths
 from ..pool import ModelPool
 from ..versions import versions
 from .resume import IRRELEVANT
 
 
 TASKS_FILE = "mdft.json"
+
+logger = logging.getLogger(__name__)
 
 
 RELEVANT = (
@@ -111,12 +114,24 @@ def save_meta(
         (folder / "heads").mkdir(exist_ok=True)
         for task, head in heads.items():
             head.save(folder / "heads" / f"{task}.safetensors")
-    facts = {**facts, "folded": folded is not None}
+    facts = without_paths({**facts, "folded": folded is not None})
     (folder / TASKS_FILE).write_text(json.dumps({"tasks": tasks, "seed": seed, "facts": facts}, indent=2, default=str))
     meta_card({**facts, "figures": card_figures(facts, folder)}).save(folder / "README.md")
     measured = facts.get("accuracy", {}).get("meta", {})
     values = {task: (measured[task], facts["evaluations"].get(task)) for task in measured if task != "average"}
     write_eval_results(folder, values)
+
+
+def warn_if_local(reference: Mapping[str, Any]) -> None:
+    """Tell who pushes an adapter that others cannot load it."""
+    sources = {"base": reference["base"], **reference["experts"]}
+    local = [name for name, source in sources.items() if source and is_local(source)]
+    if local:
+        logger.warning(
+            "this adapter refers to folders of this machine (%s), so others cannot load it: push those models and "
+            "build the pool from their repos, or push the folded model",
+            ", ".join(local),
+        )
 
 
 def write_eval_results(folder: Path, values: Mapping[str, tuple[float, Any]]) -> None:

@@ -31,7 +31,7 @@ from .expert_outputs import expert_features
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective, TaskObjective
 from .progress import show_progress
-from .saving import meta_facts, options_of, save_meta
+from .saving import meta_facts, options_of, save_meta, warn_if_local
 
 
 logger = logging.getLogger(__name__)
@@ -201,6 +201,7 @@ class MdftTrainer(PhaseTrainer):
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
         self._finish_current_push()
+        warn_if_local(self.pool.reference())
         call = functools.partial(
             push_folder,
             repo_id=self.hub_model_id,
