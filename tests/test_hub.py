@@ -107,7 +107,7 @@ def test_quantised_weights_are_refused(hub, client, clip_paths, tmp_path):
 
 def test_every_layout_gives_the_same_expert_from_the_hub(hub, client, clip_paths, tmp_path):
     layouts(clip_paths["base"], tmp_path)
-    names = ["plain", "old", "full", "projection", "sharded", "half"]
+    names = ["plain", "old", "full", "projection", "sharded", "half", "bfloat"]
     for name in names:
         hub.add(f"lab/{name}", tmp_path / name)
     assert "preprocessor_config.json" not in hub.files("lab/old") and "README.md" not in hub.files("lab/old")
