@@ -51,7 +51,7 @@ SPECIALIST = {
     "images": 1000, "transductive": False, "p_value": 1.1e-9, "difference": 0.054, "licence": "mit",
     "licence_problems": ["no licence stated, ask the owner before you publish what is made from it: tanganke/x"],
     "evaluation": {"path": "ylecun/mnist", "split": "test"}, "unlabelled": {"path": "ylecun/mnist", "split": "train[:4000]"},
-    "pipeline_tag": "zero-shot-image-classification",
+    "pipeline_tag": "zero-shot-image-classification", "features": "pooler_output",
     "figures": {"Merging coefficients of the meta-model": "figures/coefficients.png"},
 }  # fmt: skip
 OWN = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import TASKS, hub_recipe
+from conftest import TASKS, files_of, hub_recipe
 from test_hub_push import results  # noqa: F401
 
 
@@ -52,6 +52,19 @@ def test_a_cut_download_goes_on_where_it_stopped(hub, client, clip_paths, tmp_pa
     client.python(chunk.format(usual))
     starts = [start for start in hub.ranges if start]
     assert len(starts) == 2 and all(start > 1000 for start in starts), "only the rest is asked for again"
+
+
+def test_a_moment_out_of_reach_gives_no_stale_pool(hub, client, clip_paths, tmp_path):
+    hub_recipe(tmp_path, clip_paths)
+    assert client.run(*INSPECT)["code"] == 0
+    new = hub.add("lab/tiny-clip_shade", files_of(clip_paths["colour"]))
+    hub.misbehave(r"GET /api/models/lab/tiny-clip_shade", "lost", times=2)
+    assert new[:12] in client.run(*INSPECT)["out"]
+    newer = hub.add("lab/tiny-clip_shade", files_of(clip_paths["stripes"]))
+    hub.misbehave(r"GET /api/models/lab/tiny-clip_shade", "lost", times=FOREVER)
+    done = client.run(*INSPECT)
+    assert done["code"] == 0 and new[:12] in done["out"] and newer[:12] not in done["out"]
+    assert "lab/tiny-clip_shade: the Hub cannot be reached; what the local cache last had of it is used" in done["err"]
 
 
 FOREVER = 1000

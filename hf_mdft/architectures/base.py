@@ -78,6 +78,9 @@ class Architecture:
             return int(block[1]) + 1
         return 0 if re.match(r"(embeddings|pre_)", name) else -1
 
+    feature_expression: ClassVar[str]
+    """What `features` reads, as a card's reader writes it after `model(...)`."""
+
     def features(self, outputs: Any) -> torch.Tensor:
         """The image embedding `(batch, width)` that heads read, from the tower's outputs."""
         raise NotImplementedError

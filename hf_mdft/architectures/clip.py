@@ -21,6 +21,7 @@ class ClipVision(Architecture):
     default_head = "zero_shot"
     must_agree = ("hidden_act", "num_attention_heads", "image_size", "patch_size", "layer_norm_eps")
     wrapper_prefix = "vision_model"
+    feature_expression = "pooler_output"
     shared_parts = ("visual_projection.weight",)
 
     def tower_config(self, config: PreTrainedConfig) -> PreTrainedConfig:

@@ -22,6 +22,7 @@ class Vit(Architecture):
     default_head = "linear"
     must_agree = ("hidden_act", "num_attention_heads", "image_size", "patch_size", "layer_norm_eps")
     wrapper_prefix = "vit"
+    feature_expression = "last_hidden_state[:, 0]"
 
     def new_tower(self, config: PreTrainedConfig) -> PreTrainedModel:
         return ViTModel(config, add_pooling_layer=False)

@@ -37,8 +37,8 @@ def specialist_card(task: str, facts: Mapping[str, Any]) -> ModelCard:
         task: Its name.
         facts: `pool` (reference), `class_names`, `gate`; and where they are known: `accuracy` by model, `images`,
             `transductive`, `difference`, `p_value`, `evaluation` (arguments of `load_dataset`), `unlabelled` (the
-            same), `template`, `recipe`, `licence`, `licence_problems`, `pipeline_tag`, `vision_only`, `figures` (by
-            caption), `versions`.
+            same), `template`, `recipe`, `licence`, `licence_problems`, `pipeline_tag`, `features` (where the
+            tower's output holds them), `vision_only`, `figures` (by caption), `versions`.
     """
     pool = facts["pool"]
     expert = pool["experts"].get(task)

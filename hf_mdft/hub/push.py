@@ -108,4 +108,7 @@ def _create(api: HfApi, repo_id: str, private: bool | None) -> bool:
 
 
 def _link(source: str, target: str) -> None:
-    os.symlink(os.path.realpath(source), target)
+    try:
+        os.symlink(os.path.realpath(source), target)
+    except OSError:  # where links need a privilege
+        shutil.copyfile(source, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable
@@ -38,7 +39,7 @@ def fetch_all(sources: list[ModelSource]) -> None:
             f"{cache}: the pool needs {size_text(total)} of weights, the disk has {size_text(free)} free; free space "
             "or set HF_HOME"
         )
-    if not are_progress_bars_disabled():
+    if not are_progress_bars_disabled() and os.environ.get("RANK", "0") == "0":
         here = len(sources) - len(missing)
         tqdm.write(
             f"Downloading the weights of {len(missing)} models, {size_text(total)}"

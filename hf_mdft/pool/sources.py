@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ PROCESSOR_FILES = [
 ]
 SMALL_FILES = ["config.json", INDEX_FILE, "README.md", *PROCESSOR_FILES]
 """What is fetched before a model is checked: never weights, never code."""
+
+logger = logging.getLogger(__name__)
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -208,7 +211,7 @@ def fetch_files(
         InputError: They cannot be had; the message says why and what to do.
     """
     where = f"{repo_id}@{revision}" if revision else repo_id
-    info = ask(lambda: _look_up(repo_id, revision, token), where)
+    info = _look_up(repo_id, revision, token, where)
     if info is None:
         return cached_folder(repo_id, revision), None
     sizes = {file.rfilename: file.size or 0 for file in info.siblings}
@@ -227,15 +230,21 @@ def fetch_files(
     return file.parents[wanted[-1].count("/")], sizes
 
 
-def _look_up(repo_id: str, revision: str | None, token: str | bool | None) -> ModelInfo | None:
-    """The repo's commit and files; none where the Hub cannot be reached, but the cache has it."""
+def _look_up(repo_id: str, revision: str | None, token: str | bool | None, where: str) -> ModelInfo | None:
+    """The repo's commit and files; none where the Hub stays out of reach, but the cache has something of it."""
+    api = HfApi(token=token)
     try:
-        return HfApi(token=token).model_info(repo_id, revision=revision, files_metadata=True, timeout=TIMEOUT)
-    except HfHubHTTPError:
-        raise
-    except (OfflineModeIsEnabled, HTTPError):
-        if cached_folder(repo_id, revision) is None:
+        return ask(
+            lambda: api.model_info(repo_id, revision=revision, files_metadata=True, timeout=TIMEOUT),
+            where,
+        )
+    except InputError as error:
+        offline = isinstance(error.__cause__, OfflineModeIsEnabled)
+        unreachable = isinstance(error.__cause__, HTTPError) and not isinstance(error.__cause__, HfHubHTTPError)
+        if not (offline or unreachable) or cached_folder(repo_id, revision) is None:
             raise
+        if unreachable and not COMMIT.fullmatch(revision or ""):
+            logger.warning("%s: the Hub cannot be reached; what the local cache last had of it is used", where)
         return None
 
 

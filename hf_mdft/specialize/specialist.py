@@ -90,6 +90,7 @@ class Specialist:
             "pool": pool.reference(),
             "class_names": self.head.class_names,
             "gate": self.decision.to_dict(),
+            "features": pool.architecture.feature_expression,
             "vision_only": vision_only,
         }
         state = self.tower().state_dict()
