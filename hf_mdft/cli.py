@@ -154,11 +154,17 @@ def push(
 
     if not (folder / "README.md").is_file():
         raise InputError(f"{folder}: no result of a run (no README.md); give its 'meta' or 'specialists/TASK' folder")
-    source = folder
-    if (folder / "adapter_config.json").is_file() and not folded:
+    is_adapter, source = (folder / "adapter_config.json").is_file(), folder
+    if vision_only and is_adapter:
+        raise InputError(f"{folder}: a meta-model; --vision-only is for a specialist, --folded for this one")
+    if folded and not is_adapter:
+        raise InputError(
+            f"{folder}: no adapter; --folded is for a run's 'meta' folder, --vision-only for a specialist"
+        )
+    if is_adapter and not folded:
         from .training import warn_if_local
 
-        warn_if_local(json.loads((folder / "adapter_config.json").read_text())["pool"])
+        warn_if_local(folder)
     if folded:
         from .merger import MetaMerger
 
@@ -276,8 +282,12 @@ def pool_push(
     Others read it with `pool: me/my-pool` in a recipe, or `ModelPool.from_pretrained("me/my-pool")`.
     """
     prepare(verbose, token)
-    from .pool.collection import collect
+    from .pool.collection import LONGEST_TITLE, collect
 
+    if collection and len(collection) > LONGEST_TITLE:
+        raise InputError(
+            f"--collection: a title has at most {LONGEST_TITLE} characters, this one has {len(collection)}"
+        )
     pool = _pool(str(recipe))
     commit = pool.push_to_hub(
         repo, private=private, revision=revision, create_pr=create_pr, commit_message=commit_message
@@ -286,7 +296,7 @@ def pool_push(
         say(f"Licence: {problem}")
     typer.echo(commit)
     if collection:
-        typer.echo(collect(pool, repo, collection, private=bool(private)))
+        typer.echo(collect(pool, commit.repo_url.repo_id, collection, private=bool(private)))
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import resource
 import sys
@@ -31,6 +30,7 @@ from .provenance import dataset_options, recipe_of
 from .specialize import Specialist, SpecializeArguments, specialize_task
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
 from .training import (
+    ADAPTER_FILES,
     TASKS_FILE,
     MdftTrainer,
     MdftTrainingArguments,
@@ -271,7 +271,7 @@ class MetaMerger:
                     "difference": (ours.float().mean() - theirs.float().mean()).item(),
                     "p_value": mcnemar(ours, theirs),
                     "images": len(labels),
-                    "transductive": self._transductive(task, data[task]),
+                    "transductive": self._overlap(task, data[task]) > 0.5,
                 }
         report.gate = {task: specialist.decision.to_dict() for task, specialist in self.specialists.items()}
         if self.model is not None:
@@ -282,22 +282,36 @@ class MetaMerger:
         report.peak_memory_bytes = peak if sys.platform == "darwin" else peak * 1024
         return report
 
-    def _transductive(self, task: str, data: LabelledImages) -> bool:
-        """Whether the evaluation images are those that were used without labels."""
-        return data.images.key == self.unlabelled(task).key
+    def _overlap(self, task: str, data: LabelledImages) -> float:
+        """Share of the evaluation images that were used without their labels, too."""
+        if data.images.key == self.unlabelled(task).key:
+            return 1.0
+        measured, seen = data.images.digests(), self.unlabelled(task).digests()
+        return len(measured & seen) / len(measured)
 
     # What cards tell
 
     def _card_facts(self) -> dict[str, Any]:
         """Of the meta-model."""
-        specs = {name: dataset_options(task.unlabelled) for name, task in self.tasks.items()}
-        recipe = None
-        if self._fit_args is not None:
-            heads = {task: self.head(task) for task in self.tasks}
-            parts = (self.config, self._fit_args, self._specialize_args, self.seed)
-            recipe = recipe_of(self.pool, self.tasks, heads, *parts)
-        facts = meta_facts(self.model, self.pool, self.history.get("meta", []), recipe)
-        return {**facts, "tasks": list(self.tasks), "datasets": specs, **self._facts}
+        saved = self._facts
+        before = saved.get("datasets", {})
+        specs = {name: dataset_options(task.unlabelled) or before.get(name) for name, task in self.tasks.items()}
+        facts = meta_facts(self.model, self.pool, self.history.get("meta") or [], self._recipe(saved.get("recipe")))
+        if self._fit_args is None:  # it was loaded: only its makers knew how it was trained
+            facts |= {name: saved[name] for name in ("history", "kept", "versions") if name in saved}
+        measured = {name: saved[name] for name in ("accuracy", "images", "overlap", "evaluations") if name in saved}
+        return {**facts, **measured, "tasks": list(self.tasks), "datasets": specs}
+
+    def _recipe(self, saved: dict[str, Any] | None) -> dict[str, Any] | None:
+        """In full; of a meta-model that was loaded, its own recipe with what was done since."""
+        if self._fit_args is None and saved is None:
+            return None
+        heads = {task: self.head(task) for task in self.tasks}
+        made = recipe_of(self.pool, self.tasks, heads, self.config, self._fit_args, self._specialize_args, self.seed)
+        if self._fit_args is None:
+            given = {name: made["tasks"][name] for name, task in self.tasks.items() if task.unlabelled is not None}
+            made = {**saved, **made, "tasks": {**saved.get("tasks", {}), **given}}
+        return made
 
     def _tell_specialists(self) -> None:
         """Give every specialist what its card tells."""
@@ -310,7 +324,7 @@ class MetaMerger:
                 **{name: shared[name] for name in ("licence", "licence_problems", "pipeline_tag", "coefficients")},
                 "recipe": shared["recipe"],
                 "versions": shared["versions"],
-                "history": {"meta": self.history.get("meta", []), "specialist": specialist.history},
+                "history": {**shared["history"], "specialist": specialist.history},
                 "unlabelled": shared["datasets"][task],
                 "template": templates[0] if templates else None,
             }
@@ -318,10 +332,10 @@ class MetaMerger:
     def _tell_accuracy(self, report: Report, data: dict[str, LabelledImages]) -> None:
         """Tell cards what was measured."""
         evaluations = {task: dataset_options(self.tasks[task].evaluation) for task in data}
-        self._facts = {
+        self._facts |= {
             "accuracy": report.accuracy,
             "images": {task: len(found.labels) for task, found in data.items()},
-            "transductive": {task: self._transductive(task, found) for task, found in data.items()},
+            "overlap": {task: self._overlap(task, found) for task, found in data.items()},
             "evaluations": evaluations,
         }
         for task in self.specialists.keys() & data.keys():
@@ -329,7 +343,7 @@ class MetaMerger:
             self.specialists[task].facts |= {
                 "accuracy": {m: report.accuracy[m][task] for m in shown if task in report.accuracy.get(m, {})},
                 "images": self._facts["images"][task],
-                "transductive": self._facts["transductive"][task],
+                "overlap": self._facts["overlap"][task],
                 "evaluation": evaluations[task],
                 "p_value": report.comparison.get(task, {}).get("p_value"),
                 "difference": report.comparison.get(task, {}).get("difference"),
@@ -390,27 +404,33 @@ class MetaMerger:
         folder = Path(source)
         if not folder.is_dir():
             repo_id, _, named = str(source).partition("@")
-            folder, _ = fetch_files(repo_id, revision or named or None, token, [TASKS_FILE, "adapter_*"])
+            folder, _ = fetch_files(
+                repo_id, revision or named or None, token, [TASKS_FILE, *ADAPTER_FILES, "heads/*.safetensors"]
+            )
         if not (folder / TASKS_FILE).is_file():
             raise InputError(f"{source}: no {TASKS_FILE}; give a folder or repo that MetaMerger has written")
         try:
             saved = json.loads((folder / TASKS_FILE).read_text())
+            for name in ADAPTER_FILES:
+                if not (folder / name).is_file() and not saved.get("facts", {}).get("folded"):
+                    raise InputError(f"{source}: no {name}; give a meta-model that MetaMerger has written")
             if saved.get("facts", {}).get("folded"):
                 raise InputError(f"{source}: a folded meta-model is a plain model; load it with transformers")
             config = MdftConfig.from_pretrained(folder)
+            tasks = tasks or {name: _task(options, folder) for name, options in saved["tasks"].items()}
+            pool_reference, seed = config.pool, int(saved["seed"])
         except InputError:
             raise
-        except (OSError, ValueError) as error:
-            raise InputError(f"{source}: damaged; {str(error).splitlines()[0]}") from error
-        pool = ModelPool.from_reference(config.pool, token=token)
-        tasks = tasks or {name: Task(unlabelled=None, **task) for name, task in saved["tasks"].items()}
-        merger = cls(pool, tasks, config, saved["seed"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{source}: no meta-model, or damaged; {str(error).splitlines()[0]}") from error
+        pool = ModelPool.from_reference(pool_reference, token=token)
+        merger = cls(pool, tasks, config, seed)
         merger.model = PeftModel.from_pretrained(pool.tower(), folder)
         told = saved.get("facts", {})
         kept = (
             "accuracy",
             "images",
-            "transductive",
+            "overlap",
             "evaluations",
             "history",
             "kept",
@@ -423,7 +443,15 @@ class MetaMerger:
 
 
 def _jsonable(task: Task, head: Head) -> dict[str, Any]:
-    fields = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
-    kept = {name: fields[name] for name in ("image_column", "label_column", "templates")}
-    kept["head"] = fields["head"] if isinstance(fields["head"], str) else None
+    """A task without its images, as `_task` reads it."""
+    kept = {name: getattr(task, name) for name in ("image_column", "label_column", "templates")}
+    # A head that cannot be built from the pool travels along.
+    kept["head"] = task.head if task.head in (None, "zero_shot", "linear") else head
     return {**kept, "class_names": head.class_names}
+
+
+def _task(options: dict[str, Any], folder: Path) -> Task:
+    head = options.get("head")
+    if head is not None and head.endswith(".safetensors"):
+        head = str(folder / "heads" / Path(head).name)
+    return Task(unlabelled=None, **{**options, "head": head})

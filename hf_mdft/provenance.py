@@ -8,6 +8,7 @@ from typing import Any
 
 from .adapter import MdftConfig
 from .heads import Head
+from .hub.cards import public_dataset
 from .pool import ModelPool, ModelSource
 from .specialize import SpecializeArguments
 from .tasks import Task
@@ -59,16 +60,8 @@ def dataset_options(spec: Any) -> dict[str, Any] | str | None:
     if spec is None or isinstance(spec, str):
         return spec
     if isinstance(spec, Mapping):
-        return {key: value if _is_plain(value) else str(value) for key, value in spec.items()}
+        return public_dataset(spec)
     return f"{len(spec)} images in memory"
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(_is_plain(item) for item in value.values())
-    if isinstance(value, list):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, str | int | float | bool)
 
 
 def _pinned(source: ModelSource) -> str:

@@ -15,7 +15,7 @@ import yaml
 from .adapter import MdftConfig
 from .errors import InputError, suggest
 from .heads import TEMPLATES
-from .hub.cards import is_hub_dataset
+from .hub.cards import is_hub_dataset, public_dataset
 from .merger import MetaMerger
 from .pool import ModelPool, ModelSource
 from .pool.discovery import Candidate
@@ -187,7 +187,7 @@ def described(task: Task) -> dict[str, Any]:
     for name in ("unlabelled", "evaluation"):
         spec = getattr(task, name)
         if is_hub_dataset(spec):
-            options[name] = spec
+            options[name] = public_dataset(spec)
     return options
 
 

@@ -134,7 +134,7 @@ def oid(name: str, content: bytes) -> str:
 
 def front_matter(text: bytes) -> dict[str, Any]:
     found = re.match(r"^\s*---\r?\n(.*?)\r?\n---(\r?\n|$)", text.decode(), re.DOTALL)
-    return yaml.safe_load(found[1]) if found else {}
+    return {str(key): value for key, value in (yaml.safe_load(found[1]) if found else {}).items()}
 
 
 class Stop(Exception):
@@ -230,7 +230,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, {"error": f"no such address: {self.path}"})
         self.close_connection = self.close_connection or bool(self.current and self.current.kind in ("cut", "lost"))
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_request  # noqa: N815
 
     @property
     def address(self) -> str:
@@ -255,7 +255,7 @@ class Handler(BaseHTTPRequestHandler):
             siblings.append(entry)
         bases = card.get("base_model") or []
         relation = card.get("base_model_relation", "finetune")
-        tags = list(card.get("tags") or [])
+        tags = list(card["tags"]) if isinstance(card.get("tags"), list) else []
         for base in [bases] if isinstance(bases, str) else bases:
             tags += [f"base_model:{base}", f"base_model:{relation}:{base}"]
         tags += [f"license:{card['license']}"] if "license" in card else []
@@ -450,10 +450,18 @@ class Handler(BaseHTTPRequestHandler):
     def add_item(self, owner: str, name: str) -> None:
         self.must_sign_in()
         found, request = self.hub.collections[f"{owner}/{name}"], json.loads(self.body())
+        if request["item"]["id"] not in self.hub.repos:
+            self.answer(404, {"error": "no such repo"})
         item = {"type": "model", "id": request["item"]["id"], "_id": str(len(found["items"])), "position": 0}
         if any(known["id"] == item["id"] for known in found["items"]):
             self.answer(409, {"error": "already in the collection"})
         found["items"].append({**item, "note": {"text": request.get("note") or ""}})
+        self.answer(200, found)
+
+    def change_item(self, owner: str, name: str, place: str) -> None:
+        self.must_sign_in()
+        found = self.hub.collections[f"{owner}/{name}"]
+        found["items"][int(place)]["note"] = {"text": json.loads(self.body())["note"]}
         self.answer(200, found)
 
     def collection(self, owner: str, name: str) -> None:
@@ -465,6 +473,7 @@ ROUTES: list[tuple[str, tuple[str, ...], Callable]] = [
     ("POST", ("api", "validate-yaml"), Handler.validate),
     ("POST", ("api", "repos", "create"), Handler.create),
     ("POST", ("api", "collections", "*", "*", "items"), Handler.add_item),
+    ("PATCH", ("api", "collections", "*", "*", "items", "*"), Handler.change_item),
     ("POST", ("api", "collections"), Handler.new_collection),
     ("GET", ("api", "collections", "*", "*"), Handler.collection),
     ("GET", ("api", "models", "*", "*", "tree", "*"), Handler.tree),

@@ -48,7 +48,7 @@ SPECIALIST = {
     "pool": REFERENCE, "gate": GATE, "class_names": DIGITS, "recipe": RECIPE,
     "template": 'a photo of the number: "{}".',
     "accuracy": {"base": 0.482, "expert": 0.731, "meta": 0.616, "specialist_ungated": 0.785, "specialist": 0.785},
-    "images": 1000, "transductive": False, "p_value": 1.1e-9, "difference": 0.054, "licence": "mit",
+    "images": 1000, "overlap": 0.0, "p_value": 1.1e-9, "difference": 0.054, "licence": "mit",
     "licence_problems": ["no licence stated, ask the owner before you publish what is made from it: tanganke/x"],
     "evaluation": {"path": "ylecun/mnist", "split": "test"}, "unlabelled": {"path": "ylecun/mnist", "split": "train[:4000]"},
     "pipeline_tag": "zero-shot-image-classification", "features": "pooler_output",
@@ -65,7 +65,7 @@ META = {
         "base": {"mnist": 0.48, "own": 0.5, "average": 0.49}, "expert": {"mnist": 0.9},
         "meta": {"mnist": 0.7, "own": 0.6, "average": 0.65}, "specialist_ungated": {"mnist": 0.9}, "specialist": {"mnist": 0.9},
     },
-    "images": {"mnist": 1000, "own": 200}, "transductive": {"mnist": False, "own": True},
+    "images": {"mnist": 1000, "own": 200}, "overlap": {"mnist": 0.0, "own": 1.0},
     "evaluations": {"mnist": {"path": "ylecun/mnist", "split": "test"}, "own": "200 images in memory"},
     "datasets": {"mnist": {"path": "ylecun/mnist", "split": "train"}, "own": None},
     "kept": {"mnist": {"anchor": 0.9, "entropy": 0.4}, "own": {"entropy": 0.5}},
@@ -205,6 +205,10 @@ def test_results_in_the_hubs_own_format():
     ],
 )
 def test_licences(stated, licence, problem):
-    found, problems = combined_licence(stated)
+    found, problems = combined_licence(list(stated.items()))
     assert found == licence
     assert any(problem in line for line in problems) if problem else not problems
+
+
+def test_models_of_one_name_are_two():
+    assert combined_licence([("checkpoint", "gpl-3.0"), ("checkpoint", "mit")])[0] == "gpl-3.0"

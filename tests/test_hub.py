@@ -167,7 +167,8 @@ def test_the_size_is_told_before_the_download(hub, client, clip_paths, tmp_path)
     done = client.run("pool", "inspect", recipe, "--figure", "cosines.png")
     assert "Downloading the weights of 4 models" in done["err"]
     assert len(hub.whole_files) == 4
-    assert "To download: nothing" not in done["out"] and "cosines" in done["out"]
+    before, after = done["out"].split("Task vectors")
+    assert "To download: nothing" not in before and "cosines" in after
     assert (tmp_path / "cosines.png").read_bytes().startswith(b"\x89PNG")
     again = client.run("pool", "inspect", recipe, "--format", "json")
     told = json.loads(again["out"])
@@ -222,17 +223,24 @@ def test_discovery(hub, client, clip_paths, vit_paths, tmp_path):
 def test_a_published_pool(hub, client, clip_paths, tmp_path):
     recipe = hub_recipe(tmp_path, clip_paths, stripes=None)
     content = yaml.safe_load(recipe.read_text())
-    content["tasks"]["shade"] |= {"templates": ["a {} thing."], "unlabelled": {"path": "lab/shade", "split": "train"}}
+    content["tasks"]["shade"] |= {
+        "templates": ["a {} thing."],
+        "unlabelled": {"path": "lab/shade", "split": "train", "token": "hf_secret"},
+    }
     recipe.write_text(yaml.safe_dump(content, sort_keys=False))
     hub.repos["lab/tiny-clip_shade"].refs["v1"] = hub.head("lab/tiny-clip_shade")
     done = client.run("pool", "push", recipe, "me/pool", "--collection", "Tiny pool", token=hub.token)
     assert done["code"] == 0, done["err"]
     assert sorted(hub.files("me/pool")) == ["README.md", "mdft_pool.json"]
+    hub.add("me/model", {"model.safetensors": b"mine", "heads/x.safetensors": b"mine"})
+    assert client.run("pool", "push", recipe, "me/model", token=hub.token)["code"] == 0
+    assert hub.files("me/model")["model.safetensors"] == b"mine", "a pool replaces no weights"
     manifest = json.loads(hub.files("me/pool")["mdft_pool.json"])
     assert manifest["pool"]["experts"]["stripes"] is None
     assert manifest["pool"]["experts"]["shade"]["revision"] == hub.head("lab/tiny-clip_shade")
     assert manifest["tasks"]["shade"]["templates"] == ["a {} thing."]
     assert "unlabelled" in manifest["tasks"]["shade"] and "unlabelled" not in manifest["tasks"]["colour"], "no paths"
+    assert not any(b"hf_secret" in content for content in hub.files("me/pool").values())
     card = hub.files("me/pool")["README.md"].decode()
     assert 'from_pretrained("me/pool")' in card and "lab/tiny-clip_colour" in card and "- lab/shade\n" in card
     (collection,) = hub.collections.values()
@@ -243,7 +251,10 @@ def test_a_published_pool(hub, client, clip_paths, tmp_path):
     assert len(collection["items"]) == 4, "pushing again adds nothing"
 
     # Experts move on; the pool does not.
-    hub.add("lab/tiny-clip_shade", files_of(clip_paths["colour"]))
+    moved = hub.add("lab/tiny-clip_shade", files_of(clip_paths["colour"]))
+    assert client.run("pool", "push", recipe, "other", "--collection", "Tiny pool", token=hub.token)["code"] == 0
+    notes = {item["id"]: item["note"]["text"] for item in collection["items"]}
+    assert moved in notes["lab/tiny-clip_shade"] and "me/other" in notes, "notes are kept true"
     code = "from hf_mdft import ModelPool\npool = ModelPool.from_pretrained('me/pool')\n"
     assert client.python(code + "result = pool.reference()") == manifest["pool"]
     assert "lab/tiny-clip_colour" in client.run("pool", "inspect", "me/pool", "--dry-run")["out"]
@@ -269,16 +280,60 @@ def test_a_published_pool_must_be_one(hub, client, clip_paths, tmp_path):
     assert done["code"] == 2 and "cannot be part of a published pool" in done["err"] and "me/pool" not in hub.repos
     done = client.run("pool", "inspect", "lab/tiny-clip")
     assert done["code"] == 2 and "lab/tiny-clip: no mdft_pool.json" in done["err"]
-    manifest = {"schema": 1, "tasks": {}, "pool": {"base": {"id": "lab/tiny-clip", "revision": "main"}}}
+    pinned = {"id": "lab/tiny-clip_shade", "revision": hub.head("lab/tiny-clip_shade")}
+    base = {"id": "lab/tiny-clip", "revision": hub.head("lab/tiny-clip")}
+    manifest = {"schema": 1, "tasks": {}, "pool": {"base": base}}
     for tasks, experts, message in [
         (["a"], {}, "damaged"),
-        (["../../x"], {"../../x": {"id": "lab/tiny-clip_shade", "revision": "main"}}, "task name '../../x'"),
-        (["a"], {"a": {"id": "/etc", "revision": "main"}}, "names '/etc', which is no Hub repo"),
+        (["../../x"], {"../../x": pinned}, "task name '../../x'"),
+        (["a"], {"a": {**pinned, "id": "/etc"}}, "names '/etc', which is no Hub repo"),
+        (["a"], {"a": {**pinned, "id": "a/b/c"}}, "names 'a/b/c', which is no Hub repo"),
+        (["a"], {"a": {**pinned, "id": 5}}, "damaged"),
+        (["a"], {"a": {**pinned, "revision": "main"}}, "which is no Hub repo at a commit"),
     ]:
         bad = {**manifest, "pool": {**manifest["pool"], "tasks": tasks, "experts": experts}}
         hub.add("you/bad", {"mdft_pool.json": json.dumps(bad).encode()})
         done = client.run("pool", "inspect", "you/bad")
         assert done["code"] == 2 and message in done["err"] and "Traceback" not in done["err"]
+
+
+def test_a_published_pool_cannot_reach_out(hub, client):
+    """What a stranger's pool says of its tasks goes to `load_dataset`, so only data sets of the Hub may be named."""
+    tasks = {
+        "a": {"unlabelled": {"path": "pandas", "data_files": "https://evil/x.pkl"}, "class_names": ["x", "y"]},
+        "b": {
+            "unlabelled": {"path": "you/images", "split": "train", "cache_dir": "/", "token": "t"},
+            "head": "/etc/x",
+        },
+    }
+    pinned = {"id": "lab/tiny-clip_shade", "revision": hub.head("lab/tiny-clip_shade")}
+    pool = {"base": {"id": "lab/tiny-clip", "revision": hub.head("lab/tiny-clip")}, "tasks": ["a", "b"]}
+    content = {"schema": 1, "tasks": tasks, "pool": {**pool, "experts": {"a": pinned, "b": pinned}}}
+    hub.add("you/pool", {"mdft_pool.json": json.dumps(content).encode()})
+    code = "from hf_mdft import ModelPool\nresult = ModelPool.from_pretrained('you/pool').descriptions"
+    expected = {"a": {"class_names": ["x", "y"]}, "b": {"unlabelled": {"path": "you/images", "split": "train"}}}
+    assert client.python(code) == expected
+
+
+STRANGE = {
+    "config": {"config.json": b'{"model_type": "clip_vision_model", "hidden_size": "16"}'},
+    "kind": {"config.json": b'{"model_type": []}'},
+    "labels": {"config.json": b'{"model_type": "clip_vision_model", "id2label": []}'},
+    "header": {"model.safetensors": (7).to_bytes(8, "little") + b'{"a":1}'},
+    "list": {"model.safetensors": (2).to_bytes(8, "little") + b"[]"},
+    "card": {"README.md": b"---\ntags: 5\n5: x\nlicense: [a]\n---\n"},
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_strange_repo_is_no_accident(hub, client, clip_paths, tmp_path, name):
+    files = files_of(clip_paths["shade"], "base_model: lab/tiny-clip")
+    hub.add("you/strange", {**files, **STRANGE[name]})
+    done = client.run("pool", "inspect", hub_recipe(tmp_path, clip_paths, shade="you/strange"), "--dry-run")
+    assert "Traceback" not in done["err"]
+    assert done["code"] == (0 if name == "card" else 2) and (name == "card" or "you/strange" in done["err"])
+    found = client.run("pool", "discover", "lab/tiny-clip", "-v")
+    assert found["code"] == 0 and "Traceback" not in found["err"], found["err"]
 
 
 def test_a_changed_projection_is_told(clip_paths, tmp_path, caplog):

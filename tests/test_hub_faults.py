@@ -10,6 +10,11 @@ from test_hub_push import results  # noqa: F401
 INSPECT = ("pool", "inspect", "recipe.yaml")
 READING = {
     "info busy": (r"GET /api/models/lab/tiny-clip_shade", "status", {"status": 429, "headers": {"Retry-After": "30"}}),
+    "info limited": (
+        r"GET /api/models/lab/tiny-clip_shade",
+        "status",
+        {"status": 429, "headers": {"RateLimit": '"api";r=0;t=40'}},
+    ),
     "info broken": (r"GET /api/models/lab/tiny-clip", "status", {"status": 500, "times": 3}),
     "info silent": (r"GET /api/models/lab/tiny-clip\b", "hang", {"seconds": 4}),
     "info lost": (r"GET /api/models/lab/tiny-clip", "lost", {"times": 2}),
@@ -39,6 +44,8 @@ def test_reading_goes_on(hub, client, clip_paths, tmp_path, name):
     assert "cosines" in done["out"]
     if "Retry-After" in options.get("headers", {}):
         assert max(done["slept"]) >= int(options["headers"]["Retry-After"]), "waits as long as it is asked to"
+    if "RateLimit" in options.get("headers", {}):
+        assert max(done["slept"]) >= 40
 
 
 def test_a_cut_download_goes_on_where_it_stopped(hub, client, clip_paths, tmp_path):
@@ -203,3 +210,32 @@ def test_a_collection_is_completed(hub, client, clip_paths, tmp_path):
     assert done["code"] == 0, done["err"]
     (collection,) = hub.collections.values()
     assert len(collection["items"]) == 2 + len(TASKS)
+
+
+def test_faults_of_the_storage_behind_large_files(hub, client, clip_paths, tmp_path):
+    """hf_xet, which moves large files on the Hub, tells of them as a plain RuntimeError."""
+    hub_recipe(tmp_path, clip_paths)
+    code = """
+import huggingface_hub
+from hf_mdft.pool import sources
+whole, calls = sources.hf_hub_download, []
+def broken(repo, name, **options):
+    if name == "model.safetensors":
+        calls.append(name)
+        if len(calls) <= {times}:
+            raise RuntimeError("Task error: CAS client error: connection reset")
+    return whole(repo, name, **options)
+sources.hf_hub_download = broken
+try:
+    from hf_mdft import InputError, ModelPool
+    ModelPool.from_pretrained("lab/tiny-clip", {{"shade": "lab/tiny-clip_shade"}}).fetch()
+    result = "here"
+except InputError as error:
+    result = str(error)
+finally:
+    sources.hf_hub_download = whole
+"""
+    assert "the transfer failed (Task error: CAS client error: connection reset)" in client.python(
+        code.format(times=99)
+    )
+    assert client.python(code.format(times=2)) == "here"

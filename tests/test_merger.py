@@ -9,6 +9,7 @@ import sys
 import datasets
 import pytest
 import torch
+import yaml
 from conftest import TASKS, make_dataset
 from transformers import (
     AutoImageProcessor,
@@ -78,6 +79,57 @@ def test_experts_are_compared_with_transduction_named(pool, unlabelled_data, tmp
     merger.fit(fit_arguments(tmp_path))
     merger.specialize(specialize_arguments(tmp_path))
     assert merger.evaluate().comparison["shade"]["transductive"] is True
+
+
+def test_cards_tell_which_images_were_used_before(clip_pool, tasks, tmp_path):
+    both = datasets.concatenate_datasets([tasks["shade"].unlabelled, tasks["shade"].evaluation.select(range(3))])
+    some = {"shade": Task(unlabelled=both, evaluation=tasks["shade"].evaluation, class_names=TASKS["shade"])}
+    merger = MetaMerger(clip_pool, some)
+    merger.fit(fit_arguments(tmp_path))
+    merger.evaluate()
+    merger.save_pretrained(tmp_path / "meta")
+    card = (tmp_path / "meta" / "README.md").read_text()
+    assert "25.0 % of them are among the unlabelled images (**transductive**)" in card
+    assert "One set of weights for 1 tasks" in card
+
+
+def test_a_loaded_meta_model_tells_what_was_done_since(merger, tasks, tmp_path):
+    two = {name: tasks[name] for name in ("shade", "colour")}
+    first = MetaMerger(merger.pool, two)
+    first.fit(fit_arguments(tmp_path, learning_rate=0.02))
+    first.save_pretrained(tmp_path / "meta")
+    again = MetaMerger.from_pretrained(tmp_path / "meta", tasks=tasks)
+    again.evaluate()
+    found = again.specialize(specialize_arguments(tmp_path, pull_weight=0.5), ["stripes"])
+    found["stripes"].save_pretrained(tmp_path / "stripes")
+    again.save_pretrained(tmp_path / "saved")
+    for folder in ("stripes", "saved"):
+        recipe = yaml.safe_load((tmp_path / folder / "README.md").read_text().split("```yaml\n")[1].split("```")[0])
+        assert recipe["meta"]["learning_rate"] == 0.02 and recipe["specialize"]["pull_weight"] == 0.5
+        assert set(recipe["tasks"]) == set(TASKS)
+
+
+def test_heads_that_the_pool_cannot_build_travel_along(merger, tasks, tmp_path):
+    head = merger.head("shade")
+    head.save(tmp_path / "secret-place.safetensors")
+    given = {**tasks, "shade": Task(tasks["shade"].unlabelled, head=str(tmp_path / "secret-place.safetensors"))}
+    given["colour"] = Task(tasks["colour"].unlabelled, head=merger.head("colour"))
+    made = MetaMerger(merger.pool, given)
+    made.fit(fit_arguments(tmp_path))
+    made.save_pretrained(tmp_path / "meta")
+    (tmp_path / "secret-place.safetensors").unlink()
+    again = MetaMerger.from_pretrained(tmp_path / "meta")
+    assert all(again.head(task).key() == merger.head(task).key() for task in TASKS)
+    assert "secret-place" not in (tmp_path / "meta" / "mdft.json").read_text().replace("secret-place.safetensors", "")
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_meta_model_without_its_files(done, tmp_path, name):
+    done.save_pretrained(tmp_path / "meta")
+    (tmp_path / "meta" / name).unlink()
+    torch.save({}, tmp_path / "meta" / "adapter_model.bin")
+    with pytest.raises(InputError, match=f"no {name}"):
+        MetaMerger.from_pretrained(tmp_path / "meta")
 
 
 def labels_that_raise(task):

@@ -136,5 +136,6 @@ def read_config(folder: Path, where: str) -> PreTrainedConfig:
         raise InputError(f"{where}: no config.json; give a folder or repo that save_pretrained has written")
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{where}: config.json cannot be read ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(f"{where}: config.json cannot be read ({reason})") from error

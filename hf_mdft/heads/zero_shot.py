@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPModel
 
+from ..errors import InputError
 from .base import HEADS, Head
 
 
@@ -31,7 +32,10 @@ class ZeroShotHead(Head):
     def from_text(cls, folder: Path, class_names: list[str], templates: list[str]) -> ZeroShotHead:
         """Head from a `CLIPModel` folder: per class, the mean of the unit-length text embeddings of all templates."""
         model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
+            raise InputError(f"{folder}: no tokenizer that can be read beside the base; add its files") from error
         rows = []
         for class_name in class_names:
             prompts = [template.replace("{}", class_name) for template in templates]

@@ -36,9 +36,10 @@ def specialist_card(task: str, facts: Mapping[str, Any]) -> ModelCard:
     Args:
         task: Its name.
         facts: `pool` (reference), `class_names`, `gate`; and where they are known: `accuracy` by model, `images`,
-            `transductive`, `difference`, `p_value`, `evaluation` (arguments of `load_dataset`), `unlabelled` (the
-            same), `template`, `recipe`, `licence`, `licence_problems`, `pipeline_tag`, `features` (where the
-            tower's output holds them), `vision_only`, `figures` (by caption), `versions`.
+            `overlap` (share of them that is among the unlabelled), `difference`, `p_value`, `evaluation` (arguments of
+            `load_dataset`), `unlabelled` (the same), `template`, `recipe`, `licence`, `licence_problems`,
+            `pipeline_tag`, `features` (where the tower's output holds them), `vision_only`, `figures` (by caption),
+            `versions`.
     """
     pool = facts["pool"]
     expert = pool["experts"].get(task)
@@ -72,6 +73,7 @@ def specialist_card(task: str, facts: Mapping[str, Any]) -> ModelCard:
         pipeline_tag=tag,
         rows=[(NAMES[name], facts["accuracy"][name]) for name in shown if name in facts.get("accuracy", {})],
         evaluated_on=_describe_dataset(facts.get("evaluation")),
+        overlap=_tell_overlap(facts.get("overlap", 0.0)),
         learnt_from=_describe_dataset(facts.get("unlabelled")),
     )
 
@@ -81,7 +83,7 @@ def meta_card(facts: Mapping[str, Any]) -> ModelCard:
 
     Args:
         facts: `pool` (reference), `adapter` (granularity and transform); and where they are known: `tasks`,
-            `accuracy` by model and task, `images` and `transductive` by task, `datasets` and `evaluations` by task
+            `accuracy` by model and task, `images` and `overlap` by task, `datasets` and `evaluations` by task
             (arguments of `load_dataset`), `recipe`, `kept` (ratios by name), `licence`, `licence_problems`,
             `folded`, `pipeline_tag`, `figures` (by caption), `versions`.
     """
@@ -120,7 +122,7 @@ def meta_card(facts: Mapping[str, Any]) -> ModelCard:
             _plain(task): {
                 "on": _describe_dataset(spec) if isinstance(spec, Mapping) else None,
                 "images": facts.get("images", {}).get(task),
-                "transductive": facts.get("transductive", {}).get(task),
+                "overlap": _tell_overlap(facts.get("overlap", {}).get(task, 0.0)),
             }
             for task, spec in evaluations.items()
         },
@@ -233,6 +235,23 @@ def is_local(source: Mapping[str, str]) -> bool:
     return source["revision"].startswith("sha256:")
 
 
+DATASET_KEYS = ("path", "name", "split", "revision", "data_dir", "data_files")
+"""Arguments of `load_dataset` that others are told: no token, no keys of a storage, no cache folder."""
+
+
+def public_dataset(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `load_dataset` without secrets."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return re.sub(r"://[^/@]*@", "://", str(value))
+
+    return {key: plain(spec[key]) for key in DATASET_KEYS if spec.get(key) is not None}
+
+
 def is_hub_dataset(spec: Any) -> bool:
     """Whether arguments of `load_dataset` name a dataset that others can find."""
     return (
@@ -281,6 +300,15 @@ def _python(value: Any) -> str:
 def _fenced(text: str) -> str:
     """Text for a code block, which nothing within can end."""
     return text.replace("```", "'''").rstrip()
+
+
+def _tell_overlap(share: float) -> str:
+    """Whether the images of an evaluation were used without their labels, too."""
+    if share == 1:
+        return "**transductive**, all of them are among the unlabelled images"
+    if share > 0:
+        return f"{100 * share:.1f} % of them are among the unlabelled images (**transductive**), the others are not"
+    return "**held-out**, none of them is among the unlabelled images"
 
 
 class _RecipeDumper(yaml.SafeDumper):

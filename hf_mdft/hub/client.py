@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from huggingface_hub import constants
@@ -63,8 +64,6 @@ def ask(
         try:
             return call()
         except CLIENT_ERRORS as error:
-            if isinstance(error, RuntimeError) and not isinstance(_cause(error), HTTPError):
-                raise
             wait = _wait(error, attempt)
             if wait is None or attempt == attempts or time.monotonic() - start > PATIENCE:
                 reason = f"{where}: {_explain(error, writing)}"
@@ -91,13 +90,19 @@ def _wait(error: Exception, attempt: int) -> float | None:
     if status is not None:
         if status not in PASSING:
             return None
-        asked = cause.response.headers.get("Retry-After", "")
-        # A second more than asked, against rounding.
-        wait = float(asked) + 1 if asked.isdigit() else 2.0 ** (attempt - 1)
+        wait = _asked_for(cause.response.headers) or 2.0 ** (attempt - 1)
         return wait if wait <= LONGEST_WAIT else None
-    if isinstance(cause, HTTPError) or _is_short_file(cause):
+    # The storage behind large files (hf_xet) tells of its faults as a plain RuntimeError.
+    if isinstance(cause, HTTPError | RuntimeError) or _is_short_file(cause):
         return 2.0 ** (attempt - 1)
     return None
+
+
+def _asked_for(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the Hub asks to wait, and one more against rounding: by its own header, or by the standard one."""
+    limit = re.search(r";\s*r=0\s*;\s*t=(\d+)", headers.get("RateLimit", ""))
+    asked = limit[1] if limit else headers.get("Retry-After", "")
+    return float(asked) + 1 if asked.isdigit() else None
 
 
 def _is_short_file(error: BaseException) -> bool:
@@ -133,10 +138,14 @@ def _explain(error: Exception, writing: bool) -> str:
     if isinstance(cause, OfflineModeIsEnabled | LocalEntryNotFoundError):
         return "no such folder here, not in the local cache, and the Hub cannot be reached: check path or connection"
     if isinstance(cause, EntryNotFoundError):
-        return f"a file is not there ({str(cause).splitlines()[0]})"
+        return f"a file is not there ({_first_line(cause)})"
     if _is_short_file(cause):
-        return "a file came incomplete four times: check the connection"
+        return "a file came incomplete, again and again: check the connection"
     if isinstance(cause, OSError) and cause.strerror:
         advice = "give another folder" if writing else "free space, or set HF_HOME to another disk"
         return f"{cause.filename or 'the local cache'}: {cause.strerror}; {advice}"
-    return str(cause).strip().splitlines()[0]
+    return f"the transfer failed ({_first_line(cause)})"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

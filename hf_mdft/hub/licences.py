@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 
 PERMISSIVE = ("cc0-1.0", "unlicense", "wtfpl", "mit", "isc", "zlib", "bsl-1.0", "ncsa", "postgresql", "bsd",
@@ -23,34 +23,34 @@ CLASSES = (PERMISSIVE, USE_RESTRICTED, COPYLEFT, NON_COMMERCIAL, NON_COMMERCIAL_
 ORDER = [licence for group in CLASSES for licence in group]
 
 
-def combined_licence(stated: Mapping[str, str | None]) -> tuple[str | None, list[str]]:
+def combined_licence(stated: Sequence[tuple[str, str | None]]) -> tuple[str | None, list[str]]:
     """The strictest of the licences that the parts of a pool state, and what speaks against combining them.
 
     A sorting by kind that helps to notice trouble; no legal advice.
 
     Args:
-        stated: The Hub's licence identifier by model; none where its card states none.
+        stated: Name of each model and the Hub's identifier of its licence; none where its card states none.
 
     Returns:
         The licence for the card (`other` where one cannot be ordered, none where none is stated), and one line for
         each problem.
     """
-    known = {model: str(licence).lower() for model, licence in stated.items() if licence}
-    silent = [model for model, licence in stated.items() if not licence]
-    strange = {model: licence for model, licence in known.items() if licence not in ORDER}
-    strictest = max((licence for licence in known.values() if licence in ORDER), key=ORDER.index, default=None)
+    known = [(model, str(licence).lower()) for model, licence in stated if licence]
+    silent = [model for model, licence in stated if not licence]
+    strange = [(model, licence) for model, licence in known if licence not in ORDER]
+    strictest = max((licence for _, licence in known if licence in ORDER), key=ORDER.index, default=None)
     problems = []
-    for licence in dict.fromkeys(strange.values()):
-        models = [model for model, theirs in strange.items() if theirs == licence]
+    for licence in dict.fromkeys(licence for _, licence in strange):
+        models = [model for model, theirs in strange if theirs == licence]
         problems.append(f"licence '{licence}' cannot be compared, read its terms: {', '.join(models)}")
-    for model, licence in known.items():
+    for model, licence in known:
         if licence in NO_DERIVATIVES:
             problems.append(f"{model} ({licence}) forbids sharing derivatives: do not publish what is made from it")
     # A copyleft licence wants the whole under its own terms, so no stricter or other copyleft licence may join.
     pairs = set()
-    for model, licence in known.items():
+    for model, licence in known:
         if licence in COPYLEFT + NON_COMMERCIAL_SHARE_ALIKE:
-            for other, theirs in known.items():
+            for other, theirs in known:
                 pair = frozenset((licence, theirs))
                 if theirs != licence and pair not in pairs and _restricts(theirs, licence):
                     pairs.add(pair)

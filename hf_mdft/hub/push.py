@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi
@@ -16,11 +16,18 @@ from .cards import put_repo_id
 from .client import ATTEMPTS, ask
 
 
-STALE = [
-    "model*.safetensors", "model.safetensors.index.json", "adapter_*", "head.safetensors", "heads/*", "figures/*",
+RESULT_FILES = (
+    "model.safetensors",
+    "model-?????-of-?????.safetensors",
+    "model.safetensors.index.json",
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "head.safetensors",
+    "heads/*.safetensors",
+    "figures/*.png",
     ".eval_results/mdft.yaml",
-]  # fmt: skip
-"""What an earlier push may have left and this one replaces as a whole, in the same commit: loaders would mix them."""
+)
+"""What an earlier push of a result may have left and the next one replaces as a whole: loaders would mix them."""
 
 
 def push_folder(
@@ -32,6 +39,7 @@ def push_folder(
     create_pr: bool = False,
     commit_message: str | None = None,
     token: str | bool | None = None,
+    replaces: Sequence[str] = RESULT_FILES,
 ) -> CommitInfo:
     """Push a folder to a Hub repo (created if need be) in one commit.
 
@@ -43,6 +51,7 @@ def push_folder(
         repo_id: `"owner/name"`, or `"name"` for one's own.
         private, revision, create_pr, commit_message, token: As in transformers' `push_to_hub`; a branch that does not
             exist is made.
+        replaces: Patterns of files in the repo that go, in the same commit, where the folder does not have them.
 
     Returns:
         The commit, whose text is its address.
@@ -59,7 +68,7 @@ def push_folder(
             revision=revision,
             create_pr=create_pr,
             commit_message=commit_message or "Upload with hf_mdft",
-            delete_patterns=STALE,
+            delete_patterns=list(replaces) or None,
         )
 
     with tempfile.TemporaryDirectory() as temporary:

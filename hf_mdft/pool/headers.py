@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import SafetensorsParsingError
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
@@ -59,7 +58,9 @@ def _remote(source: ModelSource, name: str) -> Header:
             lambda: api.parse_safetensors_file_metadata(source.id, name, revision=source.revision, timeout=TIMEOUT),
             where,
         )
-    except SafetensorsParsingError as error:
+    except InputError:
+        raise
+    except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
         raise InputError(f"{where}: {name} is damaged or no safetensors file; take another revision") from error
     return {key: TensorHeader(name, tensor.dtype, tuple(tensor.shape)) for key, tensor in found.tensors.items()}
 

@@ -137,7 +137,7 @@ class ModelPool:
 
     def licence(self) -> tuple[str | None, list[str]]:
         """The strictest licence that base and experts state, and problems of combining them."""
-        return combined_licence({source.name: source.card().get("license") for source in self.sources()})
+        return combined_licence([(source.name, source.card().get("license")) for source in self.sources()])
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the pool as a folder that `from_pretrained` reads: ids, pinned revisions, tasks, and a card.
@@ -153,7 +153,7 @@ class ModelPool:
         Raises:
             InputError: A model is a folder of this machine, or the Hub refuses.
         """
-        return push_folder(self.save_pretrained, repo_id, **kwargs)
+        return push_folder(self.save_pretrained, repo_id, replaces=(), **kwargs)
 
     def with_experts(self, experts: Mapping[str, str | Path]) -> ModelPool:
         """A pool in which some experts are replaced (or given to tasks that had none)."""

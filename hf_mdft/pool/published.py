@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..hub.cards import pool_card
-from .sources import fetch_files
+from ..hub.cards import is_hub_dataset, pool_card, public_dataset
+from .sources import COMMIT, fetch_files
 
 
 POOL_FILE = "mdft_pool.json"
 SCHEMA = 1
+REPO_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def write_published(
@@ -39,6 +41,19 @@ def write_published(
     pool_card(reference, tasks, licence).save(folder / "README.md")
 
 
+def _told(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stranger's pool may say of a task: nothing that reads other files of this machine, or from elsewhere."""
+    known = {
+        key: options[key] for key in ("class_names", "templates", "image_column", "label_column") if key in options
+    }
+    if options.get("head") in ("zero_shot", "linear"):
+        known["head"] = options["head"]
+    for key in ("unlabelled", "evaluation"):
+        if is_hub_dataset(options.get(key)):
+            known[key] = public_dataset(options[key])
+    return known
+
+
 def read_published(source: str | Path, revision: str | None, token: str | bool | None) -> dict[str, Any]:
     """The content of a pool's manifest: `pool` (a reference) and `tasks` (options by name).
 
@@ -60,11 +75,11 @@ def read_published(source: str | Path, revision: str | None, token: str | bool |
             raise InputError(
                 f"{source}: schema {content['schema']} of {POOL_FILE} is newer than this hf-mdft: upgrade"
             )
-        reference = content["pool"]
-        for pinned in [reference["base"], *filter(None, (reference["experts"][task] for task in reference["tasks"]))]:
-            if Path(str(pinned["id"])).is_absolute() or not isinstance(pinned["revision"], str):
-                raise InputError(f"{source}: {POOL_FILE} names '{pinned['id']}', which is no Hub repo")
-        tasks = {str(name): dict(options) for name, options in content["tasks"].items()}
+        reference, experts = content["pool"], content["pool"]["experts"]
+        for pinned in [reference["base"], *filter(None, (experts[task] for task in reference["tasks"]))]:
+            if not (REPO_ID.fullmatch(pinned["id"]) and COMMIT.fullmatch(pinned["revision"])):
+                raise InputError(f"{source}: {POOL_FILE} names '{pinned['id']}', which is no Hub repo at a commit")
+        tasks = {str(name): _told(options) for name, options in content["tasks"].items()}
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -11,11 +11,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
 from huggingface_hub import HfApi, ModelCard, ModelInfo, hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 from huggingface_hub.utils import filter_repo_objects, tqdm
 
 from ..errors import InputError
@@ -55,6 +59,7 @@ class ModelSource:
         revision: Commit sha of the repo, or `sha256:...` over the folder's weight files.
         folder: Where the files are.
         weights: Its weight files and their sizes in bytes.
+        checksums: SHA-256 of its weight files, where the Hub tells it.
         token: That found it.
     """
 
@@ -62,6 +67,7 @@ class ModelSource:
     revision: str
     folder: Path
     weights: Mapping[str, int] = field(default_factory=dict, compare=False)
+    checksums: Mapping[str, str | None] = field(default_factory=dict, compare=False, repr=False)
     token: str | bool | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -79,7 +85,7 @@ class ModelSource:
 
     def card(self) -> dict[str, Any]:
         """Metadata of its model card; empty where there is none that can be read."""
-        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+        with contextlib.suppress(Exception):  # a stranger's file: the parser raises whatever it stumbles over
             return ModelCard.load(self.folder / "README.md").data.to_dict()
         return {}
 
@@ -98,8 +104,7 @@ class ModelSource:
         """Find a folder, or a Hub repo (`"owner/name"` or `"owner/name@revision"`).
 
         A branch or tag is resolved once, to the commit that is stored. Files go to the cache that all Hugging Face
-        libraries share; only config, processor, tokenizer and card are fetched here, and of a commit that is cached
-        already nothing is asked of the Hub.
+        libraries share; only config, processor, tokenizer and card are fetched here.
 
         Raises:
             InputError: No such folder or repo, no access, or no safetensors in it.
@@ -120,26 +125,25 @@ class ModelSource:
         cls, repo_id: str, revision: str | None, token: str | bool | None, patterns: Sequence[str] = SMALL_FILES
     ) -> ModelSource:
         where = f"{repo_id}@{revision}" if revision else repo_id
+        pinned = COMMIT.fullmatch(revision or "") is not None
         try:
-            found = fetch_files(repo_id, revision, token, patterns)
+            folder, files = fetch_files(repo_id, revision, token, patterns)
         except InputError:
             # A commit never changes, so a repo that has vanished may still be here.
-            if not COMMIT.fullmatch(revision or ""):
+            folder, files = cached_folder(repo_id, revision) if pinned else None, None
+            if folder is None:
                 raise
-            found = cached_folder(repo_id, revision), None
-            if found[0] is None:
-                raise
-        folder, sizes = found
-        if sizes is None:
-            sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
-            if not any(name.endswith(".safetensors") for name in sizes):
+        if files is None:
+            files = {file.name: RepoFile(file.stat().st_size) for file in folder.iterdir()}
+            if not any(name.endswith(".safetensors") for name in files):
                 raise InputError(
                     f"{where}: the local cache does not have its weights, and the Hub cannot be reached: check the "
                     "connection"
                 )
-        return cls(
-            repo_id, folder.name, folder, {name: sizes[name] for name in weight_names(folder, sizes, where)}, token
-        )
+        found = {name: files[name] for name in weight_names(folder, files, where)}
+        sizes = {name: file.size for name, file in found.items()}
+        checksums = {name: file.sha256 for name, file in found.items()}
+        return cls(repo_id, folder.name, folder, sizes, checksums, token)
 
     @classmethod
     def from_reference(cls, reference: Mapping[str, str], token: str | bool | None = None) -> ModelSource:
@@ -183,10 +187,10 @@ class ModelSource:
                         "what has come so far is kept and goes on from there",
                     )
                 )
-                if _is_whole(file):
+                if self._is_whole(file):
                     break
                 blob = file.resolve()
-                file.unlink()
+                file.unlink(missing_ok=True)
                 blob.unlink(missing_ok=True)
                 if not again:
                     raise InputError(
@@ -194,32 +198,50 @@ class ModelSource:
                         "again later, or take another revision"
                     )
 
+    def _is_whole(self, file: Path) -> bool:
+        wanted, stat = self.checksums.get(file.name), file.stat()
+        return wanted is None or _file_hash(str(file.resolve()), stat.st_size, stat.st_mtime_ns).hex() == wanted
+
+
+class RepoFile(NamedTuple):
+    """Of a file in a Hub repo: its size in bytes, and its SHA-256 where the Hub tells it (of large files)."""
+
+    size: int
+    sha256: str | None = None
+
+
+_LOOKED_UP: dict[tuple[str, ...], dict[str, RepoFile]] = {}
+"""Files of commits that this process has fetched its small files from: they never change."""
+
 
 def fetch_files(
     repo_id: str, revision: str | None, token: str | bool | None, patterns: Sequence[str]
-) -> tuple[Path, dict[str, int] | None]:
+) -> tuple[Path, dict[str, RepoFile] | None]:
     """Some files of a Hub repo at one commit, from the cache that all Hugging Face libraries share where it has them.
 
     Args:
         patterns: Of the names of the files to fetch.
 
     Returns:
-        The folder that the files are in, named by the commit, and the sizes of all of the repo's files; none where the
+        The folder that the files are in, named by the commit, and all of the repo's files; none where the
         Hub cannot be reached and the cache must do.
 
     Raises:
         InputError: They cannot be had; the message says why and what to do.
     """
     where = f"{repo_id}@{revision}" if revision else repo_id
+    known = (repo_id, revision or "", *patterns)
+    if known in _LOOKED_UP and (folder := cached_folder(repo_id, revision)):
+        return folder, _LOOKED_UP[known]
     info = _look_up(repo_id, revision, token, where)
     if info is None:
         return cached_folder(repo_id, revision), None
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings}
+    files = {file.rfilename: RepoFile(file.size or 0, file.lfs.sha256 if file.lfs else None) for file in info.siblings}
 
     def get(name: str, commit: str | None) -> Path:
         return Path(hf_hub_download(repo_id, name, revision=commit, token=token, tqdm_class=_Silent))
 
-    wanted = list(filter_repo_objects(sizes, allow_patterns=list(patterns)))
+    wanted = list(filter_repo_objects(files, allow_patterns=list(patterns)))
     for name in wanted:
         file = ask(lambda name=name: get(name, info.sha), where)
     if not wanted:
@@ -227,7 +249,8 @@ def fetch_files(
     if revision != info.sha:
         # Under the branch's name too, so that it is found when the Hub is out of reach.
         ask(lambda: get(wanted[-1], revision), where)
-    return file.parents[wanted[-1].count("/")], sizes
+    _LOOKED_UP[(repo_id, info.sha, *patterns)] = files
+    return file.parents[wanted[-1].count("/")], files
 
 
 def _look_up(repo_id: str, revision: str | None, token: str | bool | None, where: str) -> ModelInfo | None:
@@ -252,17 +275,8 @@ def cached_folder(repo_id: str, revision: str | None) -> Path | None:
     """Folder of the shared cache with what is there of a repo at a commit, or at what a branch last was."""
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=[], local_files_only=True))
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, HFValidationError):
         return None
-
-
-def _is_whole(file: Path) -> bool:
-    """Whether a file in the shared cache has the content that it is stored under: the SHA-256 of large files."""
-    blob = file.resolve()
-    if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
-        return True
-    stat = blob.stat()
-    return _file_hash(str(blob), stat.st_size, stat.st_mtime_ns).hex() == blob.name
 
 
 def weight_names(folder: Path, available: Iterable[str], where: str) -> list[str]:

@@ -138,7 +138,7 @@ def vision_only_copy(source: Path, target: Path) -> None:
 def write_tower(architecture: Architecture, base: Path, state: dict[str, torch.Tensor], folder: Path) -> None:
     """Write a tower and the image processor of the model at `base`."""
     architecture.save_tower(read_config(base, str(base)), state, folder)
-    AutoImageProcessor.from_pretrained(base).save_pretrained(folder)
+    AutoImageProcessor.from_pretrained(base, trust_remote_code=False).save_pretrained(folder)
 
 
 def _write(task: str, folder: Path, write_model: Callable[[Path], None], head: Head, facts: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -33,9 +34,11 @@ class Preprocessor:
 
     def __init__(self, folder: Path, where: str) -> None:
         try:
-            self.processor = AutoImageProcessor.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{where}: no image processor (preprocessor_config.json) beside the model") from error
+            self.processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
+            raise InputError(
+                f"{where}: no image processor that can be read beside the model (preprocessor_config.json)"
+            ) from error
         self._spec = json.loads(self.processor.to_json_string())
         scale = self._spec.get("rescale_factor", 1 / 255) if self._spec.get("do_rescale", True) else 1.0
         normalize = self._spec.get("do_normalize", False)
@@ -122,6 +125,14 @@ class Images:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def digests(self) -> set[bytes]:
+        """One for each different image: equal images have equal digests."""
+        found = set()
+        for start in range(0, len(self), 256):
+            rows = list(range(start, min(start + 256, len(self))))
+            found.update(hashlib.sha1(image.numpy().tobytes()).digest() for image in self.pixels(rows))
+        return found
 
     @property
     def key(self) -> str:

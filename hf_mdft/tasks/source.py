@@ -44,4 +44,5 @@ def check_column(dataset: datasets.Dataset, column: str, setting: str, where: st
 
 
 def _short(spec: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in spec.items())
+    shown = ("path", "name", "data_dir", "data_files", "split", "revision")  # no token
+    return ", ".join(f"{key}={spec[key]}" for key in shown if spec.get(key) is not None)

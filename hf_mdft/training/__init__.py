@@ -6,11 +6,21 @@ from .expert_outputs import expert_features
 from .mixed import MixedTasks
 from .progress import show_progress
 from .resume import arguments_key, resumable
-from .saving import TASKS_FILE, coefficient_table, meta_facts, options_of, save_meta, warn_if_local, write_eval_results
+from .saving import (
+    ADAPTER_FILES,
+    TASKS_FILE,
+    coefficient_table,
+    meta_facts,
+    options_of,
+    save_meta,
+    warn_if_local,
+    write_eval_results,
+)
 from .trainer import MdftTrainer
 
 
 __all__ = [
+    "ADAPTER_FILES",
     "TASKS_FILE",
     "MdftTrainer",
     "MdftTrainingArguments",

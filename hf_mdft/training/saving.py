@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import TrainingArguments
 
+from ..errors import InputError
 from ..evaluation.figures import card_figures
 from ..heads import Head
 from ..hub.cards import EVAL_RESULTS, eval_results, is_local, meta_card, without_paths
@@ -22,6 +23,7 @@ from .resume import IRRELEVANT
 
 
 TASKS_FILE = "mdft.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +102,9 @@ def save_meta(
         folder: Made if need be.
         model: With the adapter.
         pool: It is made of.
-        heads: By task; written only beside a folded model, as the adapter's loader builds them again.
-        tasks: Options by task.
+        heads: By task.
+        tasks: Options by task. A head among them, rather than the name of one that the pool can build, is written too;
+            beside a folded model all are.
         seed: Of the run.
         facts: For the card.
         folded: The tower with the coefficients folded in, to be written instead of the adapter.
@@ -111,10 +114,14 @@ def save_meta(
         model.save_pretrained(folder, save_embedding_layers=False)
     else:
         pool.save_complete(folded.state_dict(), None, folder)
-        (folder / "heads").mkdir(exist_ok=True)
-        for task, head in heads.items():
+    for task, head in heads.items():
+        if folded is not None or isinstance(tasks[task].get("head"), Head):
+            (folder / "heads").mkdir(exist_ok=True)
             head.save(folder / "heads" / f"{task}.safetensors")
+            tasks = {**tasks, task: {**tasks[task], "head": f"heads/{task}.safetensors"}}
     facts = without_paths({**facts, "folded": folded is not None})
+    if folded is not None and pool.architecture.default_head == "linear":
+        facts["pipeline_tag"] = "image-feature-extraction"  # one tower, many classifiers
     (folder / TASKS_FILE).write_text(json.dumps({"tasks": tasks, "seed": seed, "facts": facts}, indent=2, default=str))
     meta_card({**facts, "figures": card_figures(facts, folder)}).save(folder / "README.md")
     measured = facts.get("accuracy", {}).get("meta", {})
@@ -122,9 +129,20 @@ def save_meta(
     write_eval_results(folder, values)
 
 
-def warn_if_local(reference: Mapping[str, Any]) -> None:
-    """Tell who pushes an adapter that others cannot load it."""
-    sources = {"base": reference["base"], **reference["experts"]}
+def warn_if_local(adapter: Mapping[str, Any] | Path) -> None:
+    """Tell who pushes an adapter that others cannot load it.
+
+    Args:
+        adapter: Its pool's reference, or its folder.
+    """
+    if isinstance(adapter, Path):
+        try:
+            adapter = json.loads((adapter / ADAPTER_FILES[0]).read_text())["pool"]
+            sources = {"base": adapter["base"], **adapter["experts"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{adapter}: no adapter of hf_mdft ({ADAPTER_FILES[0]} names no pool)") from error
+    else:
+        sources = {"base": adapter["base"], **adapter["experts"]}
     local = [name for name, source in sources.items() if source and is_local(source)]
     if local:
         logger.warning(

@@ -168,7 +168,7 @@ class MdftTrainer(PhaseTrainer):
         model = self.accelerator.unwrap_model(self.model)
         recipe = {"meta": options_of(self._given_args), "seed": self.args.seed}
         facts = meta_facts(model, self.pool, self.state.log_history, recipe)
-        tasks = {task: {"class_names": head.class_names} for task, head in self.heads.items()}
+        tasks = {task: {"class_names": head.class_names, "head": head} for task, head in self.heads.items()}
         save_meta(Path(folder), model, self.pool, self.heads, tasks, self.args.seed, {**facts, "tasks": list(tasks)})
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
