@@ -255,7 +255,9 @@ class Handler(BaseHTTPRequestHandler):
             siblings.append(entry)
         bases = card.get("base_model") or []
         relation = card.get("base_model_relation", "finetune")
-        tags = list(card["tags"]) if isinstance(card.get("tags"), list) else []
+        if not isinstance(card.get("tags", []), list):
+            card = {}  # as the Hub does with metadata that it cannot read
+        tags = list(card.get("tags", []))
         for base in [bases] if isinstance(bases, str) else bases:
             tags += [f"base_model:{base}", f"base_model:{relation}:{base}"]
         tags += [f"license:{card['license']}"] if "license" in card else []
