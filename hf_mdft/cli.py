@@ -17,6 +17,8 @@ from .errors import InputError
 
 
 if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+
     from .pool import ModelPool
 
 
@@ -139,8 +141,12 @@ def evaluate(
 def push(
     folder: Annotated[Path, typer.Argument(help="A run's 'meta' or 'specialists/TASK' folder.", show_default=False)],
     repo: Repo,
-    vision_only: Annotated[bool, typer.Option("--vision-only", help="A specialist's vision tower alone.")] = False,
-    folded: Annotated[bool, typer.Option("--folded", help="A meta-model as a plain model, no adapter.")] = False,
+    vision_only: Annotated[
+        bool, typer.Option("--vision-only", help="A specialist's vision tower alone, with a card of its own.")
+    ] = False,
+    folded: Annotated[
+        bool, typer.Option("--folded", help="A meta-model as a plain model, with a card of its own.")
+    ] = False,
     private: Private = None,
     revision: Revision = None,
     create_pr: CreatePr = False,
@@ -151,20 +157,19 @@ def push(
     """Push a result to the Hub in one commit: a specialist (a complete model), or a meta-model (an adapter)."""
     prepare(verbose, token)
     from .hub import push_folder
+    from .specialize.specialist import check_result
+    from .training import read_adapter, refuse_local
 
-    if not (folder / "README.md").is_file():
-        raise InputError(f"{folder}: no result of a run (no README.md); give its 'meta' or 'specialists/TASK' folder")
-    is_adapter, source = (folder / "adapter_config.json").is_file(), folder
-    if vision_only and is_adapter:
+    if vision_only and folded:
+        raise InputError("--vision-only is for a specialist, --folded for a meta-model: give one of them")
+    source = folder
+    is_meta = check_result(folder)
+    if vision_only and is_meta:
         raise InputError(f"{folder}: a meta-model; --vision-only is for a specialist, --folded for this one")
-    if folded and not is_adapter:
-        raise InputError(
-            f"{folder}: no adapter; --folded is for a run's 'meta' folder, --vision-only for a specialist"
-        )
-    if is_adapter and not folded:
-        from .training import warn_if_local
-
-        warn_if_local(folder)
+    if folded and not is_meta:
+        raise InputError(f"{folder}: a specialist; --folded is for a run's 'meta' folder, --vision-only for this one")
+    if is_meta and not folded:
+        refuse_local(read_adapter(folder, str(folder))["pool"])
     if folded:
         from .merger import MetaMerger
 
@@ -179,7 +184,7 @@ def push(
         def source(target: Path) -> None:
             vision_only_copy(folder, target)
 
-    typer.echo(
+    show(
         push_folder(
             source,
             repo,
@@ -187,8 +192,16 @@ def push(
             revision=revision,
             create_pr=create_pr,
             commit_message=commit_message,
-        )
+        ),
+        create_pr,
     )
+
+
+def show(commit: CommitInfo, create_pr: bool) -> None:
+    """Print where a push went."""
+    if create_pr and not commit.pr_url:
+        say("Nothing differs from what is there: no pull request was opened")
+    typer.echo(commit.pr_url or commit)
 
 
 @pool_app.command(epilog="Example: `hf-mdft pool discover openai/clip-vit-base-patch32 --output recipe.yaml`")
@@ -262,7 +275,7 @@ def _pool(name: str) -> ModelPool:
     from .recipe import Recipe
 
     is_recipe = Path(name).is_file() or name.endswith((".yaml", ".yml"))
-    return Recipe.load(name).pool() if is_recipe else ModelPool.from_pretrained(name)
+    return Recipe.load(name, images=False).pool() if is_recipe else ModelPool.from_pretrained(name)
 
 
 @pool_app.command("push", epilog="Example: `hf-mdft pool push recipe.yaml me/my-pool --collection 'My pool'`")
@@ -294,7 +307,10 @@ def pool_push(
     )
     for problem in pool.licence()[1]:
         say(f"Licence: {problem}")
-    typer.echo(commit)
+    untold = [task for task in pool.tasks if "unlabelled" not in pool.descriptions.get(task, {})]
+    if untold:
+        say(f"No images of the Hub for {', '.join(untold)}: who uses the pool names their own")
+    show(commit, create_pr)
     if collection:
         typer.echo(collect(pool, commit.repo_url.repo_id, collection, private=bool(private)))
 

@@ -37,9 +37,10 @@ from .training import (
     arguments_key,
     coefficient_table,
     meta_facts,
+    read_adapter,
+    refuse_local,
     resumable,
     save_meta,
-    warn_if_local,
 )
 from .versions import versions
 
@@ -85,6 +86,9 @@ class MetaMerger:
         self._images: dict[str, Images] = {}
         self._fit_args: MdftTrainingArguments | None = None
         self._specialize_args: SpecializeArguments | None = None
+
+    def __repr__(self) -> str:
+        return f"MetaMerger({self.pool!r}, tasks={list(self.tasks)}, fitted={self.model is not None})"
 
     # What the stages share
 
@@ -378,7 +382,7 @@ class MetaMerger:
             kwargs: See `hf_mdft.hub.push_folder`.
         """
         if not folded:
-            warn_if_local(self.pool.reference())
+            refuse_local(self.pool.reference())
         return push_folder(lambda folder: self.save_pretrained(folder, folded=folded), repo_id, **kwargs)
 
     @classmethod
@@ -411,11 +415,9 @@ class MetaMerger:
             raise InputError(f"{source}: no {TASKS_FILE}; give a folder or repo that MetaMerger has written")
         try:
             saved = json.loads((folder / TASKS_FILE).read_text())
-            for name in ADAPTER_FILES:
-                if not (folder / name).is_file() and not saved.get("facts", {}).get("folded"):
-                    raise InputError(f"{source}: no {name}; give a meta-model that MetaMerger has written")
             if saved.get("facts", {}).get("folded"):
                 raise InputError(f"{source}: a folded meta-model is a plain model; load it with transformers")
+            read_adapter(folder, str(source))
             config = MdftConfig.from_pretrained(folder)
             tasks = tasks or {name: _task(options, folder) for name, options in saved["tasks"].items()}
             pool_reference, seed = config.pool, int(saved["seed"])

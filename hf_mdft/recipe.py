@@ -54,12 +54,13 @@ class Recipe:
     seed: int
 
     @classmethod
-    def load(cls, path: str | Path, token: str | bool | None = None) -> Recipe:
+    def load(cls, path: str | Path, token: str | bool | None = None, images: bool = True) -> Recipe:
         """Read a recipe.
 
         Args:
             path: Of the file.
             token: For a pool that is read from the Hub.
+            images: Whether every task must name unlabelled images; to look at a pool none is needed.
 
         Raises:
             InputError: The file is missing or no YAML, or holds an unknown key or a value of the wrong kind; the
@@ -86,7 +87,9 @@ class Recipe:
         options = {str(name): _mapping(task, f"{where}: tasks.{name}") for name, task in written.items()}
         if not options:
             options = {name: {} for name in described}
-        tasks = {name: _task(name, {**described.get(name, {}), **task}, path) for name, task in options.items()}
+        tasks = {
+            name: _task(name, {**described.get(name, {}), **task}, path, images) for name, task in options.items()
+        }
         for name in tasks:
             if name not in experts:
                 raise InputError(
@@ -170,6 +173,9 @@ def _pool(
         if not pool.get(key):
             raise InputError(f"{where}.{key} is missing")
     experts = _mapping(pool["experts"], f"{where}.experts")
+    for key, spec in {"base": pool["base"], **{f"experts.{task}": spec for task, spec in experts.items()}}.items():
+        if spec is not None and not isinstance(spec, str):
+            raise InputError(f"{where}.{key} must be a folder or a Hub id, got {spec}")
     found = {str(name): None if spec is None else _resolve(spec, path) for name, spec in experts.items()}
     return _resolve(pool["base"], path), found, {}
 
@@ -220,11 +226,12 @@ def _adapter(value: Any, where: str) -> dict[str, Any]:
     return options
 
 
-def _task(name: str, value: Any, path: Path) -> Task:
+def _task(name: str, value: Any, path: Path, images: bool) -> Task:
     where = f"{path}: tasks.{name}"
     options = _mapping(value, where, tuple(field.name for field in dataclasses.fields(Task)))
-    if not options.get("unlabelled"):
-        raise InputError(f"{where}: 'unlabelled' is missing")
+    if not options.get("unlabelled") and images:
+        raise InputError(f"{where}: 'unlabelled' is missing: the images to learn from, as arguments of load_dataset")
+    options.setdefault("unlabelled", None)
     for key in ("unlabelled", "evaluation"):
         if options.get(key):
             options[key] = _dataset(_mapping(options[key], f"{where}.{key}"), path, f"{where}.{key}")

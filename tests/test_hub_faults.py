@@ -186,7 +186,7 @@ def test_a_failed_push_leaves_the_repo_as_it_was(hub, client, results, pattern):
 
 
 def test_a_pull_request_is_never_opened_twice(hub, client, results):  # noqa: F811
-    assert client.run("push", results / "meta", "me/meta", token=hub.token)["code"] == 0
+    assert client.run("push", results / "specialists" / "colour", "me/meta", token=hub.token)["code"] == 0
     hub.misbehave(r"POST .*/commit/", "lost", times=1)
     push = ["push", results / "specialists" / "shade", "me/meta", "--create-pr"]
     done = client.run(*push, token=hub.token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -123,7 +124,7 @@ def test_vision_only(hub, client, results):
     bad = client.run("push", results / "meta", "me/shade", "--vision-only", token=hub.token)
     assert bad["code"] == 2 and "a meta-model; --vision-only is for a specialist" in bad["err"]
     bad = client.run("push", results / "specialists" / "shade", "me/shade", "--folded", token=hub.token)
-    assert bad["code"] == 2 and "no adapter; --folded is for a run's 'meta' folder" in bad["err"]
+    assert bad["code"] == 2 and "a specialist; --folded is for a run's 'meta' folder" in bad["err"]
 
 
 def first(hub, repo):
@@ -172,8 +173,6 @@ result = [float((rows[0] - row).abs().max()) for row in rows] + [moved]
     assert client.python(pinned) == hub.repos["lab/tiny-clip"].refs["v0"], "the base's own commit, wherever main is"
 
     del hub.repos["lab/tiny-clip_colour"]
-    import shutil
-
     shutil.rmtree(client.python("from huggingface_hub.constants import HF_HUB_CACHE as result"))
     gone = client.run("evaluate", recipe, "--meta", "out/meta")
     assert gone["code"] == 2 and "lab/tiny-clip_colour@" in gone["err"]
@@ -181,27 +180,55 @@ result = [float((rows[0] - row).abs().max()) for row in rows] + [moved]
 
 
 def test_branches_pull_requests_and_messages(hub, client, results):
-    folder = results / "meta"
-    done = client.run("push", folder, "me/meta", "--commit-message", "First", token=hub.token)
-    assert done["code"] == 0 and "refers to folders of this machine (base, colour, shade, stripes)" in done["err"]
-    assert "it loads there only" in hub.files("me/meta")["README.md"].decode()
+    folder = results / "specialists" / "colour"
+    assert client.run("push", folder, "me/meta", "--commit-message", "First", token=hub.token)["code"] == 0
     before = hub.head("me/meta")
     done = client.run("push", results / "specialists" / "shade", "me/meta", "--revision", "next", token=hub.token)
     assert done["code"] == 0, done["err"]
     assert hub.head("me/meta") == before and "model.safetensors" in hub.files("me/meta", "next")
-    assert not [name for name in hub.files("me/meta", "next") if name.startswith("adapter")], "nothing is mixed"
+    assert 'model="me/meta", revision="next"' in hub.files("me/meta", "next")["README.md"].decode()
     done = client.run("push", results / "specialists" / "shade", "me/meta", "--create-pr", token=hub.token)
     assert done["code"] == 0 and "refs/pr/1" in hub.repos["me/meta"].refs and hub.head("me/meta") == before
-    done = client.run("push", folder, "lab/tiny-clip", token=hub.token)
+    assert done["out"].strip().endswith("/me/meta/discussions/1")
+    again = client.run("push", folder, "me/meta", "--private", token=hub.token)
+    assert again["code"] == 0 and "me/meta exists, and stays public" in again["err"]
+    done = client.run("push", folder, "lab/tiny-clip", token=hub.token)  # a repo of somebody else
     assert done["code"] == 2 and "lab/tiny-clip: the Hub refused (403): log in with write access" in done["err"]
+    odd = client.run("push", folder, "me/x@v1", token=hub.token)
+    assert odd["code"] == 2 and "no valid Hub id (owner/name; a branch is given with --revision)" in odd["err"]
     nowhere = client.run("push", results, "me/x", token=hub.token)
     assert nowhere["code"] == 2 and "no result of a run" in nowhere["err"]
 
 
 def test_pushing_again_commits_nothing_new(hub, client, results):
     for _ in range(2):
-        assert client.run("push", results / "meta", "me/meta", token=hub.token)["code"] == 0
-    assert len(hub.repos["me/meta"].commits) == 1
+        assert client.run("push", results / "specialists" / "shade", "me/shade", token=hub.token)["code"] == 0
+    assert len(hub.repos["me/shade"].commits) == 1
+
+
+def test_only_whole_results_are_pushed(hub, client, results, tmp_path):
+    shade, meta = (shutil.copytree(results / name, tmp_path / name) for name in ("specialists/shade", "meta"))
+
+    def refused(folder, message, *options):
+        done = client.run("push", folder, "me/x", *options, token=hub.token)
+        assert done["code"] == 2 and message in done["err"] and "Traceback" not in done["err"], done["err"]
+        assert "me/x" not in hub.repos
+
+    refused(meta, "refers to folders of this machine (base, colour, shade, stripes)")
+    (meta / "adapter_model.safetensors").write_bytes(b"junk")
+    refused(meta, "the adapter is damaged")
+    refused(meta, "the adapter is damaged", "--folded")
+    refused(meta, "give one of them", "--folded", "--vision-only")
+    refused(next((results / "checkpoints" / "meta").glob("checkpoint-*")), "no result of a run (no mdft.json)")
+    refused(tmp_path / "nowhere", "no such folder")
+    (shade / "notes.bin").write_bytes(b"pickle")
+    assert client.run("push", shade, "me/y", token=hub.token)["code"] == 0 and "notes.bin" not in hub.files("me/y")
+    (shade / "model.safetensors").write_bytes(b"junk")
+    refused(shade, "model.safetensors is damaged")
+    (shade / "model.safetensors").unlink()
+    refused(shade, "no model.safetensors")
+    (shade / "config.json").unlink()
+    refused(shade, "no config.json")
 
 
 TRAINER = """

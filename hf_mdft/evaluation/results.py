@@ -84,4 +84,6 @@ class Report:
     def __str__(self) -> str:
         """The table, for a terminal."""
         rows = [[name, *cells] for name, cells in self.rows()]
+        if not rows:
+            return "Nothing was measured: no task has evaluation images."
         return text_table(["", *self.tasks, "average"], rows)

@@ -108,7 +108,7 @@ def meta_card(facts: Mapping[str, Any]) -> ModelCard:
     rows = [
         ({"meta": "**this model**", "specialist": "specialists made with it"}.get(name, NAMES[name]), row)
         for name, row in accuracy.items()
-        if name in NAMES and name != "specialist_ungated"
+        if row and name in NAMES and name != "specialist_ungated"
     ]
     return _render(
         "meta.md",
@@ -175,9 +175,12 @@ def eval_results(task_values: Mapping[str, tuple[float, Any]], note: str) -> str
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False) if entries else None
 
 
-def put_repo_id(card: str, repo_id: str) -> str:
-    """The card with the repo's own id where it was unknown."""
-    return card.replace(PLACEHOLDER, repo_id)
+def put_repo_id(card: str, repo_id: str, revision: str | None = None) -> str:
+    """The card with the repo's own id (and the branch it is on) where it was unknown."""
+    if revision in (None, "main"):
+        return card.replace(PLACEHOLDER, repo_id)
+    card = card.replace(f'"{PLACEHOLDER}"', f'"{repo_id}", revision="{revision}"')
+    return card.replace(PLACEHOLDER, f"{repo_id}@{revision}")
 
 
 def _metadata(sources: list[Mapping[str, str]], relation: str, **fields: Any) -> ModelCardData:
@@ -279,7 +282,7 @@ def _describe_dataset(spec: Any) -> str | None:
 
 def _show(source: Mapping[str, str]) -> str:
     if is_local(source):
-        return f"`{_plain(Path(source['id']).name)}` (a local folder, weights `{source['revision'][:19]}`)"
+        return f"`{Path(source['id']).name.replace('`', '')}` (a local folder, weights `{source['revision'][:19]}`)"
     return f"[{source['id']}](https://huggingface.co/{source['id']}/tree/{source['revision']})"
 
 

@@ -112,6 +112,12 @@ def _is_short_file(error: BaseException) -> bool:
 def _explain(error: Exception, writing: bool) -> str:
     cause = _cause(error)
     status = _status(cause)
+    if isinstance(cause, OfflineModeIsEnabled):
+        if writing:
+            return "HF_HUB_OFFLINE is set: unset it to push"
+        return "no such folder here, not in the local cache, and HF_HUB_OFFLINE is set: check the path, or unset it"
+    if isinstance(cause, HFValidationError) and writing:
+        return "no valid Hub id (owner/name; a branch is given with --revision)"
     if isinstance(cause, HFValidationError):
         return "neither a folder here nor a valid Hub id (owner/name)"
     if isinstance(cause, GatedRepoError):
@@ -135,7 +141,7 @@ def _explain(error: Exception, writing: bool) -> str:
     if isinstance(cause, HTTPError):
         reason = " ".join(str(cause).split()) or type(cause).__name__
         return f"the Hub cannot be reached ({reason}), and not all of it is in the local cache: check the connection"
-    if isinstance(cause, OfflineModeIsEnabled | LocalEntryNotFoundError):
+    if isinstance(cause, LocalEntryNotFoundError):
         return "no such folder here, not in the local cache, and the Hub cannot be reached: check path or connection"
     if isinstance(cause, EntryNotFoundError):
         return f"a file is not there ({_first_line(cause)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -16,6 +17,8 @@ from .cards import put_repo_id
 from .client import ATTEMPTS, ask
 
 
+logger = logging.getLogger(__name__)
+
 RESULT_FILES = (
     "model.safetensors",
     "model-?????-of-?????.safetensors",
@@ -28,6 +31,10 @@ RESULT_FILES = (
     ".eval_results/mdft.yaml",
 )
 """What an earlier push of a result may have left and the next one replaces as a whole: loaders would mix them."""
+
+
+NEVER = (".git", ".cache", "checkpoint-*", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+"""What is never pushed: work in progress, and files that can run code."""
 
 
 def push_folder(
@@ -77,16 +84,18 @@ def push_folder(
             source(work)
         else:
             # Links, not copies: a model may be large, and only its card is changed.
-            shutil.copytree(source, work, copy_function=_link, ignore=shutil.ignore_patterns(".git", ".cache"))
+            shutil.copytree(source, work, copy_function=_link, ignore=shutil.ignore_patterns(*NEVER))
         if "/" not in repo_id:
             repo_id = f"{ask(api.whoami, repo_id, safe, writing=True)['name']}/{repo_id}"
         if ask(lambda: _create(api, repo_id, private), repo_id, safe, writing=True):
             safe = f"{safe} (the repo is new and empty)"
+        elif private is not None and api.model_info(repo_id).private != private:
+            logger.warning("%s exists, and stays %s", repo_id, "public" if private else "private")
         if revision is not None and not revision.startswith("refs/pr"):
             ask(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), repo_id, safe, writing=True)
         card = work / "README.md"
         if card.is_file():
-            text = put_repo_id(card.read_text(encoding="utf-8"), repo_id)
+            text = put_repo_id(card.read_text(encoding="utf-8"), repo_id, None if create_pr else revision)
             card.unlink()
             card.write_text(text, encoding="utf-8")
         safe = f"{safe}; push again, it goes on where it stopped"
@@ -98,7 +107,7 @@ def push_folder(
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{repo_id}: {' '.join(str(error).split())}; {safe}") from error
+            raise InputError(f"{repo_id}: {' '.join(str(error).split())}; nothing was committed") from error
 
 
 def _create(api: HfApi, repo_id: str, private: bool | None) -> bool:

@@ -70,6 +70,11 @@ class ModelPool:
             raise InputError("the pool has no expert; give at least one under pool.experts")
         for task in self.tasks:
             check_task_name(task)
+        for task, source in self.experts.items():
+            if source == base:
+                raise InputError(
+                    f"{source}: the expert of '{task}' is the base itself; give null, or a fine-tuned model"
+                )
         self._fit = Fit(base)
         self.config, self.architecture = self._fit.config, self._fit.architecture
         each(self._fit.check, self.sources())
@@ -99,6 +104,8 @@ class ModelPool:
         """
         if experts is None:
             return cls._published(base, revision, token)
+        if not isinstance(experts, Mapping):
+            raise InputError(f"experts must be a mapping from task to model, got {type(experts).__name__}")
         specs = [(base, revision), *((spec, None) for spec in experts.values() if spec is not None)]
         found = iter(each(lambda spec: ModelSource.resolve(spec[0], token, spec[1]), specs))
         return cls(next(found), {task: None if spec is None else next(found) for task, spec in experts.items()})
@@ -121,6 +128,9 @@ class ModelPool:
         pinned = [reference["base"], *(ref for ref in experts.values() if ref is not None)]
         found = iter(each(lambda ref: ModelSource.from_reference(ref, token), pinned))
         return cls(next(found), {task: None if ref is None else next(found) for task, ref in experts.items()})
+
+    def __repr__(self) -> str:
+        return f"ModelPool({self.base}, {self.tasks})"
 
     def reference(self) -> dict[str, Any]:
         """JSON form: ids and revisions, from which the same pool is found again.
@@ -248,4 +258,6 @@ def check_task_name(task: str) -> None:
         InputError: It could lead out of the output folder.
     """
     if not task or task.startswith(".") or any(char in task for char in "/\\\0"):
-        raise InputError(f"task name '{task}': use letters, digits, '_' and '-' (it becomes the name of a folder)")
+        raise InputError(
+            f"task name '{task}': use letters, digits, '.', '_' and '-' (it becomes the name of a folder)"
+        )

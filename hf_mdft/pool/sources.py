@@ -245,7 +245,7 @@ def fetch_files(
     for name in wanted:
         file = ask(lambda name=name: get(name, info.sha), where)
     if not wanted:
-        raise InputError(f"{where}: none of the files {', '.join(patterns[:3])} is there; give another repo")
+        raise InputError(f"{where}: the repo has no {patterns[0]}; give another one")
     if revision != info.sha:
         # Under the branch's name too, so that it is found when the Hub is out of reach.
         ask(lambda: get(wanted[-1], revision), where)

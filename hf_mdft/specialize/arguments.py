@@ -55,6 +55,8 @@ class SpecializeArguments(TrainingArguments):
         super().__post_init__()
         if self.shots is not None and self.shots < 2:
             raise InputError(f"shots must be at least 2 (or null for all images), got {self.shots}")
+        if self.max_steps == 0:
+            raise InputError("max_steps must be at least 1 (or -1 to count num_train_epochs), got 0")
         if self.push_to_hub:
             raise InputError("push_to_hub: there is a specialist for every task; push each with its own push_to_hub()")
         if self.rounds < 1:

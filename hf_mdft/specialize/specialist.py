@@ -21,6 +21,7 @@ from ..heads import Head, load_head
 from ..hub import push_folder
 from ..hub.cards import specialist_card, without_paths
 from ..pool import ModelPool, ModelSource
+from ..pool.headers import read_header
 from ..pool.weights import TowerWeights
 from ..training import write_eval_results
 from .gate import Decision
@@ -30,7 +31,7 @@ RESULT_FILE = "mdft.json"
 HEAD_FILE = "head.safetensors"
 
 
-@dataclass
+@dataclass(repr=False)
 class Specialist:
     """What phase 2 gives for one task: the student where the gate chose it, else the expert (or the meta-model, for a
     task without one).
@@ -56,6 +57,9 @@ class Specialist:
     history: list[dict[str, Any]]
     facts: dict[str, Any]
     origin: ModelPool | None = None
+
+    def __repr__(self) -> str:
+        return f"Specialist({self.task!r}, kept={self.kept!r}, {self.decision.reason!r})"
 
     @property
     def improved(self) -> bool:
@@ -112,6 +116,29 @@ class Specialist:
             kwargs: See `hf_mdft.hub.push_folder`.
         """
         return push_folder(lambda folder: self.save_pretrained(folder, vision_only=vision_only), repo_id, **kwargs)
+
+
+def check_result(folder: Path) -> bool:
+    """Whether a folder is a meta-model; else it is a specialist, and whole.
+
+    Raises:
+        InputError: It is neither, or its weights are missing or damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a run's 'meta' or 'specialists/TASK' folder")
+    if not (folder / RESULT_FILE).is_file():
+        raise InputError(
+            f"{folder}: no result of a run (no {RESULT_FILE}); give its 'meta' or 'specialists/TASK' folder"
+        )
+    try:
+        saved = json.loads((folder / RESULT_FILE).read_text())
+        is_meta, folded = "tasks" in saved, saved["facts"].get("folded", False)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder}: {RESULT_FILE} is damaged ({error}); make the result again") from error
+    if not is_meta or folded:
+        read_config(folder, str(folder))
+        read_header(ModelSource.resolve(folder))
+    return is_meta and not folded
 
 
 def vision_only_copy(source: Path, target: Path) -> None:

@@ -12,8 +12,9 @@ from .saving import (
     coefficient_table,
     meta_facts,
     options_of,
+    read_adapter,
+    refuse_local,
     save_meta,
-    warn_if_local,
     write_eval_results,
 )
 from .trainer import MdftTrainer
@@ -32,9 +33,10 @@ __all__ = [
     "meta_facts",
     "options_of",
     "own_arguments",
+    "read_adapter",
+    "refuse_local",
     "resumable",
     "save_meta",
     "show_progress",
-    "warn_if_local",
     "write_eval_results",
 ]

@@ -55,6 +55,8 @@ class MdftTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.max_steps == 0:
+            raise InputError("max_steps must be at least 1 (or -1 to count num_train_epochs), got 0")
         if self.images_per_task < 1:
             raise InputError(f"images_per_task must be at least 1, got {self.images_per_task}")
         if self.anchor_distance not in ("kl", "embedding"):

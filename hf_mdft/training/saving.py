@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from transformers import TrainingArguments
 
 from ..errors import InputError
@@ -24,8 +24,6 @@ from .resume import IRRELEVANT
 
 TASKS_FILE = "mdft.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-
-logger = logging.getLogger(__name__)
 
 
 RELEVANT = (
@@ -129,27 +127,43 @@ def save_meta(
     write_eval_results(folder, values)
 
 
-def warn_if_local(adapter: Mapping[str, Any] | Path) -> None:
-    """Tell who pushes an adapter that others cannot load it.
-
-    Args:
-        adapter: Its pool's reference, or its folder.
+def refuse_local(reference: Mapping[str, Any]) -> None:
+    """Raises:
+    InputError: An adapter's pool holds folders of this machine: others could not load it, and would read their paths.
     """
-    if isinstance(adapter, Path):
-        try:
-            adapter = json.loads((adapter / ADAPTER_FILES[0]).read_text())["pool"]
-            sources = {"base": adapter["base"], **adapter["experts"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{adapter}: no adapter of hf_mdft ({ADAPTER_FILES[0]} names no pool)") from error
-    else:
-        sources = {"base": adapter["base"], **adapter["experts"]}
+    sources = {"base": reference["base"], **reference["experts"]}
     local = [name for name, source in sources.items() if source and is_local(source)]
     if local:
-        logger.warning(
-            "this adapter refers to folders of this machine (%s), so others cannot load it: push those models and "
-            "build the pool from their repos, or push the folded model",
-            ", ".join(local),
+        raise InputError(
+            f"this adapter refers to folders of this machine ({', '.join(local)}), so others could not load it: push "
+            "those models and build the pool from their repos, or push the meta-model folded"
         )
+
+
+def read_adapter(folder: Path, where: str) -> dict[str, Any]:
+    """The config of a saved adapter, whose files are there and whole.
+
+    Raises:
+        InputError: They are not, or it is another kind of adapter.
+    """
+    for name in ADAPTER_FILES:
+        if not (folder / name).is_file():
+            raise InputError(f"{where}: no {name}; give a meta-model that MetaMerger has written")
+    try:
+        config = json.loads((folder / ADAPTER_FILES[0]).read_text())
+        with safe_open(folder / ADAPTER_FILES[1], framework="pt"):
+            pass
+        if config["peft_type"] != "MDFT":
+            raise InputError(f"{where}: an adapter of type {config['peft_type']}, not of hf_mdft")
+        refs = [config["pool"]["base"], *(ref for ref in config["pool"]["experts"].values() if ref)]
+        assert all(isinstance(ref["id"], str) and isinstance(ref["revision"], str) for ref in refs)
+    except InputError:
+        raise
+    except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
+        raise InputError(
+            f"{where}: the adapter is damaged ({type(error).__name__}: {error}); make it again"
+        ) from error
+    return config
 
 
 def write_eval_results(folder: Path, values: Mapping[str, tuple[float, Any]]) -> None:

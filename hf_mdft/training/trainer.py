@@ -31,7 +31,7 @@ from .expert_outputs import expert_features
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective, TaskObjective
 from .progress import show_progress
-from .saving import meta_facts, options_of, save_meta, warn_if_local
+from .saving import meta_facts, options_of, refuse_local, save_meta
 
 
 logger = logging.getLogger(__name__)
@@ -178,6 +178,7 @@ class MdftTrainer(PhaseTrainer):
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Make the repo that `push_to_hub` pushes to; see `Trainer.init_hf_repo`."""
+        refuse_local(self.pool.reference())
         where = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
         ask(lambda: super(MdftTrainer, self).init_hf_repo(token, private), where, writing=True)
 
@@ -201,7 +202,6 @@ class MdftTrainer(PhaseTrainer):
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
         self._finish_current_push()
-        warn_if_local(self.pool.reference())
         call = functools.partial(
             push_folder,
             repo_id=self.hub_model_id,
