@@ -202,7 +202,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def commit(self, name: str, revision: str) -> tuple[str, dict[str, bytes]]:
         found = self.repo(name)
-        if not found.refs and revision == "main":
+        if revision == "main" and "main" not in found.refs:
             return "0" * 40, {}
         sha = found.sha(revision)
         if sha is None:
@@ -277,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         found = []
         for name, repo in self.hub.repos.items():
-            if not repo.refs or (repo.private and not self.signed_in):
+            if "main" not in repo.refs or (repo.private and not self.signed_in):
                 continue
             info = self.info(name, *self.commit(name, "main"))
             if set(self.query.get("filter", [])) <= set(info["tags"]):

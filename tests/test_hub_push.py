@@ -190,6 +190,9 @@ def test_branches_pull_requests_and_messages(hub, client, results):
     done = client.run("push", results / "specialists" / "shade", "me/meta", "--create-pr", token=hub.token)
     assert done["code"] == 0 and "refs/pr/1" in hub.repos["me/meta"].refs and hub.head("me/meta") == before
     assert done["out"].strip().endswith("/me/meta/discussions/1")
+    for options in (["--create-pr"], []):
+        assert client.run("push", folder, "me/new", *options, token=hub.token)["code"] == 0
+    assert set(hub.repos["me/new"].refs) == {"refs/pr/1", "main"}
     again = client.run("push", folder, "me/meta", "--private", token=hub.token)
     assert again["code"] == 0 and "me/meta exists, and stays public" in again["err"]
     done = client.run("push", folder, "lab/tiny-clip", token=hub.token)  # a repo of somebody else
