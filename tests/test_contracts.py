@@ -45,6 +45,94 @@ def test_trim_and_ties_equal_their_definitions():
     assert (ties.sum(0) / 2).tolist() == [4, 5, 0, -6]
 
 
+def matrices(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def tsv_reference(vectors):
+    """TSV-M in plain loops."""
+    count, columns = len(vectors), []
+    for matrix in vectors:
+        u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+        columns += [(u[:, i], s[i], v[i]) for i in range(len(s) // count)]
+    u, s, v = (torch.stack(list(part)) for part in zip(*columns, strict=True))
+    (p, _, q), (a, _, b) = (torch.linalg.svd(part, full_matrices=False) for part in (u.T, v))
+    return p @ q @ torch.diag(s) @ a @ b
+
+
+def iso_c_reference(vectors):
+    u, s, v = torch.linalg.svd(sum(vectors), full_matrices=False)
+    return u @ torch.diag(torch.full_like(s, s.mean())) @ v
+
+
+def iso_cts_reference(vectors, common=0.8):
+    """Iso-CTS in plain loops."""
+    u, s, v = torch.linalg.svd(sum(vectors), full_matrices=False)
+    own = int((1 - common) * len(s)) // len(vectors)
+    rank = len(s) - own * len(vectors)
+    lefts, values, rights = [u[:, :rank]], [s[:rank]], [v[:rank]]
+    for matrix in vectors:
+        a, b, c = torch.linalg.svd(matrix - u[:, :rank] @ u[:, :rank].T @ matrix, full_matrices=False)
+        lefts, values, rights = [*lefts, a[:, :own]], [*values, b[:own]], [*rights, c[:own]]
+    (p, _, q), (a, _, b) = (
+        torch.linalg.svd(torch.cat(x, dim=d), full_matrices=False) for x, d in ((lefts, 1), (rights, 0))
+    )
+    return torch.cat(values).mean() * (p @ q) @ (a @ b)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"), [("tsv", tsv_reference), ("iso_c", iso_c_reference), ("iso_cts", iso_cts_reference)]
+)
+def test_spectral_transforms_sum_to_the_papers_merge(name, reference):
+    """At coefficients of 1/K; vectors are averaged."""
+    transform = TRANSFORMS.build(name)
+    for shape in [(3, 40, 30), (3, 30, 40)]:
+        vectors = matrices(*shape)
+        torch.testing.assert_close(transform("t", vectors).mean(dim=0), reference(vectors))
+    kernel = matrices(3, 40, 2, 3, 5)
+    torch.testing.assert_close(transform("t", kernel).mean(dim=0).flatten(1), reference(kernel.flatten(2)))
+    assert torch.equal(transform("t", matrices(3, 7)), matrices(3, 7))
+
+
+def test_iso_cts_has_directions_of_its_own():
+    vectors = matrices(3, 40, 30)
+    own = TRANSFORMS.build("iso_cts")("t", vectors).mean(dim=0)
+    assert (own - TRANSFORMS.build("iso_c")("t", vectors).mean(dim=0)).abs().max() > 0.01
+
+
+def test_low_rank_is_the_truncated_decomposition():
+    vectors = matrices(2, 16, 24)
+    kept = TRANSFORMS.build({"name": "low_rank", "share": 0.25})("t", vectors)
+    for matrix, found in zip(vectors, kept, strict=True):
+        assert torch.linalg.matrix_rank(found) == 4
+        values = torch.linalg.svdvals(matrix)
+        torch.testing.assert_close((matrix - found).norm(), values[4:].norm())
+    assert torch.allclose(TRANSFORMS.build({"name": "low_rank", "share": 1})("t", vectors), vectors)
+
+
+def test_dare_keeps_the_expectation_and_its_seed():
+    vectors = torch.ones(2, 400, 400)
+    dare = TRANSFORMS.build({"name": "dare", "density": 0.25})
+    found = dare("t", vectors)
+    assert set(found.unique().tolist()) == {0.0, 4.0} and abs(found.mean().item() - 1) < 0.02
+    assert not torch.equal(found[0], found[1]) and not torch.equal(found, dare("other", vectors))
+    assert not torch.equal(found, TRANSFORMS.build({"name": "dare", "density": 0.25, "seed": 1})("t", vectors))
+    state = torch.get_rng_state()
+    dare("t", vectors)
+    assert torch.equal(state, torch.get_rng_state()), "the global generator was used"
+
+
+def test_sign_and_quantise_equal_their_definitions():
+    vectors = torch.tensor([[4.0, -1.0, 0.0, 3.0]])
+    assert TRANSFORMS.build("sign")("t", vectors).tolist() == [[2, -2, 0, 2]]
+    assert TRANSFORMS.build({"name": "quantise", "bits": 2})("t", vectors).tolist() == [[4, 0, 0, 4]]
+    noisy = matrices(2, 50, 50)
+    errors = [(TRANSFORMS.build({"name": "quantise", "bits": b})("t", noisy) - noisy).abs().max() for b in (3, 5, 8)]
+    assert errors[0] > 3 * errors[1] > 9 * errors[2]
+    largest = noisy.flatten(1).abs().amax(dim=1)
+    assert errors[1] <= (largest / 15 / 2).max() + 1e-9
+
+
 @pytest.mark.parametrize("name", FILTERS.names())
 def test_filter(name):
     sample_filter = FILTERS.build({"name": name, "num_classes": 5})

@@ -1,9 +1,28 @@
 """Phi: functions of task vectors, applied before they are combined. One file each."""
 
 from .base import TRANSFORMS, Transform
+from .dare import Dare
 from .identity import Identity
+from .iso import IsoC, IsoCts
+from .low_rank import LowRank
+from .quantise import Quantise
+from .sign import Sign
 from .ties import Ties
 from .trim import Trim
+from .tsv import Tsv
 
 
-__all__ = ["TRANSFORMS", "Identity", "Ties", "Transform", "Trim"]
+__all__ = [
+    "TRANSFORMS",
+    "Dare",
+    "Identity",
+    "IsoC",
+    "IsoCts",
+    "LowRank",
+    "Quantise",
+    "Sign",
+    "Ties",
+    "Transform",
+    "Trim",
+    "Tsv",
+]

@@ -1,0 +1,37 @@
+"""Keep the largest singular components of every task matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import InputError
+from .base import TRANSFORMS, Transform
+from .matrix import as_matrices
+
+
+@TRANSFORMS.register("low_rank")
+@dataclass
+class LowRank(Transform):
+    """Truncated singular value decomposition of each task matrix: most of what an expert learned has low rank
+    (Gargiulo et al. 2025, https://huggingface.co/papers/2412.00081). Vectors stay as they are.
+
+    Args:
+        share: Of the singular components that are kept, in (0, 1]; at least one is.
+    """
+
+    share: float = 0.125
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError(f"transform '{self.name}': share must lie in (0, 1], got {self.share}")
+
+    def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
+        matrices = as_matrices(vectors)
+        if matrices is None:
+            return vectors
+        left, values, right = torch.linalg.svd(matrices, full_matrices=False)
+        rank = max(1, round(self.share * values.shape[-1]))
+        kept = (left[..., :rank] * values[..., None, :rank]) @ right[..., :rank, :]
+        return kept.reshape(vectors.shape)

@@ -1,0 +1,33 @@
+"""Task singular vectors that do not interfere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .base import TRANSFORMS, Transform
+from .matrix import as_matrices, orthogonalised
+
+
+@TRANSFORMS.register("tsv")
+@dataclass
+class Tsv(Transform):
+    """Keep the largest 1/K of every task matrix's singular components, and turn the singular vectors of all experts
+    together into orthonormal ones (TSV-M, Gargiulo et al. 2025, https://huggingface.co/papers/2412.00081).
+
+    Every expert keeps its own components, so that it can have a coefficient. Rows are scaled by K: coefficients of 1/K
+    give the paper's merge, the sum of task matrices and the mean of vectors.
+    """
+
+    def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
+        matrices = as_matrices(vectors)
+        if matrices is None:
+            return vectors
+        count = len(matrices)
+        left, values, right = torch.linalg.svd(matrices, full_matrices=False)
+        rank = max(1, values.shape[-1] // count)
+        lefts = orthogonalised(torch.cat(list(left[..., :rank]), dim=1)).split(rank, dim=1)
+        rights = orthogonalised(torch.cat(list(right[:, :rank]), dim=0)).split(rank, dim=0)
+        rows = [(u * s) @ v for u, s, v in zip(lefts, values[:, :rank], rights, strict=True)]
+        return count * torch.stack(rows).reshape(vectors.shape)
