@@ -31,7 +31,7 @@ from .specialize import Specialist, SpecializeArguments, specialize_task
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
 from .training import (
     ADAPTER_FILES,
-    TASKS_FILE,
+    RESULT_FILE,
     MdftTrainer,
     MdftTrainingArguments,
     arguments_key,
@@ -252,8 +252,9 @@ class MetaMerger:
                 for task in made
             }
         self.timing["evaluate"] = time.perf_counter() - start
-        report = self._report(data, predictions)
-        self._tell_accuracy(report, data)
+        overlap = {task: share for task in data if (share := self._overlap(task, data[task])) is not None}
+        report = self._report(data, predictions, overlap)
+        self._tell_accuracy(report, data, overlap)
         return report
 
     def _shared_towers(self) -> Iterator[tuple[str, nn.Module]]:
@@ -263,7 +264,12 @@ class MetaMerger:
         if self.model is not None:
             yield "meta", self.meta_tower()
 
-    def _report(self, data: dict[str, LabelledImages], predictions: dict[str, dict[str, torch.Tensor]]) -> Report:
+    def _report(
+        self,
+        data: dict[str, LabelledImages],
+        predictions: dict[str, dict[str, torch.Tensor]],
+        overlap: dict[str, float],
+    ) -> Report:
         report = Report(list(self.tasks))
         for model, by_task in predictions.items():
             report.add(model, {task: accuracy(found, data[task].labels) for task, found in by_task.items()})
@@ -275,7 +281,7 @@ class MetaMerger:
                     "difference": (ours.float().mean() - theirs.float().mean()).item(),
                     "p_value": mcnemar(ours, theirs),
                     "images": len(labels),
-                    "transductive": self._overlap(task, data[task]) > 0.5,
+                    "transductive": overlap.get(task, 0.0) > 0.5,
                 }
         report.gate = {task: specialist.decision.to_dict() for task, specialist in self.specialists.items()}
         if self.model is not None:
@@ -286,8 +292,11 @@ class MetaMerger:
         report.peak_memory_bytes = peak if sys.platform == "darwin" else peak * 1024
         return report
 
-    def _overlap(self, task: str, data: LabelledImages) -> float:
-        """Share of the evaluation images that were used without their labels, too."""
+    def _overlap(self, task: str, data: LabelledImages) -> float | None:
+        """Share of the evaluation images that is among the unlabelled ones; none where nothing was learned from them
+        here, so that there is nothing to compare with."""
+        if self.model is None or self.tasks[task].unlabelled is None:
+            return None
         if data.images.key == self.unlabelled(task).key:
             return 1.0
         measured, seen = data.images.digests(), self.unlabelled(task).digests()
@@ -333,13 +342,13 @@ class MetaMerger:
                 "template": templates[0] if templates else None,
             }
 
-    def _tell_accuracy(self, report: Report, data: dict[str, LabelledImages]) -> None:
+    def _tell_accuracy(self, report: Report, data: dict[str, LabelledImages], overlap: dict[str, float]) -> None:
         """Tell cards what was measured."""
         evaluations = {task: dataset_options(self.tasks[task].evaluation) for task in data}
         self._facts |= {
             "accuracy": report.accuracy,
             "images": {task: len(found.labels) for task, found in data.items()},
-            "overlap": {task: self._overlap(task, found) for task, found in data.items()},
+            "overlap": overlap,
             "evaluations": evaluations,
         }
         for task in self.specialists.keys() & data.keys():
@@ -347,7 +356,7 @@ class MetaMerger:
             self.specialists[task].facts |= {
                 "accuracy": {m: report.accuracy[m][task] for m in shown if task in report.accuracy.get(m, {})},
                 "images": self._facts["images"][task],
-                "overlap": self._facts["overlap"][task],
+                "overlap": overlap.get(task),
                 "evaluation": evaluations[task],
                 "p_value": report.comparison.get(task, {}).get("p_value"),
                 "difference": report.comparison.get(task, {}).get("difference"),
@@ -409,12 +418,12 @@ class MetaMerger:
         if not folder.is_dir():
             repo_id, _, named = str(source).partition("@")
             folder, _ = fetch_files(
-                repo_id, revision or named or None, token, [TASKS_FILE, *ADAPTER_FILES, "heads/*.safetensors"]
+                repo_id, revision or named or None, token, [RESULT_FILE, *ADAPTER_FILES, "heads/*.safetensors"]
             )
-        if not (folder / TASKS_FILE).is_file():
-            raise InputError(f"{source}: no {TASKS_FILE}; give a folder or repo that MetaMerger has written")
+        if not (folder / RESULT_FILE).is_file():
+            raise InputError(f"{source}: no {RESULT_FILE}; give a folder or repo that MetaMerger has written")
         try:
-            saved = json.loads((folder / TASKS_FILE).read_text())
+            saved = json.loads((folder / RESULT_FILE).read_text())
             if saved.get("facts", {}).get("folded"):
                 raise InputError(f"{source}: a folded meta-model is a plain model; load it with transformers")
             read_adapter(folder, str(source))

@@ -93,6 +93,20 @@ def test_cards_tell_which_images_were_used_before(clip_pool, tasks, tmp_path):
     assert "One set of weights for 1 tasks" in card
 
 
+def test_no_card_claims_what_was_not_compared(done, tasks, tmp_path, monkeypatch):
+    """Images to evaluate on alone: nothing says whether they were used before, and no others are read."""
+    done.save_pretrained(tmp_path / "meta")
+    alone = {name: Task(None, task.evaluation, class_names=TASKS[name]) for name, task in tasks.items()}
+    again = MetaMerger.from_pretrained(tmp_path / "meta", tasks=alone)
+    assert again.evaluate().accuracy["meta"]
+    again.save_pretrained(tmp_path / "again")
+    card = (tmp_path / "again" / "README.md").read_text()
+    assert "not compared with the unlabelled images" in card and "held-out" not in card
+    plain = MetaMerger(done.pool, tasks)
+    monkeypatch.setattr(plain, "unlabelled", lambda task: pytest.fail("unlabelled images were read"))
+    assert plain.evaluate().accuracy["expert"]
+
+
 def test_a_loaded_meta_model_tells_what_was_done_since(merger, tasks, tmp_path):
     two = {name: tasks[name] for name in ("shade", "colour")}
     first = MetaMerger(merger.pool, two)

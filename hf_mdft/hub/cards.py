@@ -73,7 +73,7 @@ def specialist_card(task: str, facts: Mapping[str, Any]) -> ModelCard:
         pipeline_tag=tag,
         rows=[(NAMES[name], facts["accuracy"][name]) for name in shown if name in facts.get("accuracy", {})],
         evaluated_on=_describe_dataset(facts.get("evaluation")),
-        overlap=_tell_overlap(facts.get("overlap", 0.0)),
+        overlap=_tell_overlap(facts.get("overlap")),
         learnt_from=_describe_dataset(facts.get("unlabelled")),
     )
 
@@ -122,7 +122,7 @@ def meta_card(facts: Mapping[str, Any]) -> ModelCard:
             _plain(task): {
                 "on": _describe_dataset(spec) if isinstance(spec, Mapping) else None,
                 "images": facts.get("images", {}).get(task),
-                "overlap": _tell_overlap(facts.get("overlap", {}).get(task, 0.0)),
+                "overlap": _tell_overlap(facts.get("overlap", {}).get(task)),
             }
             for task, spec in evaluations.items()
         },
@@ -305,8 +305,10 @@ def _fenced(text: str) -> str:
     return text.replace("```", "'''").rstrip()
 
 
-def _tell_overlap(share: float) -> str:
+def _tell_overlap(share: float | None) -> str:
     """Whether the images of an evaluation were used without their labels, too."""
+    if share is None:
+        return "not compared with the unlabelled images"
     if share == 1:
         return "**transductive**, all of them are among the unlabelled images"
     if share > 0:

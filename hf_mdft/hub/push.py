@@ -89,7 +89,7 @@ def push_folder(
             repo_id = f"{ask(api.whoami, repo_id, safe, writing=True)['name']}/{repo_id}"
         if ask(lambda: _create(api, repo_id, private), repo_id, safe, writing=True):
             safe = f"{safe} (the repo is new and empty)"
-        elif private is not None and api.model_info(repo_id).private != private:
+        elif private is not None and ask(lambda: api.model_info(repo_id), repo_id, safe).private != private:
             logger.warning("%s exists, and stays %s", repo_id, "public" if private else "private")
         if revision is not None and not revision.startswith("refs/pr"):
             ask(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), repo_id, safe, writing=True)

@@ -63,7 +63,7 @@ def read_published(source: str | Path, revision: str | None, token: str | bool |
     folder = Path(source).expanduser()
     if not folder.is_dir():
         repo_id, _, named = str(source).partition("@")
-        folder, sizes = fetch_files(repo_id, revision or named or None, token, [POOL_FILE, "README.md"])
+        folder, _ = fetch_files(repo_id, revision or named or None, token, [POOL_FILE, "README.md"])
     if not (folder / POOL_FILE).is_file():
         raise InputError(
             f"{source}: no {POOL_FILE}, so it is no pool; give a pool that 'hf-mdft pool push' has written, or the "

@@ -317,12 +317,8 @@ def _fingerprint(files: list[Path]) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _file_hash(path: str, size: int, modified: int) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> bytes:
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.digest()

@@ -23,11 +23,10 @@ from ..hub.cards import specialist_card, without_paths
 from ..pool import ModelPool, ModelSource
 from ..pool.headers import read_header
 from ..pool.weights import TowerWeights
-from ..training import write_eval_results
+from ..training import RESULT_FILE, write_eval_results
 from .gate import Decision
 
 
-RESULT_FILE = "mdft.json"
 HEAD_FILE = "head.safetensors"
 
 

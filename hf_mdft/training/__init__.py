@@ -8,7 +8,7 @@ from .progress import show_progress
 from .resume import arguments_key, resumable
 from .saving import (
     ADAPTER_FILES,
-    TASKS_FILE,
+    RESULT_FILE,
     coefficient_table,
     meta_facts,
     options_of,
@@ -22,7 +22,7 @@ from .trainer import MdftTrainer
 
 __all__ = [
     "ADAPTER_FILES",
-    "TASKS_FILE",
+    "RESULT_FILE",
     "MdftTrainer",
     "MdftTrainingArguments",
     "MixedTasks",

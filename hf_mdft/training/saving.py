@@ -22,7 +22,7 @@ from ..versions import versions
 from .resume import IRRELEVANT
 
 
-TASKS_FILE = "mdft.json"
+RESULT_FILE = "mdft.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -120,7 +120,9 @@ def save_meta(
     facts = without_paths({**facts, "folded": folded is not None})
     if folded is not None and pool.architecture.default_head == "linear":
         facts["pipeline_tag"] = "image-feature-extraction"  # one tower, many classifiers
-    (folder / TASKS_FILE).write_text(json.dumps({"tasks": tasks, "seed": seed, "facts": facts}, indent=2, default=str))
+    (folder / RESULT_FILE).write_text(
+        json.dumps({"tasks": tasks, "seed": seed, "facts": facts}, indent=2, default=str)
+    )
     meta_card({**facts, "figures": card_figures(facts, folder)}).save(folder / "README.md")
     measured = facts.get("accuracy", {}).get("meta", {})
     values = {task: (measured[task], facts["evaluations"].get(task)) for task in measured if task != "average"}
@@ -156,7 +158,8 @@ def read_adapter(folder: Path, where: str) -> dict[str, Any]:
         if config["peft_type"] != "MDFT":
             raise InputError(f"{where}: an adapter of type {config['peft_type']}, not of hf_mdft")
         refs = [config["pool"]["base"], *(ref for ref in config["pool"]["experts"].values() if ref)]
-        assert all(isinstance(ref["id"], str) and isinstance(ref["revision"], str) for ref in refs)
+        if not all(isinstance(ref["id"], str) and isinstance(ref["revision"], str) for ref in refs):
+            raise TypeError("its pool is no reference")
     except InputError:
         raise
     except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
