@@ -14,6 +14,7 @@ import typer
 from safetensors import SafetensorError
 
 from .errors import InputError
+from .presets import PRESETS
 
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .pool import ModelPool
 
 
+NAMES = ", ".join(PRESETS)
 DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM)
 
 
@@ -89,25 +91,41 @@ def demo(output_dir: OutputDir = Path("demo-output"), seed: int = 0, verbose: Ve
 
 @app.command(epilog="Example: `hf-mdft run recipe.yaml --output-dir results`")
 def run(
-    recipe: RecipeFile, output_dir: OutputDir = Path("mdft-output"), token: Token = None, verbose: Verbose = False
+    recipe: RecipeFile,
+    output_dir: OutputDir = Path("mdft-output"),
+    preset: Annotated[
+        str | None, typer.Option(help=f"A published method in place of ours: {', '.join(PRESETS)}.")
+    ] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(help="A preset to compare with in the same run; repeatable.")
+    ] = None,
+    token: Token = None,
+    verbose: Verbose = False,
 ) -> None:
     """Do the whole job: pool, meta-model, specialists, evaluation, results.
 
     With several processes: `accelerate launch --num_processes 2 -m hf_mdft run recipe.yaml`
     """
     prepare(verbose, token)
-    run_recipe(recipe, output_dir)
+    run_recipe(recipe, output_dir, preset, peer or [])
 
 
-def run_recipe(path: Path, output_dir: Path) -> None:
+def run_recipe(path: Path, output_dir: Path, preset: str | None = None, peers: list[str] | None = None) -> None:
     """Run a recipe, then show the table and where everything else is."""
+    from .adapter import MdftConfig
     from .recipe import Recipe
     from .run import run as run_all
 
     recipe = Recipe.load(path)
     work = output_dir / "checkpoints"
+    compared = {}
+    for name in peers or []:
+        other = recipe.with_preset(name)
+        compared[name] = MdftConfig(**other.adapter), other.meta_arguments(work / "peers" / name)
+    if preset:
+        recipe = recipe.with_preset(preset)
     meta, specialize = recipe.meta_arguments(work), recipe.specialize_arguments(work)
-    report = run_all(recipe.merger(), output_dir, meta, specialize, say)
+    report = run_all(recipe.merger(), output_dir, meta, specialize, say, compared)
     if report:
         typer.echo(str(report))
         say(f"\nReport: {output_dir / 'report.html'}   figures: {output_dir / 'results.json'}")

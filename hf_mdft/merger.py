@@ -22,7 +22,7 @@ from transformers.trainer_utils import TrainOutput
 from .adapter import MdftConfig
 from .errors import InputError, suggest
 from .evaluation import BASELINES, Report, accuracy, combined_tower, mcnemar, predict
-from .heads import TEMPLATES, Head, build_head
+from .heads import TEMPLATES, Head, build_head, load_head
 from .hub import push_folder
 from .pool import ModelPool
 from .pool.sources import fetch_files
@@ -31,7 +31,9 @@ from .specialize import Specialist, SpecializeArguments, specialize_task
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
 from .training import (
     ADAPTER_FILES,
+    HEAD_FOLDERS,
     RESULT_FILE,
+    TRAINED_HEAD,
     MdftTrainer,
     MdftTrainingArguments,
     arguments_key,
@@ -83,12 +85,19 @@ class MetaMerger:
         self.timing: dict[str, float] = {}
         self._facts: dict[str, Any] = {}
         self._heads: dict[str, Head] = {}
+        self._meta_heads: dict[str, Head] = {}
         self._images: dict[str, Images] = {}
         self._fit_args: MdftTrainingArguments | None = None
         self._specialize_args: SpecializeArguments | None = None
 
     def __repr__(self) -> str:
         return f"MetaMerger({self.pool!r}, tasks={list(self.tasks)}, fitted={self.model is not None})"
+
+    def variant(self, config: MdftConfig | None = None, pool: ModelPool | None = None) -> MetaMerger:
+        """Another merger for the same tasks, images and heads: with another adapter, or another pool."""
+        other = MetaMerger(pool or self.pool, self.tasks, config or self.config, self.seed)
+        other._heads, other._images = self._heads, self._images
+        return other
 
     # What the stages share
 
@@ -97,6 +106,10 @@ class MetaMerger:
         if task not in self._heads:
             self._heads[task] = build_head(task, self.tasks[task], self.pool)
         return self._heads[task].cpu()
+
+    def meta_head(self, task: str) -> Head:
+        """The head that the meta-model uses for a task: trained with it where `train_heads` was on."""
+        return self._meta_heads.get(task) or self.head(task)
 
     def unlabelled(self, task: str) -> Images:
         """The task's unlabelled images, read the first time."""
@@ -129,7 +142,9 @@ class MetaMerger:
     # Phase 1
 
     def fit(self, args: MdftTrainingArguments | None = None) -> TrainOutput:
-        """Learn the coefficients on the unlabelled images of all tasks; labels are never read.
+        """Learn the coefficients (and heads) on the unlabelled images of all tasks; labels are never read.
+
+        With `max_steps=0` the coefficients stay at their start: a static merge.
 
         A run that was interrupted goes on from its last checkpoint in `args.output_dir`.
 
@@ -145,12 +160,15 @@ class MetaMerger:
         with self._timed("meta"):
             set_seed(args.seed)
             self.model = get_peft_model(self.pool.tower(), copy.deepcopy(self.config))
+            self.history["meta"], self._meta_heads, self._fit_args = [], {}, args
+            if args.max_steps == 0:
+                return TrainOutput(0, 0.0, {})
             trainer = MdftTrainer(self.model, args, train_dataset=images, heads=heads, pool=self.pool)
             output = trainer.train(resume_from_checkpoint=checkpoint)
         self.model = trainer.accelerator.unwrap_model(trainer.model).cpu()
         self.pool.vectors(self.config.transform).release()
+        self._meta_heads = {task: head.cpu().requires_grad_(False) for task, head in trainer.trained_heads.items()}
         self.history["meta"] = trainer.state.log_history
-        self._fit_args = args
         return output
 
     def _meta_key(self, args: MdftTrainingArguments) -> list[Any]:
@@ -196,7 +214,7 @@ class MetaMerger:
             specialist.origin = self.pool
             self.history[task] = specialist.history
         self._tell_specialists()
-        return {task: self.specialists[task] for task in tasks or self.tasks}
+        return {task: self.specialists[task] for task in tasks or self.tasks if task in self.specialists}
 
     def _specialize_once(
         self, args: SpecializeArguments, tasks: list[str], timing: dict[str, float]
@@ -214,8 +232,7 @@ class MetaMerger:
 
     def _next_round(self, found: dict[str, Specialist], args: SpecializeArguments) -> MetaMerger:
         pool = self.pool.with_experts({task: s.candidate for task, s in found.items() if s.improved})
-        merger = MetaMerger(pool, self.tasks, self.config, self.seed)
-        merger._heads, merger._images = self._heads, self._images
+        merger = self.variant(pool=pool)
         fit_args = copy.copy(self._fit_args) or MdftTrainingArguments(seed=self.seed)
         fit_args.output_dir = str(Path(args.output_dir) / "next-meta")
         merger.fit(fit_args)
@@ -223,25 +240,28 @@ class MetaMerger:
 
     # Evaluation
 
-    def evaluate(self) -> Report:
+    def evaluate(self, peers: Mapping[str, MetaMerger] | None = None) -> Report:
         """Accuracy of base, experts, baselines, meta-model and specialists, for tasks with evaluation images.
 
         The only method that reads labels.
+
+        Args:
+            peers: Further meta-models of the same tasks, by the name that they have in the report.
         """
         start = time.perf_counter()
         data = {task: found for task in self.tasks if (found := self.labelled(task)) is not None}
         predictions: dict[str, dict[str, torch.Tensor]] = {}
 
-        def measure(model: str, tower_of: Any, tasks: list[str]) -> None:
+        def measure(model: str, tower_of: Any, tasks: list[str], head_of: Any = self.head) -> None:
             predictions[model] = {
                 task: predict(
-                    tower_of(task), self.pool.architecture, self.head(task), data[task].images, desc=f"{model} {task}"
+                    tower_of(task), self.pool.architecture, head_of(task), data[task].images, desc=f"{model} {task}"
                 )
                 for task in tasks
             }
 
-        for name, tower in self._shared_towers():
-            measure(name, lambda _, tower=tower: tower, list(data))
+        for name, tower, head_of in self._shared_towers(peers or {}):
+            measure(name, lambda _, tower=tower: tower, list(data), head_of)
         measure("expert", self.pool.tower, [task for task in data if task in self.pool.experts])
         made = [task for task in data if task in self.specialists]
         if made:
@@ -257,12 +277,14 @@ class MetaMerger:
         self._tell_accuracy(report, data, overlap)
         return report
 
-    def _shared_towers(self) -> Iterator[tuple[str, nn.Module]]:
-        yield "base", self.pool.tower()
+    def _shared_towers(self, peers: Mapping[str, MetaMerger]) -> Iterator[tuple[str, nn.Module, Any]]:
+        """Name, tower and the heads that go with it."""
+        yield "base", self.pool.tower(), self.head
         for name, coefficient in BASELINES.items():
-            yield name, combined_tower(self.pool, coefficient)
-        if self.model is not None:
-            yield "meta", self.meta_tower()
+            yield name, combined_tower(self.pool, coefficient), self.head
+        mergers = {**peers, **({"meta": self} if self.model is not None else {})}
+        for name, merger in mergers.items():
+            yield name, merger.meta_tower(), merger.meta_head
 
     def _report(
         self,
@@ -380,7 +402,8 @@ class MetaMerger:
             raise InputError("there is no meta-model yet: call fit() first")
         heads = {name: self.head(name) for name in self.tasks}
         tasks = {name: _jsonable(task, heads[name]) for name, task in self.tasks.items()}
-        save_meta(Path(folder), self.model, self.pool, heads, tasks, self.seed, self._card_facts(), tower)
+        facts = self._card_facts()
+        save_meta(Path(folder), self.model, self.pool, heads, tasks, self.seed, facts, self._meta_heads, tower)
 
     def push_to_hub(self, repo_id: str, *, folded: bool = False, **kwargs: Any) -> CommitInfo:
         """Push the meta-model in one commit.
@@ -418,7 +441,10 @@ class MetaMerger:
         if not folder.is_dir():
             repo_id, _, named = str(source).partition("@")
             folder, _ = fetch_files(
-                repo_id, revision or named or None, token, [RESULT_FILE, *ADAPTER_FILES, "heads/*.safetensors"]
+                repo_id,
+                revision or named or None,
+                token,
+                [RESULT_FILE, *ADAPTER_FILES, *(f"{where}/*.safetensors" for where in HEAD_FOLDERS)],
             )
         if not (folder / RESULT_FILE).is_file():
             raise InputError(f"{source}: no {RESULT_FILE}; give a folder or repo that MetaMerger has written")
@@ -428,7 +454,9 @@ class MetaMerger:
                 raise InputError(f"{source}: a folded meta-model is a plain model; load it with transformers")
             read_adapter(folder, str(source))
             config = MdftConfig.from_pretrained(folder)
-            tasks = tasks or {name: _task(options, folder) for name, options in saved["tasks"].items()}
+            options = saved["tasks"]
+            files = {name: each[TRAINED_HEAD] for name, each in options.items() if TRAINED_HEAD in each}
+            tasks = tasks or {name: _task(each, folder) for name, each in options.items()}
             pool_reference, seed = config.pool, int(saved["seed"])
         except InputError:
             raise
@@ -437,6 +465,11 @@ class MetaMerger:
         pool = ModelPool.from_reference(pool_reference, token=token)
         merger = cls(pool, tasks, config, seed)
         merger.model = PeftModel.from_pretrained(pool.tower(), folder)
+        for name in files.keys() & tasks.keys():
+            head = load_head(folder / HEAD_FOLDERS[0] / Path(files[name]).name)
+            if tasks[name].class_names not in (None, head.class_names):
+                raise InputError(f"{source}: its head for '{name}' was trained with other class_names, or their order")
+            merger._meta_heads[name] = head
         told = saved.get("facts", {})
         kept = (
             "accuracy",
@@ -464,5 +497,7 @@ def _jsonable(task: Task, head: Head) -> dict[str, Any]:
 def _task(options: dict[str, Any], folder: Path) -> Task:
     head = options.get("head")
     if head is not None and head.endswith(".safetensors"):
-        head = str(folder / "heads" / Path(head).name)
-    return Task(unlabelled=None, **{**options, "head": head})
+        where = HEAD_FOLDERS[1] if TRAINED_HEAD in options else HEAD_FOLDERS[0]
+        head = str(folder / where / Path(head).name)
+    kept = {name: value for name, value in options.items() if name != TRAINED_HEAD}
+    return Task(unlabelled=None, **{**kept, "head": head})

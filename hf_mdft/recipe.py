@@ -20,6 +20,7 @@ from .merger import MetaMerger
 from .pool import ModelPool, ModelSource
 from .pool.discovery import Candidate
 from .pool.published import read_published
+from .presets import preset
 from .specialize import SpecializeArguments
 from .tasks import Task
 from .training import MdftTrainingArguments
@@ -108,6 +109,15 @@ class Recipe:
             _options(content.get("specialize"), SpecializeArguments, f"{where}: specialize"),
             seed,
         )
+
+    def with_preset(self, name: str) -> Recipe:
+        """The same pool and tasks with a published method's settings; what the method leaves open stays.
+
+        Raises:
+            InputError: No such preset.
+        """
+        parts = {part: {**getattr(self, part), **options} for part, options in preset(name).items()}
+        return dataclasses.replace(self, **parts)
 
     def pool(self, token: str | bool | None = None) -> ModelPool:
         """The pool, found and checked, with what the recipe says of its tasks."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch.distributed
 from accelerate import PartialState
 from safetensors import SafetensorError
 
+from .adapter import MdftConfig
 from .errors import InputError
 from .evaluation import Report
 from .evaluation.report_page import write_report
@@ -25,6 +26,7 @@ def run(
     meta: MdftTrainingArguments,
     specialize: SpecializeArguments,
     say: Callable[[str], None],
+    peers: Mapping[str, tuple[MdftConfig, MdftTrainingArguments]] | None = None,
 ) -> Report:
     """Do everything and write the output folder: `results.json`, `report.html`, `meta/`, `specialists/TASK/`.
 
@@ -36,18 +38,25 @@ def run(
         meta: Arguments of phase 1.
         specialize: Arguments of phase 2.
         say: Tells the user what happens.
+        peers: Further meta-models to compare with, by name: their adapters and arguments.
     """
     state = PartialState()
     say(f"Pool: {merger.pool.base} and {len(merger.pool.experts)} experts; {len(merger.tasks)} tasks")
     say("Phase 1: learning the meta-model's coefficients on unlabelled images")
     merger.fit(meta)
-    say("Phase 2: specialising, task by task")
+    others = {}
+    for name, (config, args) in (peers or {}).items():
+        say(f"Peer: {name}")
+        others[name] = merger.variant(config)
+        others[name].fit(args)
+    if specialize.rounds:
+        say("Phase 2: specialising, task by task")
     for task, specialist in merger.specialize(specialize).items():
         say(f"  {task}: kept the {specialist.kept}; {specialist.decision.reason}")
     report = None
     if state.is_main_process:
         say("Evaluating (the only step that reads labels)")
-        report = merger.evaluate()
+        report = merger.evaluate(others)
         write_outputs(merger, report, output_dir)
     state.wait_for_everyone()
     if torch.distributed.is_available() and torch.distributed.is_initialized():

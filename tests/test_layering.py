@@ -10,6 +10,7 @@ import hf_mdft
 
 LAYERS = [
     {"errors", "versions", "tables"},
+    {"presets"},
     {"registry", "cache", "hub"},
     {"transforms", "objectives", "architectures"},
     {"pool", "tasks"},

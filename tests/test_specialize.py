@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from hf_mdft import InputError, SpecializeArguments
 from hf_mdft.specialize import Source, StudentTrainer, Teacher, build_teacher, decide, specialize_task
 from hf_mdft.specialize.teacher import observe
-from hf_mdft.specialize.views import JUDGE_VIEWS, TEACHER_VIEWS, jitter, translate
+from hf_mdft.tasks.views import JUDGE_VIEWS, TEACHER_VIEWS, jitter, translate
 
 
 def arguments(folder, **options):

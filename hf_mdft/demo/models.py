@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, CLIPVisionModel
 
 from ..heads import ZeroShotHead
-from ..specialize.views import jitter
 from ..tasks import Preprocessor
+from ..tasks.views import jitter
 from .images import SIDE, TASKS, TEMPLATES, Part
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..registry import Registry
 class Head(nn.Module):
     """Maps image embeddings `(batch, width)` of the tower to logits `(batch, C)`; knows its classes by name.
 
-    Heads stay with their tasks and are frozen: only towers are combined.
+    Heads stay with their tasks: only towers are combined. They are frozen; `trainable()` gives a copy to train.
 
     Args:
         class_names: C names, in the order of the logits.
@@ -28,6 +29,8 @@ class Head(nn.Module):
 
     name: str
     tensor_names: tuple[str, ...]
+    trained_names: tuple[str, ...]
+    """Tensors that a trainable copy trains."""
 
     def __init__(self, class_names: list[str], **tensors: torch.Tensor) -> None:
         super().__init__()
@@ -43,6 +46,13 @@ class Head(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
+
+    def trainable(self) -> Head:
+        """A copy whose `trained_names` are trained."""
+        head = copy.deepcopy(self)
+        for name in self.trained_names:
+            getattr(head, name).requires_grad_(True)
+        return head
 
     def key(self) -> str:
         """Changes with the classes and every tensor."""

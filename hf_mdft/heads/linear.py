@@ -12,6 +12,7 @@ class LinearHead(Head):
     """`features @ weight.T + bias`, with `weight` `(C, width)` and `bias` `(C,)`."""
 
     tensor_names = ("weight", "bias")
+    trained_names = tensor_names
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.linear(features.float(), self.weight, self.bias)

@@ -22,6 +22,7 @@ class ZeroShotHead(Head):
     """
 
     tensor_names = ("class_embeddings", "projection", "logit_scale")
+    trained_names = ("class_embeddings", "projection")
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         embeddings = F.normalize(F.linear(features.float(), self.projection), dim=-1)

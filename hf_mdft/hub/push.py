@@ -27,6 +27,7 @@ RESULT_FILES = (
     "adapter_config.json",
     "head.safetensors",
     "heads/*.safetensors",
+    "own_heads/*.safetensors",
     "figures/*.png",
     ".eval_results/mdft.yaml",
 )

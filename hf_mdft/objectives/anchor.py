@@ -20,6 +20,12 @@ def anchor_divergence(logits: torch.Tensor, expert_logits: torch.Tensor, tempera
     return temperature**2 * F.kl_div(log_p, log_q, log_target=True, reduction="none").sum(dim=-1)
 
 
+def hard_anchor(logits: torch.Tensor, expert_logits: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy `(batch,)` of the model to the expert's class: a pseudo-label (SyMerge, Jung et al. 2024,
+    https://huggingface.co/papers/2412.19098)."""
+    return F.cross_entropy(logits, expert_logits.argmax(dim=-1), reduction="none")
+
+
 @torch.no_grad()
 def agreement_rule(logits: torch.Tensor, expert_logits: torch.Tensor) -> torch.Tensor:
     """1 where the expert is followed, 0 where both disagree and the model is the more confident one (SyMerge, Jung et

@@ -2,19 +2,44 @@
 
 import torch
 
+from .entropy import max_entropy
+
+
+PRIORS = ("shrunk", "em", "uniform")
+
 
 @torch.no_grad()
-def estimate_prior(probabilities: torch.Tensor) -> torch.Tensor:
-    """Class prior `(C,)` from a model's predictions `(N, C)`: their mean, shrunk half-way to uniform.
+def estimate_prior(probabilities: torch.Tensor, method: str = "shrunk", iterations: int = 100) -> torch.Tensor:
+    """Class prior `(C,)` from a model's predictions `(N, C)`.
 
-    Expectation maximisation on the same predictions (Saerens et al. 2002) needs the prior that the model was trained
-    under, which a downloaded expert does not tell; without it the fixed point exaggerates the model's own biases.
+    Args:
+        method: `"shrunk"`: their mean, shrunk half-way to uniform. `"em"`: expectation maximisation (Saerens et al.
+            2002, https://doi.org/10.1162/089976602753284446), which needs the prior that the model was trained under;
+            a downloaded expert does not tell it, uniform is assumed, and the fixed point then exaggerates the model's
+            own biases. `"uniform"`: an assumption, for studies.
+        iterations: Of `"em"`.
     """
-    mean = probabilities.mean(dim=0)
-    return (mean + 1 / len(mean)) / 2
+    count = probabilities.shape[-1]
+    uniform = torch.full((count,), 1 / count, dtype=probabilities.dtype, device=probabilities.device)
+    if method == "uniform":
+        return uniform
+    if method == "shrunk":
+        return (probabilities.mean(dim=0) + uniform) / 2
+    prior = uniform
+    for _ in range(iterations):
+        posterior = probabilities * prior
+        prior = (posterior / posterior.sum(dim=-1, keepdim=True).clamp(min=1e-12)).mean(dim=0)
+    return (prior + 1e-6) / (prior + 1e-6).sum()
 
 
 def prior_divergence(logits: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
     """`KL(prior || batch-mean prediction)`, a scalar, for logits `(batch, C)` and prior `(C,)`."""
     mean = logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8)
     return (prior * (prior.log() - mean.log())).sum()
+
+
+def concentration(logits: torch.Tensor) -> torch.Tensor:
+    """`-H(batch-mean prediction) / ln C`, a scalar in [-1, 0], for logits `(batch, C)`: smallest where all classes are
+    predicted equally often."""
+    mean = logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8)
+    return (mean * mean.log()).sum() / max_entropy(logits.shape[-1])

@@ -234,16 +234,23 @@ class ModelPool:
         """
         spec = {"name": transform} if isinstance(transform, str) else dict(transform)
         phi = TRANSFORMS.build(spec)
-        key = key_of("task vectors 1", [source.revision for source in self.sources()], spec)
+        key = key_of("task vectors 2", [source.revision for source in self.sources()], spec)
         vectors = _OPEN_VECTORS.get(key)
         if vectors is None:
 
             def make(folder: Path) -> None:
+                phi.fit(self._raw_vectors, self._depths())
                 write_vectors(((name, phi(name, stack)) for name, stack in self._raw_vectors()), folder)
 
             folder = prepared("vectors", key, make)
             vectors = _OPEN_VECTORS[key] = TaskVectors(folder, list(self.experts))
         return vectors
+
+    def _depths(self) -> dict[str, float]:
+        """How deep each tensor lies, 0 to 1."""
+        depths = {name: self.architecture.depth(name) for name in self.weights(None).names()}
+        last = max(depths.values()) + 1
+        return {name: (last if depth < 0 else depth) / last for name, depth in depths.items()}
 
     def _raw_vectors(self) -> Iterator[tuple[str, torch.Tensor]]:
         experts = [self.weights(task) for task in self.experts]

@@ -37,6 +37,10 @@ class TowerWeights:
         """All keys of the files, the tower's and others, as they stand there."""
         return list(self._header)
 
+    def names(self) -> list[str]:
+        """Names of the tower's tensors."""
+        return list(self._keys)
+
     def raw(self, key: str) -> torch.Tensor:
         """A tensor by its key in the file, in fp32."""
         return self._files[self._header[key].file].get_tensor(key).float()

@@ -18,9 +18,9 @@ class SpecializeArguments(TrainingArguments):
 
     Args:
         shots: Unlabelled images per task; `None` uses all.
-        rounds: Of meta-model and specialists; ends earlier when the gate finds no improvement.
+        rounds: Of meta-model and specialists; ends earlier when the gate finds no improvement. 0: no specialists.
         start: Where the student starts: 0 at the expert, 1 at the meta-model.
-        others_weight: How much the teacher listens to models other than the expert, before their agreement with it.
+        others_weight: How much the teacher listens to models other than the expert; 0: not at all.
         alignment_weight: Of the representation alignment, 1 - cosine to the expert's embedding.
         information_weight: Of information maximisation: confident on each image, diverse over the batch.
         pull_weight: Of the squared distance to the start (L2-SP, Li et al. 2018,
@@ -44,7 +44,7 @@ class SpecializeArguments(TrainingArguments):
     shots: int | None = field(default=None, metadata={"help": "Unlabelled images per task; null uses all."})
     rounds: int = field(default=1, metadata={"help": "Rounds of meta-model and specialists."})
     start: float = field(default=0.0, metadata={"help": "Start of the student: 0 the expert, 1 the meta-model."})
-    others_weight: float = field(default=0.25, metadata={"help": "Teacher's weight of models besides the expert."})
+    others_weight: float = field(default=1.0, metadata={"help": "Teacher's weight of models besides the expert."})
     alignment_weight: float = field(default=0.5, metadata={"help": "Weight of the representation alignment."})
     information_weight: float = field(default=0.1, metadata={"help": "Weight of information maximisation."})
     pull_weight: float = field(default=0.001, metadata={"help": "Weight of the pull towards the start."})
@@ -56,11 +56,13 @@ class SpecializeArguments(TrainingArguments):
         if self.shots is not None and self.shots < 2:
             raise InputError(f"shots must be at least 2 (or null for all images), got {self.shots}")
         if self.max_steps == 0:
-            raise InputError("max_steps must be at least 1 (or -1 to count num_train_epochs), got 0")
+            raise InputError(
+                "max_steps must be at least 1 (or -1 to count num_train_epochs), got 0; rounds: 0 is none"
+            )
         if self.push_to_hub:
             raise InputError("push_to_hub: there is a specialist for every task; push each with its own push_to_hub()")
-        if self.rounds < 1:
-            raise InputError(f"rounds must be at least 1, got {self.rounds}")
+        if self.rounds < 0:
+            raise InputError(f"rounds must be at least 0, got {self.rounds}")
         if not 0 <= self.start <= 1:
             raise InputError(f"start must lie in [0, 1], got {self.start}")
         if not 0 <= self.ema_decay < 1:

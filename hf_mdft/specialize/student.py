@@ -14,10 +14,10 @@ from ..architectures import Architecture
 from ..heads import Head
 from ..objectives import embedding_distance, entropy
 from ..tasks import Images
+from ..tasks.views import jitter
 from ..training import PhaseTrainer, own_arguments
 from .arguments import SpecializeArguments
 from .teacher import Teacher
-from .views import jitter
 
 
 class IndexedImages(Dataset):

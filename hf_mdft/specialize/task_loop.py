@@ -14,14 +14,14 @@ from torch import nn
 
 from ..heads import Head
 from ..pool import ModelPool
-from ..tasks import Images
-from ..training import arguments_key, resumable, show_progress
+from ..tasks import Images, embed_views, fast_bf16
+from ..tasks.views import FEW_VIEWS, JUDGE_VIEWS, TEACHER_VIEWS, Offset
+from ..training import arguments_key, expert_features, resumable, show_progress
 from .arguments import SpecializeArguments
 from .gate import Decision, decide
 from .specialist import Specialist
 from .student import StudentTrainer
-from .teacher import Source, build_teacher, observe
-from .views import JUDGE_VIEWS, TEACHER_VIEWS
+from .teacher import build_teacher, observe
 
 
 CANDIDATE, FALLBACK, DECISION = "candidate", "fallback", "decision.json"
@@ -53,7 +53,7 @@ def specialize_task(
     work = Path(args.output_dir) / task
     state = PartialState()
     with state.main_process_first():
-        parts = ["specialist 1", pool.reference(), meta_key, head.key(), images.key, arguments_key(args)]
+        parts = ["specialist 2", pool.reference(), meta_key, head.key(), images.key, arguments_key(args)]
         parts.append(args.world_size)
         checkpoint = resumable(work, parts, [CANDIDATE, FALLBACK, DECISION])
     # The first process decides for all: another one could look a moment later and find the file just written.
@@ -86,19 +86,29 @@ def _train(
     work: Path,
     checkpoint: str | None,
 ) -> tuple[Decision, list[dict[str, Any]], nn.Module]:
-    towers = {"meta": meta, "base": pool.tower()}
-    if task in pool.experts:
-        towers = {"expert": pool.tower(task), **towers}
-    first = next(iter(towers))
+    has_expert = task in pool.experts
 
-    def look(name: str, tower: nn.Module, **views: Any) -> Source:
+    def look(tower: nn.Module, name: str, views: tuple[Offset, ...]) -> torch.Tensor:
         tower = tower.to(args.device)
-        return observe(tower, pool.architecture, head, images, desc=f"{task}: {name}", **views)
+        return embed_views(
+            tower, pool.architecture, images, views, desc=f"{task}: {name}", bf16=fast_bf16(args.device)
+        )
 
-    sources = {first: look(first, towers[first], views=TEACHER_VIEWS, judge_views=JUDGE_VIEWS)}
-    sources |= {name: look(name, tower) for name, tower in towers.items() if name != first}
+    def known(expert: str | None, name: str, views: tuple[Offset, ...]) -> torch.Tensor:
+        return expert_features(pool, expert, images, views=views, device=args.device, desc=f"{task}: {name}")
+
+    every = TEACHER_VIEWS + JUDGE_VIEWS
+    sources = {}
+    if has_expert:
+        sources["expert"] = observe(known(task, "expert", every), head, len(JUDGE_VIEWS))
+        sources["meta"] = observe(look(meta, "meta-model", FEW_VIEWS), head)
+    else:
+        sources["meta"] = observe(look(meta, "meta-model", every), head, len(JUDGE_VIEWS))
+    sources["base"] = observe(known(None, "base", FEW_VIEWS), head)
+    first = next(iter(sources))
     student = pool.tower()
-    student.load_state_dict(_between(towers[first].state_dict(), meta.state_dict(), args.start))
+    origin = pool.tower(task).state_dict() if has_expert else meta.state_dict()
+    student.load_state_dict(_between(origin, meta.state_dict(), args.start))
     task_args = copy.copy(args)
     task_args.output_dir = str(work)
     trainer = StudentTrainer(
@@ -113,7 +123,8 @@ def _train(
     trainer.train(resume_from_checkpoint=checkpoint)
     student.load_state_dict(trainer.finish())
     others = {name: source for name, source in sources.items() if name != first}
-    decision = decide(look("specialist", student), sources[first], others, args.others_weight)
+    judged = observe(look(student, "specialist", TEACHER_VIEWS[:1]), head)
+    decision = decide(judged, sources[first], others, args.others_weight)
     if not args.gate and decision.chosen != "specialist":
         decision.chosen, decision.reason = "specialist", f"gate off ({decision.reason})"
     return decision, trainer.state.log_history, student.cpu()

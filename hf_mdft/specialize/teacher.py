@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from ..architectures import Architecture
 from ..heads import Head
 from ..objectives import entropy, estimate_prior, max_entropy
-from ..tasks import Images, embed_images
-from .views import TEACHER_VIEWS, Offset, translate
+from ..training import mean_log_probs
 
 
 @dataclass
@@ -23,42 +20,29 @@ class Source:
         log_probs: Mean log-probabilities over views, `(N, C)`.
         features: Mean embedding over the same views, `(N, width)`.
         judged: Predicted class under each of the judge's views, `(V, N)`.
+        stability: Share of predictions that a small translation leaves as they are.
     """
 
     logits: torch.Tensor
     log_probs: torch.Tensor
     features: torch.Tensor
     judged: torch.Tensor
+    stability: float = 1.0
 
     @property
     def predictions(self) -> torch.Tensor:
         return self.logits.argmax(dim=-1)
 
 
-def observe(
-    tower: nn.Module,
-    architecture: Architecture,
-    head: Head,
-    images: Images,
-    *,
-    views: tuple[Offset, ...] = TEACHER_VIEWS[:1],
-    judge_views: tuple[Offset, ...] = (),
-    desc: str | None = None,
-) -> Source:
-    """Run a model over views of the images; the first view is the images as they are."""
+def observe(features: torch.Tensor, head: Head, judge_views: int = 0) -> Source:
+    """What a model says whose embeddings under V views, first of them the images as they are, are `(V, N, width)`.
 
-    def features_of(offset: Offset) -> torch.Tensor:
-        return embed_images(tower, architecture, images, view=lambda x: translate(x, offset), desc=desc)
-
-    features = [features_of(offset) for offset in views]
-    logits = [head(view) for view in features]
-    judged = [head(features_of(offset)).argmax(dim=-1) for offset in judge_views]
-    return Source(
-        logits[0],
-        torch.stack([x.log_softmax(dim=-1) for x in logits]).mean(dim=0),
-        torch.stack(features).mean(dim=0),
-        torch.stack(judged) if judged else torch.empty(0, len(images), dtype=torch.long),
-    )
+    Args:
+        judge_views: How many of the views, the last ones, only the judge sees.
+    """
+    seen = len(features) - judge_views
+    logits = head(features[:seen])
+    return Source(logits[0], mean_log_probs(logits), features[:seen].mean(dim=0), head(features[seen:]).argmax(dim=-1))
 
 
 def agreement(a: Source, b: Source) -> float:
@@ -66,10 +50,16 @@ def agreement(a: Source, b: Source) -> float:
     return (a.log_probs.argmax(dim=-1) == b.log_probs.argmax(dim=-1)).float().mean().item()
 
 
+STABLER = 0.1
+"""How much stabler than the first, relatively, a model must be to count fully beside it."""
+
+
 def reliability(source: Source, first: Source, others_weight: float) -> float:
-    """Weight of a model beside the first: falls steeply with their disagreement, the only label-free evidence of how
-    much it knows of the task."""
-    return others_weight * agreement(source, first) ** 4
+    """Weight of a model beside the first, from two pieces of label-free evidence: how much stabler its predictions are
+    under small translations, and how often it agrees with the first (a model that says one class everywhere is stable
+    too)."""
+    lead = (source.stability / max(first.stability, 1e-8) - 1) / STABLER
+    return others_weight * agreement(source, first) * min(1.0, max(0.0, lead))
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ..architectures import Architecture
 from .images import Images
+from .views import Offset, translate
 
 
 @torch.no_grad()
@@ -18,8 +20,9 @@ def embed_images(
     architecture: Architecture,
     images: Images,
     *,
-    batch_size: int = 64,
+    batch_size: int = 128,
     view: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    bf16: bool = False,
     desc: str | None = None,
 ) -> torch.Tensor:
     """Image embeddings `(N, width)`, fp32, on the CPU, in the images' order.
@@ -27,6 +30,7 @@ def embed_images(
     Args:
         tower: The model, or a PEFT model around it; runs on its own device, in evaluation mode.
         view: Applied to each batch of pixel values `(batch, 3, height, width)`.
+        bf16: Compute in bfloat16 where that is safe (autocast).
         desc: Title of a progress bar; the default shows none.
     """
     device = next(tower.parameters()).device
@@ -38,7 +42,29 @@ def embed_images(
     features = []
     for pixel_values in batches:
         pixel_values = pixel_values.to(device)
-        outputs = tower(pixel_values=pixel_values if view is None else view(pixel_values))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            outputs = tower(pixel_values=pixel_values if view is None else view(pixel_values))
         features.append(architecture.features(outputs).float().cpu())
     tower.train(training)
     return torch.cat(features)
+
+
+def embed_views(
+    tower: nn.Module,
+    architecture: Architecture,
+    images: Images,
+    views: tuple[Offset, ...],
+    **options: Any,
+) -> torch.Tensor:
+    """Image embeddings `(V, N, width)` under V views, as `embed_images` gives them."""
+    return torch.stack(
+        [embed_images(tower, architecture, images, view=lambda x, v=v: translate(x, v), **options) for v in views]
+    )
+
+
+def fast_bf16(device: torch.device | str) -> bool:
+    """Whether a device computes in bfloat16 faster than in fp32, rather than imitate it."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Matrix units; vector instructions alone gain little. The library has no public question for it.
+    return torch.device(device).type == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()

@@ -2,13 +2,15 @@
 
 from .arguments import MdftTrainingArguments
 from .base import PhaseTrainer, own_arguments
-from .expert_outputs import expert_features
+from .expert_outputs import expert_features, mean_log_probs
 from .mixed import MixedTasks
 from .progress import show_progress
 from .resume import arguments_key, resumable
 from .saving import (
     ADAPTER_FILES,
+    HEAD_FOLDERS,
     RESULT_FILE,
+    TRAINED_HEAD,
     coefficient_table,
     meta_facts,
     options_of,
@@ -22,7 +24,9 @@ from .trainer import MdftTrainer
 
 __all__ = [
     "ADAPTER_FILES",
+    "HEAD_FOLDERS",
     "RESULT_FILE",
+    "TRAINED_HEAD",
     "MdftTrainer",
     "MdftTrainingArguments",
     "MixedTasks",
@@ -30,6 +34,7 @@ __all__ = [
     "arguments_key",
     "coefficient_table",
     "expert_features",
+    "mean_log_probs",
     "meta_facts",
     "options_of",
     "own_arguments",

@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ..errors import InputError
-from ..objectives import FILTERS
+from ..errors import InputError, suggest
+from ..objectives import FILTERS, PRIORS
 
 
 @dataclass
@@ -27,14 +27,25 @@ class MdftTrainingArguments(TrainingArguments):
         entropy_weight: Of the filtered entropy.
         anchor_weight: Of the agreement with the task's expert.
         prior_weight: Of the match with the estimated class prior.
+        diversity_weight: Of the entropy of the batch's mean prediction, which is made large (SHOT, Liang et al. 2020,
+            https://huggingface.co/papers/2002.08546). Off: it assumes that all classes are equally frequent.
         filter: Which samples the entropy counts: name and options of a registered filter.
-        anchor_distance: `"kl"` between predictions, or `"embedding"` (1 - cosine).
+        anchor_distance: `"kl"` between predictions, `"hard"` (cross-entropy to the expert's class), or `"embedding"`
+            (1 - cosine).
         anchor_temperature: Of the KL.
+        anchor_views: The expert speaks as its mean over five small translations of an image; off: on the image alone.
         agreement_rule: Leave out samples on which both disagree and the model is the more confident one.
+        prior: How the class prior is estimated: `"shrunk"`, `"em"` or `"uniform"`, see `estimate_prior`.
+        train_heads: Train every task's head too, where the task has an expert to anchor it; the expert and its
+            specialist keep the head as it was.
+        head_learning_rate: Of the heads.
+        coefficient_range: Smallest and largest coefficient; `None` leaves them free.
+        sharpness_radius: Of sharpness-aware minimisation (SAM, Foret et al. 2021,
+            https://huggingface.co/papers/2010.01412) over coefficients and heads; 0 is off. Steps cost twice.
     """
 
     output_dir: str | None = field(default="mdft-output/checkpoints", metadata={"help": "Folder of checkpoints."})
-    max_steps: int = field(default=300, metadata={"help": "Optimizer steps; each sees every task."})
+    max_steps: int = field(default=300, metadata={"help": "Optimizer steps; each sees every task. 0: a static merge."})
     learning_rate: float = field(default=1e-2, metadata={"help": "Of the coefficients."})
     lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate."})
     adam_epsilon: float = field(default=1e-3, metadata={"help": "Larger than usual: keeps rounding noise small."})
@@ -48,18 +59,33 @@ class MdftTrainingArguments(TrainingArguments):
     entropy_weight: float = field(default=0.1, metadata={"help": "Weight of the filtered entropy; 0 is off."})
     anchor_weight: float = field(default=1.0, metadata={"help": "Weight of the agreement with experts; 0 is off."})
     prior_weight: float = field(default=0.1, metadata={"help": "Weight of the class-prior term; 0 is off."})
+    diversity_weight: float = field(default=0.0, metadata={"help": "Weight of diverse predictions; 0 is off."})
     filter: Any = field(default="eata", metadata={"help": "Filter of the entropy: name or name and options."})
-    anchor_distance: str = field(default="kl", metadata={"help": "'kl' or 'embedding'."})
+    anchor_distance: str = field(default="kl", metadata={"help": "'kl', 'hard' or 'embedding'."})
     anchor_temperature: float = field(default=2.0, metadata={"help": "Temperature of the KL."})
+    anchor_views: bool = field(default=True, metadata={"help": "Average the expert over small translations."})
     agreement_rule: bool = field(default=True, metadata={"help": "Drop confident disagreement from the anchor."})
+    prior: str = field(default="shrunk", metadata={"help": "Estimate of the class prior: shrunk, em or uniform."})
+    train_heads: bool = field(default=True, metadata={"help": "Train the heads of tasks with an expert too."})
+    head_learning_rate: float = field(default=1e-2, metadata={"help": "Of the heads."})
+    coefficient_range: Any = field(default=None, metadata={"help": "Smallest and largest coefficient; null: free."})
+    sharpness_radius: float = field(default=0.0, metadata={"help": "Radius of SAM; 0 is off."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_steps == 0:
-            raise InputError("max_steps must be at least 1 (or -1 to count num_train_epochs), got 0")
         if self.images_per_task < 1:
             raise InputError(f"images_per_task must be at least 1, got {self.images_per_task}")
-        if self.anchor_distance not in ("kl", "embedding"):
-            raise InputError(f"anchor_distance must be 'kl' or 'embedding', got '{self.anchor_distance}'")
+        for name, known in (("anchor_distance", ("kl", "hard", "embedding")), ("prior", PRIORS)):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"{name}: unknown '{getattr(self, name)}': {suggest(str(getattr(self, name)), known)}"
+                )
+        if self.coefficient_range is not None:
+            try:
+                low, high = (float(bound) for bound in self.coefficient_range)
+            except (TypeError, ValueError):
+                low, high = 1.0, 0.0
+            if low > high:
+                raise InputError(f"coefficient_range must be [smallest, largest], got {self.coefficient_range}")
         name = self.filter if isinstance(self.filter, str) else dict(self.filter).get("name", "")
         FILTERS.get(name)

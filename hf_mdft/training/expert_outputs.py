@@ -7,19 +7,37 @@ from safetensors.torch import load_file, save_file
 
 from ..cache import key_of, prepared
 from ..pool import ModelPool
-from ..tasks import Images, embed_images
+from ..tasks import Images, embed_views, fast_bf16
+from ..tasks.views import TEACHER_VIEWS, Offset
 
 
 def expert_features(
-    pool: ModelPool, task: str | None, images: Images, *, device: torch.device | str = "cpu", desc: str | None = None
+    pool: ModelPool,
+    task: str | None,
+    images: Images,
+    *,
+    views: tuple[Offset, ...] = TEACHER_VIEWS[:1],
+    device: torch.device | str = "cpu",
+    desc: str | None = None,
 ) -> torch.Tensor:
-    """Image embeddings `(N, width)` of a task's expert (of the base for `None`), computed the first time only."""
-    source = pool.base if task is None else pool.experts[task]
-    key = key_of("features 1", source.revision, images.key)
+    """Image embeddings `(V, N, width)` of a task's expert (of the base for `None`) under V views, computed the first
+    time only; in bfloat16 where that is faster, for they are soft targets, not results."""
+    source, tower, found = pool.base if task is None else pool.experts[task], None, []
+    bf16 = fast_bf16(device)
+    for number, offset in enumerate(views):
 
-    def make(folder) -> None:
-        tower = pool.tower(task).to(device)
-        features = embed_images(tower, pool.architecture, images, desc=desc)
-        save_file({"features": features}, folder / "features.safetensors")
+        def make(folder, offset=offset, number=number) -> None:
+            nonlocal tower
+            tower = tower or pool.tower(task).to(device)
+            title = desc and (f"{desc}, view {number + 1} of {len(views)}" if len(views) > 1 else desc)
+            (features,) = embed_views(tower, pool.architecture, images, (offset,), desc=title, bf16=bf16)
+            save_file({"features": features}, folder / "features.safetensors")
 
-    return load_file(prepared("features", key, make) / "features.safetensors")["features"]
+        folder = prepared("features", key_of("features 2", source.revision, images.key, offset, bf16), make)
+        found.append(load_file(folder / "features.safetensors")["features"])
+    return torch.stack(found)
+
+
+def mean_log_probs(logits: torch.Tensor) -> torch.Tensor:
+    """Normalised geometric mean `(N, C)`, as log-probabilities, of predictions with logits `(V, N, C)`."""
+    return logits.log_softmax(dim=-1).mean(dim=0).log_softmax(dim=-1)

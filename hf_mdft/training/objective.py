@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +13,16 @@ from ..objectives import (
     SampleFilter,
     agreement_rule,
     anchor_divergence,
+    concentration,
     embedding_distance,
     entropy,
     estimate_prior,
+    hard_anchor,
     max_entropy,
     prior_divergence,
 )
 from .arguments import MdftTrainingArguments
+from .expert_outputs import mean_log_probs
 
 
 @dataclass
@@ -26,7 +30,7 @@ class TaskObjective:
     """What one task needs for its terms.
 
     Args:
-        head: Frozen.
+        head: Of the model; trained or frozen.
         filter: With a memory of its own.
         expert_features: `(N, width)` of the task's images; `None` for a task without an expert.
         expert_logits: `(N, C)` of the same.
@@ -41,14 +45,17 @@ class TaskObjective:
 
     @classmethod
     def build(cls, head: Head, expert_features: torch.Tensor | None, args: MdftTrainingArguments) -> TaskObjective:
+        """From the task's own head and, under V views, the expert's embeddings `(V, N, width)`."""
         head = head.to(args.device)
         spec = {"name": args.filter} if isinstance(args.filter, str) else args.filter
         sample_filter = FILTERS.build({**spec, "num_classes": head.num_classes}).to(args.device)
         if expert_features is None:
             return cls(head, sample_filter)
         expert_features = expert_features.to(args.device)
-        logits = head(expert_features)
-        return cls(head, sample_filter, expert_features, logits, estimate_prior(logits.softmax(dim=-1)))
+        logits = mean_log_probs(head(expert_features))
+        prior = estimate_prior(logits.softmax(dim=-1), args.prior)
+        own = head.trainable() if args.train_heads else head
+        return cls(own, sample_filter, expert_features.mean(dim=0), logits, prior)
 
     def terms(
         self, features: torch.Tensor, index: torch.Tensor, args: MdftTrainingArguments
@@ -68,12 +75,16 @@ class TaskObjective:
             weights = agreement_rule(logits, expert) if args.agreement_rule else torch.ones_like(logits[:, 0])
             if args.anchor_distance == "kl":
                 distance = anchor_divergence(logits, expert, args.anchor_temperature)
+            elif args.anchor_distance == "hard":
+                distance = hard_anchor(logits, expert)
             else:
                 distance = embedding_distance(features, self.expert_features[index])
             terms["anchor"] = (weights * distance).mean()
             kept["anchor"] = weights.mean()
         if args.prior_weight and self.prior is not None:
             terms["prior"] = prior_divergence(logits, self.prior)
+        if args.diversity_weight:
+            terms["diversity"] = concentration(logits)
         return terms, kept
 
 
@@ -103,6 +114,7 @@ class MetaObjective:
             "entropy": self.args.entropy_weight,
             "anchor": self.args.anchor_weight,
             "prior": self.args.prior_weight,
+            "diversity": self.args.diversity_weight,
         }
         loss, logs = features.sum() * 0.0, {}
         for number, (name, objective) in enumerate(self.tasks.items()):
@@ -115,16 +127,24 @@ class MetaObjective:
                 logs[f"kept_{term}/{name}"] = value
         return loss, logs
 
+    def head_parameters(self) -> list[torch.nn.Parameter]:
+        """Those that are trained."""
+        return [p for task in self.tasks.values() for p in task.head.parameters() if p.requires_grad]
+
+    def _parts(self) -> Iterator[tuple[str, torch.nn.Module]]:
+        for name, objective in self.tasks.items():
+            yield f"{name}.filter.", objective.filter
+            yield f"{name}.head.", objective.head
+
     def state(self) -> dict[str, torch.Tensor]:
-        """Memories of the filters, for checkpoints."""
+        """Memories of the filters, and heads, for checkpoints."""
         return {
-            f"{name}.{key}": value.cpu().clone()
-            for name, objective in self.tasks.items()
-            for key, value in objective.filter.state_dict().items()
+            prefix + key: value.cpu().clone()
+            for prefix, part in self._parts()
+            for key, value in part.state_dict().items()
         }
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        for name, objective in self.tasks.items():
-            prefix = f"{name}."
+        for prefix, part in self._parts():
             own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            objective.filter.load_state_dict(own)
+            part.load_state_dict(own)

@@ -23,6 +23,9 @@ from .resume import IRRELEVANT
 
 
 RESULT_FILE = "mdft.json"
+HEAD_FOLDERS = ("heads", "own_heads")
+"""Folders: heads that the meta-model uses; a task's own head, where another was trained and no pool can build it."""
+TRAINED_HEAD = "trained_head"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -92,6 +95,7 @@ def save_meta(
     tasks: dict[str, Any],
     seed: int,
     facts: dict[str, Any],
+    trained: Mapping[str, Head],
     folded: torch.nn.Module | None = None,
 ) -> None:
     """Write a meta-model's folder.
@@ -100,11 +104,12 @@ def save_meta(
         folder: Made if need be.
         model: With the adapter.
         pool: It is made of.
-        heads: By task.
+        heads: The tasks' own heads, by task.
         tasks: Options by task. A head among them, rather than the name of one that the pool can build, is written too;
             beside a folded model all are.
         seed: Of the run.
         facts: For the card.
+        trained: Heads that were trained with the coefficients, by task; always written.
         folded: The tower with the coefficients folded in, to be written instead of the adapter.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,11 +118,15 @@ def save_meta(
     else:
         pool.save_complete(folded.state_dict(), None, folder)
     for task, head in heads.items():
-        if folded is not None or isinstance(tasks[task].get("head"), Head):
-            (folder / "heads").mkdir(exist_ok=True)
-            head.save(folder / "heads" / f"{task}.safetensors")
-            tasks = {**tasks, task: {**tasks[task], "head": f"heads/{task}.safetensors"}}
-    facts = without_paths({**facts, "folded": folded is not None})
+        options, name = dict(tasks[task]), f"{task}.safetensors"
+        if task in trained:
+            options[TRAINED_HEAD] = _save_head(trained[task], folder, HEAD_FOLDERS[0], name)
+        if folded is not None and task not in trained:
+            options["head"] = _save_head(head, folder, HEAD_FOLDERS[0], name)
+        elif isinstance(options.get("head"), Head):
+            options["head"] = _save_head(head, folder, HEAD_FOLDERS[task in trained], name)
+        tasks = {**tasks, task: options}
+    facts = without_paths({**facts, "folded": folded is not None, "trained_heads": sorted(trained)})
     if folded is not None and pool.architecture.default_head == "linear":
         facts["pipeline_tag"] = "image-feature-extraction"  # one tower, many classifiers
     (folder / RESULT_FILE).write_text(
@@ -127,6 +136,12 @@ def save_meta(
     measured = facts.get("accuracy", {}).get("meta", {})
     values = {task: (measured[task], facts["evaluations"].get(task)) for task in measured if task != "average"}
     write_eval_results(folder, values)
+
+
+def _save_head(head: Head, folder: Path, where: str, name: str) -> str:
+    (folder / where).mkdir(exist_ok=True)
+    head.save(folder / where / name)
+    return f"{where}/{name}"
 
 
 def refuse_local(reference: Mapping[str, Any]) -> None:

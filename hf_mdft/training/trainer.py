@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import math
@@ -25,6 +26,7 @@ from ..hub import push_folder
 from ..hub.client import ask
 from ..pool import ModelPool
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
+from ..tasks.views import FEW_VIEWS
 from .arguments import MdftTrainingArguments
 from .base import PhaseTrainer, own_arguments
 from .expert_outputs import expert_features
@@ -75,6 +77,7 @@ class MdftTrainer(PhaseTrainer):
         args = own_arguments(self._given_args)
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
         self.heads = dict(heads)
+        self._own_heads = dict(heads)
         missing = [task for task in train_dataset if task not in self.heads]
         if missing:
             raise InputError(f"task '{missing[0]}' has images but no head")
@@ -83,6 +86,7 @@ class MdftTrainer(PhaseTrainer):
             images = {task: self._images(task, data) for task, data in train_dataset.items()}
             objectives = {task: self._objective(task, images[task], args) for task in images}
         self.objective = MetaObjective(objectives, args)
+        self.heads |= {task: objective.head for task, objective in objectives.items()}
         self._labelled = dict(eval_dataset or {})
         super().__init__(
             model=model,
@@ -100,7 +104,8 @@ class MdftTrainer(PhaseTrainer):
     def _objective(self, task: str, images: Images, args: MdftTrainingArguments) -> TaskObjective:
         features = None
         if task in self.pool.experts:
-            features = expert_features(self.pool, task, images, device=args.device, desc=f"Expert {task}")
+            views = FEW_VIEWS if args.anchor_views else FEW_VIEWS[:1]
+            features = expert_features(self.pool, task, images, views=views, device=args.device, desc=f"Expert {task}")
         return TaskObjective.build(self.heads[task], features, args)
 
     def _schedule(self, images: dict[str, Images], args: MdftTrainingArguments) -> MixedTasks:
@@ -112,7 +117,9 @@ class MdftTrainer(PhaseTrainer):
             )
         args.per_device_train_batch_size = args.images_per_task // parts * len(images)
         steps = args.max_steps
-        if steps <= 0:
+        if steps == 0:
+            raise InputError("max_steps=0 leaves nothing to train; MetaMerger.fit takes it for a static merge")
+        if steps < 0:
             longest = max(len(part) for part in images.values())
             # The schedule below is the whole run; the Trainer must not loop over it again.
             steps = args.max_steps = math.ceil(args.num_train_epochs * longest / args.images_per_task)
@@ -148,6 +155,66 @@ class MdftTrainer(PhaseTrainer):
         rows[self.accelerator.process_index] = world * features - (world - 1) * features.detach()
         return torch.cat(rows)
 
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """As in `Trainer`, with the heads as a group of their own.
+
+        They are no part of the wrapped model: every process computes the loss on the whole batch, so that their
+        gradients are equal everywhere without being sent.
+        """
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if fresh:
+            heads = self.objective.head_parameters()
+            if heads:
+                optimizer.add_param_group({"params": heads, "lr": self.args.head_learning_rate, "weight_decay": 0.0})
+            optimizer.register_step_post_hook(self._after_step)
+        return optimizer
+
+    @torch.no_grad()
+    def _after_step(self, *_: Any) -> None:
+        for parameter in self.objective.head_parameters():
+            parameter.grad = None  # the Trainer clears the model's only
+        if self.args.coefficient_range is not None:
+            low, high = (float(bound) for bound in self.args.coefficient_range)
+            for parameter in self._coefficients():
+                parameter.clamp_(low, high)
+
+    @property
+    def trained_heads(self) -> dict[str, Head]:
+        """Heads that are trained with the coefficients, by task."""
+        heads = {task: objective.head for task, objective in self.objective.tasks.items()}
+        return {task: head for task, head in heads.items() if any(p.requires_grad for p in head.parameters())}
+
+    def _coefficients(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As in `Trainer`; with `sharpness_radius`, the gradient is taken where the loss is highest nearby."""
+        if not self.args.sharpness_radius:
+            return super().training_step(model, inputs, *args, **kwargs)
+        parameters = self._coefficients() + self.objective.head_parameters()
+        accumulated = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        memory = copy.deepcopy([task.filter for task in self.objective.tasks.values()])
+        loss = super().training_step(model, dict(inputs), *args, **kwargs)
+        norm = torch.stack([p.grad.norm() for p in parameters]).norm().clamp(min=1e-12)
+        steps = [self.args.sharpness_radius / norm * p.grad for p in parameters]
+        with torch.no_grad():
+            for p, step in zip(parameters, steps, strict=True):
+                p.add_(step)
+                p.grad = None
+        for task, before in zip(self.objective.tasks.values(), memory, strict=True):
+            task.filter.load_state_dict(before.state_dict())
+        super().training_step(model, dict(inputs), *args, **kwargs)
+        self.forget_last()
+        with torch.no_grad():
+            for p, step, earlier in zip(parameters, steps, accumulated, strict=True):
+                p.sub_(step)
+                if earlier is not None:
+                    p.grad += earlier
+        return loss
+
     def extra_state(self) -> dict[str, torch.Tensor]:
         return self.objective.state()
 
@@ -168,8 +235,9 @@ class MdftTrainer(PhaseTrainer):
         model = self.accelerator.unwrap_model(self.model)
         recipe = {"meta": options_of(self._given_args), "seed": self.args.seed}
         facts = meta_facts(model, self.pool, self.state.log_history, recipe)
-        tasks = {task: {"class_names": head.class_names, "head": head} for task, head in self.heads.items()}
-        save_meta(Path(folder), model, self.pool, self.heads, tasks, self.args.seed, {**facts, "tasks": list(tasks)})
+        tasks = {task: {"class_names": head.class_names, "head": head} for task, head in self._own_heads.items()}
+        facts["tasks"] = list(tasks)
+        save_meta(Path(folder), model, self.pool, self._own_heads, tasks, self.args.seed, facts, self.trained_heads)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the adapter's card, with everything that this package's cards tell, into the output folder."""

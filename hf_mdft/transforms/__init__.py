@@ -4,6 +4,7 @@ from .base import TRANSFORMS, Transform
 from .dare import Dare
 from .identity import Identity
 from .iso import IsoC, IsoCts
+from .lines import Lines
 from .low_rank import LowRank
 from .quantise import Quantise
 from .sign import Sign
@@ -18,6 +19,7 @@ __all__ = [
     "Identity",
     "IsoC",
     "IsoCts",
+    "Lines",
     "LowRank",
     "Quantise",
     "Sign",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 
 from ..registry import Registry
@@ -14,6 +16,15 @@ class Transform:
     """
 
     name: str
+
+    def fit(self, tensors: Callable[[], Iterator[tuple[str, torch.Tensor]]], depths: dict[str, float]) -> None:
+        """Look at the whole model before the first tensor is transformed; most transforms have no need to.
+
+        Args:
+            tensors: Gives name and task vectors `(K, *shape)` of one parameter tensor after the other; may be called
+                more than once, for no more than one tensor at a time fits into memory.
+            depths: How deep each tensor lies, from 0 (embeddings) to 1 (behind the last block).
+        """
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
         """Transformed task vectors of one parameter tensor.

@@ -12,18 +12,23 @@ from .trim import Trim
 @TRANSFORMS.register("ties")
 @dataclass
 class Ties(Trim):
-    """Trim and elect sign per tensor (TIES, Yadav et al. 2023, https://huggingface.co/papers/2306.01708).
+    """Trim and elect signs (TIES, Yadav et al. 2023, https://huggingface.co/papers/2306.01708).
 
     Entries that do not have the sign of the summed trimmed vectors become zero. Every entry is then scaled by
     K / (number of agreeing experts), so that coefficients of 1/K give the paper's disjoint mean and experts keep a
     coefficient each, as in AdaMerging++.
 
     Args:
-        density: Share of entries kept by the trim, in (0, 1]. The default is the paper's.
+        density, scope: Of the trim; the paper's are 0.2 and `"model"`.
+        disjoint_mean: Scale as above. Off: agreeing entries stay as they are, and coefficients weigh their sum.
     """
+
+    disjoint_mean: bool = True
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
         trimmed = super().__call__(name, vectors)
         agreeing = trimmed * calculate_majority_sign_mask(trimmed, method="total")
+        if not self.disjoint_mean:
+            return agreeing
         count = (agreeing != 0).sum(dim=0).clamp(min=1)
         return agreeing * (len(vectors) / count)

@@ -11,10 +11,15 @@ from torch.nn import functional as F
 
 Offset = tuple[int, int]
 
-TEACHER_VIEWS: tuple[Offset, ...] = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
-"""Offsets, in steps, over which the teacher averages."""
+TEACHER_VIEWS: tuple[Offset, ...] = (
+    (0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1),
+)  # fmt: skip
+"""Offsets, in steps, over which the teacher averages its first model; the image as it is comes first."""
 
-JUDGE_VIEWS: tuple[Offset, ...] = ((1, 1), (-1, -1), (1, -1), (-1, 1))
+FEW_VIEWS = TEACHER_VIEWS[:5]
+"""The same for its other models."""
+
+JUDGE_VIEWS: tuple[Offset, ...] = ((2, 0), (-2, 0), (0, 2), (0, -2))
 """Offsets that neither the teacher nor its targets have seen: fresh evidence for the gate."""
 
 
@@ -28,8 +33,9 @@ def translate(pixel_values: torch.Tensor, offset: Offset) -> torch.Tensor:
     if offset == (0, 0):
         return pixel_values
     step, (height, width) = step_of(pixel_values), pixel_values.shape[-2:]
-    padded = F.pad(pixel_values, (step,) * 4, mode="replicate")
-    top, left = step - offset[1] * step, step - offset[0] * step
+    border = step * max(map(abs, offset))
+    padded = F.pad(pixel_values, (border,) * 4, mode="replicate")
+    top, left = border - offset[1] * step, border - offset[0] * step
     return padded[..., top : top + height, left : left + width]
 
 
