@@ -37,6 +37,8 @@ app = typer.Typer(
 )
 pool_app = typer.Typer(help="Find, look at and publish pools.", no_args_is_help=True)
 app.add_typer(pool_app, name="pool")
+study_app = typer.Typer(help="Measure the method on a recipe with evaluation images.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
 
 RecipeFile = Annotated[Path, typer.Argument(help="Recipe in YAML.", metavar="RECIPE.yaml", show_default=False)]
 Repo = Annotated[str, typer.Argument(help="Hub repo: owner/name.", show_default=False)]
@@ -46,6 +48,7 @@ CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request
 Message = Annotated[str | None, typer.Option(help="Of the commit.")]
 Form = Annotated[Literal["table", "json"], typer.Option("--format", help="How to show it.")]
 OutputDir = Annotated[Path, typer.Option(help="Folder of results; an interrupted run goes on there.")]
+StudyDir = Annotated[Path, typer.Option(help="Folder of the tables; a study that was cut off goes on there.")]
 Token = Annotated[str | None, typer.Option(help="Hub token; better: 'hf auth login' or HF_TOKEN.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages.")]
 
@@ -331,6 +334,103 @@ def pool_push(
     show(commit, create_pr)
     if collection:
         typer.echo(collect(pool, commit.repo_url.repo_id, collection, private=bool(private)))
+
+
+@study_app.command(
+    epilog="Example: `hf-mdft study few-shot recipe.yaml --shots 16 --shots 64 --shots 256 --shots all`"
+)
+def few_shot(
+    recipe: RecipeFile,
+    shots: Annotated[list[str] | None, typer.Option(help="Images per task, or 'all'; repeat.")] = None,
+    output_dir: StudyDir = Path("few-shot"),
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure what few unlabelled images per task give, in both phases."""
+    prepare(verbose, token)
+    from .recipe import Recipe
+    from .studies.few_shot import HEADER, as_facts, as_lines
+    from .studies.few_shot import few_shot as study
+    from .tables import markdown_table
+
+    counts = [_shots(text) for text in shots or ("16", "64", "256", "1000", "all")]
+    table = study(Recipe.load(recipe), counts, output_dir / "work", say)
+    _write_study(output_dir, {"few-shot": markdown_table(HEADER, as_lines(table))}, as_facts(table))
+
+
+def _shots(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdigit() or int(text) < 2:
+        raise InputError(f"--shots: give a number of at least 2, or 'all', got '{text}'")
+    return int(text)
+
+
+@study_app.command(epilog="Example: `hf-mdft study leave-one-out recipe.yaml`")
+def leave_one_out(
+    recipe: RecipeFile,
+    output_dir: StudyDir = Path("leave-one-out"),
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Take each task's expert away and adapt the others' to it: what a pool does for a task outside it."""
+    prepare(verbose, token)
+    import dataclasses
+
+    from .recipe import Recipe
+    from .studies.ablation import as_markdown
+    from .studies.leave_one_out import leave_one_out as study
+
+    rows = study(Recipe.load(recipe), output_dir / "work", say)
+    facts = {name: dataclasses.asdict(row) for name, row in rows.items()}
+    _write_study(output_dir, {"leave-one-out": as_markdown(list(rows.values()), by_task=True)}, facts)
+
+
+@study_app.command(epilog="Example: `hf-mdft study gate results-*/results.json`")
+def gate(
+    results: Annotated[list[Path], typer.Argument(help="results.json of runs.", show_default=False)],
+) -> None:
+    """Count how often the gate was right, what it saved and what it cost, over many runs."""
+    from .studies.gate_record import as_text, gate_record
+
+    typer.echo(as_text(gate_record(results)))
+
+
+@app.command(epilog="Example: `hf-mdft ablate recipe.yaml --output-dir ablation`")
+def ablate(
+    recipe: RecipeFile,
+    output_dir: StudyDir = Path("ablation"),
+    phase: Annotated[Literal["both", "meta", "specialists"], typer.Option(help="What to take apart.")] = "both",
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Take one part of the recipe out at a time, and show what each part adds, with paired intervals.
+
+    Writes `ablation.md` and `ablation.json`; a study that was cut off goes on with the same command. It takes as many
+    runs as there are parts: set `max_steps` and `shots` in the recipe for a quick look.
+    """
+    prepare(verbose, token)
+    import dataclasses
+
+    from .recipe import Recipe
+    from .studies.ablation import ablate as study
+    from .studies.ablation import as_markdown
+
+    phases = ("meta", "specialists") if phase == "both" else (phase,)
+    tables = study(Recipe.load(recipe), output_dir / "work", phases, say)
+    facts = {name: [dataclasses.asdict(row) for row in rows] for name, rows in tables.items()}
+    _write_study(output_dir, {name: as_markdown(rows) for name, rows in tables.items()}, facts, "ablation")
+
+
+def _write_study(folder: Path, tables: dict[str, str], facts: object, name: str | None = None) -> None:
+    """Show tables, and write them with their facts."""
+    text = "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items()) if name else "".join(tables.values())
+    typer.echo(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = name or next(iter(tables))
+    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    say(f"Table: {folder / name}.md   figures: {folder / name}.json")
 
 
 def main() -> None:

@@ -96,8 +96,12 @@ class MetaMerger:
     def variant(self, config: MdftConfig | None = None, pool: ModelPool | None = None) -> MetaMerger:
         """Another merger for the same tasks, images and heads: with another adapter, or another pool."""
         other = MetaMerger(pool or self.pool, self.tasks, config or self.config, self.seed)
-        other._heads, other._images = self._heads, self._images
+        other._heads, other._images = dict(self._heads), dict(self._images)
         return other
+
+    def restrict(self, count: int | None) -> None:
+        """Use no more than `count` unlabelled images of each task from now on, chosen by the seed; `None` is all."""
+        self._images = {task: self.unlabelled(task).sample(count, self.seed) for task in self.tasks}
 
     # What the stages share
 

@@ -1,4 +1,4 @@
-"""Tables for a terminal."""
+"""Tables for a terminal and for Markdown."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int =
         return f"{text:<{widths[i]}}" if i < left else f"{text:>{widths[i]}}"
 
     return "\n".join("  ".join(cell(i, text) for i, text in enumerate(line)).rstrip() for line in lines)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

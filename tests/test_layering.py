@@ -21,6 +21,7 @@ LAYERS = [
     {"provenance"},
     {"merger"},
     {"recipe", "run"},
+    {"studies"},
     {"demo"},
     {"cli"},
     {"__main__", "__init__"},

@@ -2,8 +2,18 @@
 
 from .accuracy import Accuracy, accuracy, predict
 from .baselines import BASELINES, combined_tower
-from .paired import mcnemar
+from .paired import average_p_value, mcnemar, paired_interval
 from .results import Report
 
 
-__all__ = ["BASELINES", "Accuracy", "Report", "accuracy", "combined_tower", "mcnemar", "predict"]
+__all__ = [
+    "BASELINES",
+    "Accuracy",
+    "Report",
+    "accuracy",
+    "average_p_value",
+    "combined_tower",
+    "mcnemar",
+    "paired_interval",
+    "predict",
+]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 
@@ -22,3 +24,53 @@ def mcnemar(correct_a: torch.Tensor, correct_b: torch.Tensor) -> float:
         math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)
     ]
     return min(1.0, 2 * sum(math.exp(term) for term in log_tail))
+
+
+def paired_interval(
+    correct_a: Mapping[str, torch.Tensor],
+    correct_b: Mapping[str, torch.Tensor],
+    share: float = 0.95,
+    draws: int = 5000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Difference of two models' average accuracy over tasks, a minus b, with a bootstrap interval.
+
+    Images are drawn with replacement within each task, for both models the same ones.
+
+    Args:
+        correct_a, correct_b: Paired outcomes `(N,)` by task.
+        share: Of the interval.
+        draws: Of the bootstrap.
+        seed: Of the draws.
+
+    Returns:
+        Difference, lower and upper end, 0 to 1.
+    """
+    rng = np.random.default_rng(seed)
+    means, drawn = [], np.zeros(draws)
+    for task, a in correct_a.items():
+        difference = a.numpy().astype(np.int8) - correct_b[task].numpy().astype(np.int8)
+        # Drawing N images with replacement is drawing how many are gained, lost and unchanged.
+        count = len(difference)
+        gained, lost = (difference > 0).mean(), (difference < 0).mean()
+        draw = rng.multinomial(count, [gained, lost, max(0.0, 1 - gained - lost)], size=draws)
+        drawn += (draw[:, 0] - draw[:, 1]) / count / len(correct_a)
+        means.append(difference.mean())
+    low, high = np.quantile(drawn, [(1 - share) / 2, (1 + share) / 2])
+    return float(np.mean(means)), float(low), float(high)
+
+
+def average_p_value(correct_a: Mapping[str, torch.Tensor], correct_b: Mapping[str, torch.Tensor]) -> float:
+    """Two-sided p-value of the difference between two models' average accuracy over tasks.
+
+    The difference is the mean over tasks of paired differences; its standard error comes from their variances, and
+    hundreds of images make it normal.
+    """
+    mean, variance = 0.0, 0.0
+    for task, a in correct_a.items():
+        difference = a.float() - correct_b[task].float()
+        mean += difference.mean().item() / len(correct_a)
+        variance += difference.var(unbiased=False).item() / len(difference) / len(correct_a) ** 2
+    if variance == 0:
+        return 1.0 if mean == 0 else 0.0
+    return math.erfc(abs(mean) / math.sqrt(2 * variance))

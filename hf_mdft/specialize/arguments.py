@@ -21,6 +21,10 @@ class SpecializeArguments(TrainingArguments):
         rounds: Of meta-model and specialists; ends earlier when the gate finds no improvement. 0: no specialists.
         start: Where the student starts: 0 at the expert, 1 at the meta-model.
         others_weight: How much the teacher listens to models other than the expert; 0: not at all.
+        teacher_views: The first model of the teacher speaks as its mean over nine small translations, the others as
+            theirs over five; off: on the image alone.
+        prior_strength: How far the teacher is corrected towards the estimated class prior: 0 not at all, 1 fully.
+        augmentation: How strongly the student's images are turned, scaled and moved; at 0 it sees them as they are.
         alignment_weight: Of the representation alignment, 1 - cosine to the expert's embedding.
         information_weight: Of information maximisation: confident on each image, diverse over the batch.
         pull_weight: Of the squared distance to the start (L2-SP, Li et al. 2018,
@@ -45,6 +49,9 @@ class SpecializeArguments(TrainingArguments):
     rounds: int = field(default=1, metadata={"help": "Rounds of meta-model and specialists."})
     start: float = field(default=0.0, metadata={"help": "Start of the student: 0 the expert, 1 the meta-model."})
     others_weight: float = field(default=1.0, metadata={"help": "Teacher's weight of models besides the expert."})
+    teacher_views: bool = field(default=True, metadata={"help": "Average the teacher over small translations."})
+    prior_strength: float = field(default=0.5, metadata={"help": "Correction of the teacher by the class prior."})
+    augmentation: float = field(default=1.0, metadata={"help": "Strength of the student's augmentation; 0 is off."})
     alignment_weight: float = field(default=0.5, metadata={"help": "Weight of the representation alignment."})
     information_weight: float = field(default=0.1, metadata={"help": "Weight of information maximisation."})
     pull_weight: float = field(default=0.001, metadata={"help": "Weight of the pull towards the start."})

@@ -14,7 +14,7 @@ from ..architectures import Architecture
 from ..heads import Head
 from ..objectives import embedding_distance, entropy
 from ..tasks import Images
-from ..tasks.views import jitter
+from ..tasks.views import augment
 from ..training import PhaseTrainer, own_arguments
 from .arguments import SpecializeArguments
 from .teacher import Teacher
@@ -34,7 +34,7 @@ class IndexedImages(Dataset):
 
 
 class StudentTrainer(PhaseTrainer):
-    """All weights of a tower learn the teacher's targets on jittered images; the head is frozen.
+    """All weights of a tower learn the teacher's targets on augmented images; the head is frozen.
 
     Loss: `KL(teacher || student)` on kept images + alignment of embeddings + light information maximisation + pull
     towards the start. The exponential moving average of the weights is what counts: `finish()` puts it in place.
@@ -84,7 +84,9 @@ class StudentTrainer(PhaseTrainer):
     ) -> Any:
         index = inputs["index"]
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
-        pixel_values = jitter(self.preprocessor.normalize(inputs["pixels"]), generator)
+        pixel_values = self.preprocessor.normalize(inputs["pixels"])
+        if self.args.augmentation:
+            pixel_values = augment(pixel_values, generator, self.args.augmentation)
         outputs = model(pixel_values=pixel_values)
         features = self.architecture.features(outputs).float()
         logits = self.head(features)

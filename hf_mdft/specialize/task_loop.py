@@ -97,14 +97,14 @@ def _train(
     def known(expert: str | None, name: str, views: tuple[Offset, ...]) -> torch.Tensor:
         return expert_features(pool, expert, images, views=views, device=args.device, desc=f"{task}: {name}")
 
-    every = TEACHER_VIEWS + JUDGE_VIEWS
+    every, averaged = TEACHER_VIEWS + JUDGE_VIEWS, args.teacher_views
     sources = {}
     if has_expert:
-        sources["expert"] = observe(known(task, "expert", every), head, len(JUDGE_VIEWS))
-        sources["meta"] = observe(look(meta, "meta-model", FEW_VIEWS), head)
+        sources["expert"] = observe(known(task, "expert", every), head, len(JUDGE_VIEWS), averaged)
+        sources["meta"] = observe(look(meta, "meta-model", FEW_VIEWS), head, averaged=averaged)
     else:
-        sources["meta"] = observe(look(meta, "meta-model", every), head, len(JUDGE_VIEWS))
-    sources["base"] = observe(known(None, "base", FEW_VIEWS), head)
+        sources["meta"] = observe(look(meta, "meta-model", every), head, len(JUDGE_VIEWS), averaged)
+    sources["base"] = observe(known(None, "base", FEW_VIEWS), head, averaged=averaged)
     first = next(iter(sources))
     student = pool.tower()
     origin = pool.tower(task).state_dict() if has_expert else meta.state_dict()
@@ -117,7 +117,7 @@ def _train(
         architecture=pool.architecture,
         head=copy.deepcopy(head),
         images=images,
-        teacher=build_teacher(sources, args.others_weight),
+        teacher=build_teacher(sources, args.others_weight, args.prior_strength),
     )
     show_progress(trainer, f"Specialist {task}")
     trainer.train(resume_from_checkpoint=checkpoint)

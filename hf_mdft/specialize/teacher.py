@@ -34,11 +34,12 @@ class Source:
         return self.logits.argmax(dim=-1)
 
 
-def observe(features: torch.Tensor, head: Head, judge_views: int = 0) -> Source:
+def observe(features: torch.Tensor, head: Head, judge_views: int = 0, averaged: bool = True) -> Source:
     """What a model says whose embeddings under V views, first of them the images as they are, are `(V, N, width)`.
 
     Args:
         judge_views: How many of the views, the last ones, only the judge sees.
+        averaged: Off: it speaks on the images as they are, and its other views show its stability only.
     """
     seen = len(features) - judge_views
     logits = head(features[:seen])
@@ -79,13 +80,14 @@ class Teacher:
     source_weights: dict[str, float]
 
 
-def build_teacher(sources: dict[str, Source], others_weight: float) -> Teacher:
+def build_teacher(sources: dict[str, Source], others_weight: float, prior_strength: float = 0.5) -> Teacher:
     """Combine models per image: a geometric mean of their probabilities, each model's share rising with its
     reliability and every image's with its confidence.
 
     Args:
         sources: By name; the first is the reference: the task's expert, or the meta-model for a task without one.
-        others_weight: Share of the others before their agreement with the first.
+        others_weight: Share of the others before the evidence for them.
+        prior_strength: Exponent of the correction by the class prior.
     """
     first = next(iter(sources.values()))
     shares, total, weight_sum = {}, 0.0, 0.0
@@ -96,7 +98,7 @@ def build_teacher(sources: dict[str, Source], others_weight: float) -> Teacher:
         weight_sum = weight_sum + shares[name] * confidence
     probabilities = (total / weight_sum).softmax(dim=-1)
     mean = probabilities.mean(dim=0)
-    corrected = probabilities * (estimate_prior(probabilities) / mean.clamp(min=1e-8)).sqrt()
+    corrected = probabilities * (estimate_prior(probabilities) / mean.clamp(min=1e-8)) ** prior_strength
     corrected = corrected / corrected.sum(dim=-1, keepdim=True)
     certainty = 1 - entropy(corrected.clamp(min=1e-12).log()) / max_entropy(corrected.shape[-1])
     return Teacher(corrected, certainty.clamp(0, 1), first.features, shares)

@@ -25,7 +25,7 @@ class MdftTrainingArguments(TrainingArguments):
         images_per_task: Images of every task that one optimizer step sees, over all processes and accumulated parts
             together: the same recipe gives the same result on any number of processes.
         entropy_weight: Of the filtered entropy.
-        anchor_weight: Of the agreement with the task's expert.
+        anchor_weight: Of the agreement with the task's expert; for a task without one, with the base.
         prior_weight: Of the match with the estimated class prior.
         diversity_weight: Of the entropy of the batch's mean prediction, which is made large (SHOT, Liang et al. 2020,
             https://huggingface.co/papers/2002.08546). Off: it assumes that all classes are equally frequent.

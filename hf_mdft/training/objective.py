@@ -32,29 +32,33 @@ class TaskObjective:
     Args:
         head: Of the model; trained or frozen.
         filter: With a memory of its own.
-        expert_features: `(N, width)` of the task's images; `None` for a task without an expert.
+        expert_features: `(N, width)` of the task's images; the base's for a task without an expert.
         expert_logits: `(N, C)` of the same.
         prior: `(C,)`, estimated from the expert.
     """
 
     head: Head
     filter: SampleFilter
-    expert_features: torch.Tensor | None = None
-    expert_logits: torch.Tensor | None = None
-    prior: torch.Tensor | None = None
+    expert_features: torch.Tensor
+    expert_logits: torch.Tensor
+    prior: torch.Tensor
 
     @classmethod
-    def build(cls, head: Head, expert_features: torch.Tensor | None, args: MdftTrainingArguments) -> TaskObjective:
-        """From the task's own head and, under V views, the expert's embeddings `(V, N, width)`."""
+    def build(
+        cls, head: Head, expert_features: torch.Tensor, args: MdftTrainingArguments, trained: bool
+    ) -> TaskObjective:
+        """From the task's own head and, under V views, the expert's embeddings `(V, N, width)`.
+
+        Args:
+            trained: The model gets a copy of the head that is trained.
+        """
         head = head.to(args.device)
         spec = {"name": args.filter} if isinstance(args.filter, str) else args.filter
         sample_filter = FILTERS.build({**spec, "num_classes": head.num_classes}).to(args.device)
-        if expert_features is None:
-            return cls(head, sample_filter)
         expert_features = expert_features.to(args.device)
         logits = mean_log_probs(head(expert_features))
         prior = estimate_prior(logits.softmax(dim=-1), args.prior)
-        own = head.trainable() if args.train_heads else head
+        own = head.trainable() if trained else head
         return cls(own, sample_filter, expert_features.mean(dim=0), logits, prior)
 
     def terms(
@@ -70,7 +74,7 @@ class TaskObjective:
             weights = self.filter(logits)
             terms["entropy"] = (weights * entropy(logits)).mean() / max_entropy(self.head.num_classes)
             kept["entropy"] = (weights > 0).float().mean()
-        if args.anchor_weight and self.expert_logits is not None:
+        if args.anchor_weight:
             expert = self.expert_logits[index]
             weights = agreement_rule(logits, expert) if args.agreement_rule else torch.ones_like(logits[:, 0])
             if args.anchor_distance == "kl":
@@ -81,7 +85,7 @@ class TaskObjective:
                 distance = embedding_distance(features, self.expert_features[index])
             terms["anchor"] = (weights * distance).mean()
             kept["anchor"] = weights.mean()
-        if args.prior_weight and self.prior is not None:
+        if args.prior_weight:
             terms["prior"] = prior_divergence(logits, self.prior)
         if args.diversity_weight:
             terms["diversity"] = concentration(logits)

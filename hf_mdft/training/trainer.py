@@ -102,11 +102,12 @@ class MdftTrainer(PhaseTrainer):
         return data if isinstance(data, Images) else read_unlabelled(task, Task(unlabelled=data), self.preprocessor)
 
     def _objective(self, task: str, images: Images, args: MdftTrainingArguments) -> TaskObjective:
-        features = None
-        if task in self.pool.experts:
-            views = FEW_VIEWS if args.anchor_views else FEW_VIEWS[:1]
-            features = expert_features(self.pool, task, images, views=views, device=args.device, desc=f"Expert {task}")
-        return TaskObjective.build(self.heads[task], features, args)
+        # A task without an expert is anchored to the base, and keeps its head: nothing better is known of it.
+        expert = task if task in self.pool.experts else None
+        views = FEW_VIEWS if args.anchor_views else FEW_VIEWS[:1]
+        title = f"Expert {task}" if expert else f"Base on {task}"
+        features = expert_features(self.pool, expert, images, views=views, device=args.device, desc=title)
+        return TaskObjective.build(self.heads[task], features, args, trained=args.train_heads and expert is not None)
 
     def _schedule(self, images: dict[str, Images], args: MdftTrainingArguments) -> MixedTasks:
         parts = args.world_size * args.gradient_accumulation_steps

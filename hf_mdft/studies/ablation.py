@@ -1,0 +1,220 @@
+"""What each part adds: the recipe with one part at a time taken out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..adapter import MdftConfig
+from ..evaluation import average_p_value, paired_interval
+from ..merger import MetaMerger
+from ..recipe import Recipe
+from ..specialize import SpecializeArguments
+from ..tables import markdown_table
+from ..training import MdftTrainingArguments
+from .outcome import (
+    Outcome,
+    average,
+    measured_tasks,
+    meta_outcome,
+    outcome,
+    pack,
+    remembered,
+    specialist_outcome,
+    unpack,
+)
+
+
+META_PARTS: dict[str, dict[str, dict[str, Any]]] = {
+    "without the entropy": {"meta": {"entropy_weight": 0.0}},
+    "without the filter": {"meta": {"filter": "none"}},
+    "without the anchor": {"meta": {"anchor_weight": 0.0}},
+    "without the anchor's views": {"meta": {"anchor_views": False}},
+    "without the agreement rule": {"meta": {"agreement_rule": False}},
+    "without the prior": {"meta": {"prior_weight": 0.0}},
+    "without trained heads": {"meta": {"train_heads": False}},
+    "one coefficient per layer": {"adapter": {"granularity": "layer"}},
+    "one coefficient per task": {"adapter": {"granularity": "task"}},
+    "without Phi (identity)": {"adapter": {"transform": {"name": "identity"}}},
+    "with TIES as Phi": {"adapter": {"transform": {"name": "ties"}}},
+}
+"""Phase 1: what a row changes. A change that changes nothing is left out."""
+
+SPECIALIST_PARTS: dict[str, dict[str, dict[str, Any]]] = {
+    "the expert alone on plain images as teacher": {"specialize": {"teacher_views": False, "others_weight": 0.0}},
+    "without views in the teacher": {"specialize": {"teacher_views": False}},
+    "without other models in the teacher": {"specialize": {"others_weight": 0.0}},
+    "without the prior": {"specialize": {"prior_strength": 0.0}},
+    "without consistency": {"specialize": {"augmentation": 0.0}},
+    "without alignment": {"specialize": {"alignment_weight": 0.0}},
+    "without information maximisation": {"specialize": {"information_weight": 0.0}},
+    "without L2-SP": {"specialize": {"pull_weight": 0.0}},
+    "without the weight average": {"specialize": {"ema_decay": 0.0}},
+    "with a second round": {"specialize": {"rounds": 2}},
+}
+"""Phase 2, on the full recipe's meta-model."""
+
+
+@dataclass
+class Row:
+    """One line of the table.
+
+    Args:
+        name: What was changed.
+        average: Accuracy over tasks, 0 to 1.
+        difference: To the full recipe; `None` for that one itself.
+        low, high: 95 % interval of the difference, paired by image.
+        p_value: Of the difference.
+        by_task: Accuracies.
+
+    A difference is the row's accuracy minus that of what it is compared with.
+    """
+
+    name: str
+    average: float
+    by_task: dict[str, float]
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+
+    @classmethod
+    def compare(cls, name: str, found: Outcome, full: Outcome | None = None) -> Row:
+        by_task = {task: correct.float().mean().item() for task, correct in found.items()}
+        if full is None:
+            return cls(name, average(found), by_task)
+        return cls(name, average(found), by_task, *paired_interval(found, full), average_p_value(found, full))
+
+
+def ablate(
+    recipe: Recipe, output_dir: Path, phases: tuple[str, ...], say: Callable[[str], None]
+) -> dict[str, list[Row]]:
+    """Run the recipe in full and with one part at a time taken out, and measure each.
+
+    Args:
+        recipe: With evaluation images.
+        output_dir: Of work in progress; a study that was cut off goes on there.
+        phases: Of `"meta"` and `"specialists"`.
+        say: Tells the user what happens.
+
+    Returns:
+        Rows by phase, the full recipe first.
+
+    Raises:
+        InputError: No task has evaluation images.
+    """
+    merger = recipe.merger()
+    tasks = measured_tasks(merger, str(recipe.path))
+    tables: dict[str, list[Row]] = {}
+    study = _Study(merger, recipe, output_dir, tasks, say)
+    if "meta" in phases:
+        full = study.meta("in full", {})
+        tables["meta"] = [Row.compare("in full", full)]
+        for name, change in META_PARTS.items():
+            if _changes(recipe, change):
+                tables["meta"].append(Row.compare(name, study.meta(name, change), full))
+    if "specialists" in phases:
+        experts = [task for task in tasks if task in merger.pool.experts]
+        full = study.specialists("in full", {})
+        tables["specialists"] = [Row.compare("in full", full)]
+        tables["specialists"].append(Row.compare("without the gate", study.ungated, full))
+        if experts == tasks:
+            found = outcome(merger, tasks, merger.pool.tower)
+            tables["specialists"].append(Row.compare("the experts themselves", found, full))
+        for name, change in SPECIALIST_PARTS.items():
+            if _changes(recipe, change):
+                tables["specialists"].append(Row.compare(name, study.specialists(name, change), full))
+    return tables
+
+
+class _Study:
+    """Variants of one recipe on shared images, heads and caches."""
+
+    def __init__(
+        self, merger: MetaMerger, recipe: Recipe, output_dir: Path, tasks: list[str], say: Callable[[str], None]
+    ) -> None:
+        self.merger, self.recipe, self.output_dir, self.tasks, self.say = merger, recipe, output_dir, tasks, say
+        self.ungated: Outcome = {}
+
+    def _key(self, changed: Recipe, kind: str) -> list[Any]:
+        images = {task: self.merger.labelled(task).images.key for task in self.tasks}
+        parts = [changed.adapter, changed.meta, changed.specialize if kind == "specialists" else None, changed.seed]
+        return ["study 1", kind, self.merger.pool.reference(), images, parts]
+
+    def _fitted(self, changed: Recipe, folder: Path) -> MetaMerger:
+        merger = self.merger.variant(MdftConfig(**changed.adapter))
+        merger.fit(changed.meta_arguments(folder))
+        return merger
+
+    def meta(self, name: str, change: Mapping[str, Any]) -> Outcome:
+        self.say(f"Meta-model, {name}")
+        changed, folder = _changed(self.recipe, change), self.output_dir / "meta" / _slug(name)
+
+        def make() -> dict[str, str]:
+            return pack(meta_outcome(self._fitted(changed, folder), self.tasks))
+
+        return unpack(remembered(folder / "outcome.json", self._key(changed, "meta"), make))
+
+    def specialists(self, name: str, change: Mapping[str, Any]) -> Outcome:
+        self.say(f"Specialists, {name}")
+        changed, folder = _changed(self.recipe, change), self.output_dir / "specialists" / _slug(name)
+
+        def make() -> dict[str, Any]:
+            # The same folder for every row: the full recipe's meta-model is trained once.
+            merger = self._fitted(self.recipe, self.output_dir / "meta" / _slug("in full"))
+            merger.specialize(changed.specialize_arguments(folder), self.tasks)
+            kept, ungated = (pack(specialist_outcome(merger, self.tasks, gated)) for gated in (True, False))
+            return {"kept": kept, "ungated": ungated}
+
+        found = remembered(folder / "outcome.json", self._key(changed, "specialists"), make)
+        if not change:
+            self.ungated = unpack(found["ungated"])
+        return unpack(found["kept"])
+
+
+def _changed(recipe: Recipe, change: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    return dataclasses.replace(
+        recipe, **{part: {**getattr(recipe, part), **options} for part, options in change.items()}
+    )
+
+
+def _changes(recipe: Recipe, change: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a change gives other options than the recipe has."""
+    for part, options in change.items():
+        kind, mine = KINDS[part], getattr(recipe, part)
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+        if part == "adapter":
+            defaults["transform"] = MdftConfig().transform
+        if any(mine.get(name, defaults[name]) != value for name, value in options.items()):
+            return True
+    return False
+
+
+def _slug(name: str) -> str:
+    return "".join(char if char.isalnum() else "-" for char in name.lower()).strip("-")
+
+
+KINDS = {"adapter": MdftConfig, "meta": MdftTrainingArguments, "specialize": SpecializeArguments}
+HEADER = ("", "average", "difference", "95 % interval", "p")
+
+
+def as_markdown(rows: list[Row], by_task: bool = False) -> str:
+    """The table: accuracy in percent, difference and interval in points.
+
+    Args:
+        by_task: With a column for each task.
+    """
+    tasks = list(rows[0].by_task) if by_task else []
+    lines = []
+    for row in rows:
+        cells = [row.name, *(f"{100 * row.by_task[task]:.1f}" for task in tasks), f"{100 * row.average:.1f}"]
+        if row.difference is None:
+            cells += ["", "", ""]
+        else:
+            interval = f"{100 * row.low:+.2f} to {100 * row.high:+.2f}"
+            cells += [f"{100 * row.difference:+.2f}", interval, f"{row.p_value:.2g}"]
+        lines.append(cells)
+    return markdown_table((HEADER[0], *tasks, *HEADER[1:]), lines)

@@ -1,0 +1,93 @@
+"""What few unlabelled images give."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..merger import MetaMerger
+from ..recipe import Recipe
+from .ablation import Row
+from .outcome import measured_tasks, meta_outcome, outcome, pack, remembered, specialist_outcome, unpack
+
+
+def few_shot(
+    recipe: Recipe, shots: Sequence[int | None], output_dir: Path, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Run the recipe with so many unlabelled images per task, in both phases, and measure.
+
+    Args:
+        recipe: With evaluation images, and an expert for every task that has them.
+        shots: Images per task; `None` is all.
+        output_dir: Of work in progress; a study that was cut off goes on there.
+        say: Tells the user what happens.
+
+    Returns:
+        For each number of images: `shots`, and rows `meta`, `specialist_ungated` and `specialist`, each compared
+        with the experts.
+
+    Raises:
+        InputError: No task has evaluation images.
+    """
+    merger = recipe.merger()
+    tasks = [task for task in measured_tasks(merger, str(recipe.path)) if task in merger.pool.experts]
+    experts = outcome(merger, tasks, merger.pool.tower)
+    table = []
+    for count in shots:
+        say(f"{count or 'All'} unlabelled images per task")
+        folder = output_dir / f"shots-{count or 'all'}"
+
+        def make(count=count, folder=folder) -> dict[str, Any]:
+            few = merger.variant()
+            few.restrict(count)
+            few.fit(recipe.meta_arguments(folder))
+            few.specialize(recipe.specialize_arguments(folder), tasks)
+            return {
+                "meta": pack(meta_outcome(few, tasks)),
+                "specialist_ungated": pack(specialist_outcome(few, tasks, gated=False)),
+                "specialist": pack(specialist_outcome(few, tasks)),
+                "gate": {task: few.specialists[task].decision.to_dict() for task in tasks},
+            }
+
+        key = ["few shot 1", count, _key(merger, recipe)]
+        found = remembered(folder / "outcome.json", key, make)
+        rows = {name: Row.compare(name, unpack(found[name]), experts) for name in found if name != "gate"}
+        table.append({"shots": count, **rows, "gate": found["gate"]})
+    return table
+
+
+def _key(merger: MetaMerger, recipe: Recipe) -> list[Any]:
+    images = {task: merger.unlabelled(task).key for task in merger.tasks}
+    return [merger.pool.reference(), images, recipe.adapter, recipe.meta, recipe.specialize, recipe.seed]
+
+
+def as_lines(table: list[dict[str, Any]]) -> list[list[str]]:
+    """Cells of the table: accuracy in percent, difference to the experts and interval in points."""
+    lines = []
+    for entry in table:
+        meta, ungated, kept = (entry[name] for name in ("meta", "specialist_ungated", "specialist"))
+        lines.append(
+            [
+                str(entry["shots"] or "all"),
+                f"{100 * meta.average:.1f}",
+                f"{100 * ungated.average:.1f}",
+                f"{100 * kept.average:.1f}",
+                f"{100 * kept.difference:+.2f}",
+                f"{100 * kept.low:+.2f} to {100 * kept.high:+.2f}",
+                f"{kept.p_value:.2g}",
+            ]
+        )
+    return lines
+
+
+HEADER = ("images per task", "meta-model", "specialists, no gate", "specialists", "over experts", "95 % interval", "p")
+
+
+def as_facts(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """JSON-able."""
+    return [
+        {name: dataclasses.asdict(value) if isinstance(value, Row) else value for name, value in entry.items()}
+        for entry in table
+    ]

@@ -1,0 +1,84 @@
+"""How often the gate was right, over the results of many runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+
+
+@dataclass
+class GateRecord:
+    """What the gate did in a number of (task, run) pairs.
+
+    It is right where it keeps the better one of specialist and expert on the evaluation images; where both are equally
+    accurate, either choice is right.
+
+    Args:
+        pairs: How many.
+        right: How many of them.
+        accepted: In how many the specialist was kept.
+        saved: Points lost without the gate where the expert was kept, summed and divided by `pairs`.
+        cost: Points left behind where the expert was kept, divided by `pairs`.
+        let_through: Points lost where a worse specialist was kept, divided by `pairs`.
+        worst: Largest loss of a kept specialist, in points.
+        ungated, gated: Mean points over the experts, of every specialist and of what was kept.
+    """
+
+    pairs: int
+    right: int
+    accepted: int
+    saved: float
+    cost: float
+    let_through: float
+    worst: float
+    ungated: float
+    gated: float
+
+
+def gate_record(files: Iterable[Path]) -> GateRecord:
+    """Read `results.json` files of runs with specialists.
+
+    Raises:
+        InputError: A file is no such result.
+    """
+    accepted, differences = [], []
+    for file in files:
+        try:
+            report = json.loads(Path(file).read_text())
+            for task, decision in report["gate"].items():
+                if task in report["comparison"]:
+                    accepted.append(decision["chosen"] == "specialist")
+                    differences.append(100 * report["comparison"][task]["difference"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file}: no results.json of a run ({error})") from error
+    if not differences:
+        raise InputError("no result compares a specialist with its expert: give results.json of runs with evaluation")
+    count = len(differences)
+    both = list(zip(accepted, differences, strict=True))
+    kept = [difference for accept, difference in both if accept]
+    left = [difference for accept, difference in both if not accept]
+    return GateRecord(
+        pairs=count,
+        right=sum(difference >= 0 if accept else difference <= 0 for accept, difference in both),
+        accepted=len(kept),
+        saved=sum(max(0.0, -d) for d in left) / count,
+        cost=sum(max(0.0, d) for d in left) / count,
+        let_through=sum(max(0.0, -d) for d in kept) / count,
+        worst=max([0.0, *(-d for d in kept)]),
+        ungated=sum(differences) / count,
+        gated=sum(kept) / count,
+    )
+
+
+def as_text(record: GateRecord) -> str:
+    """In words."""
+    return (
+        f"The gate was right in {record.right} of {record.pairs} cases ({record.right / record.pairs:.0%}); it "
+        f"kept {record.accepted} specialists.\nGain over the experts: {record.ungated:+.2f} points without it, "
+        f"{record.gated:+.2f} with it (mean over cases).\nIt saved {record.saved:.2f}, left {record.cost:.2f} behind, "
+        f"and let {record.let_through:.2f} points of loss through; the worst kept loss is {record.worst:.1f}."
+    )

@@ -1,0 +1,97 @@
+"""Tasks outside the pool: each task of a recipe with its expert taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..adapter import MdftConfig
+from ..errors import InputError
+from ..evaluation import combined_tower
+from ..merger import MetaMerger
+from ..pool import ModelPool
+from ..recipe import Recipe
+from ..specialize.teacher import observe
+from ..tasks import embed_views
+from ..tasks.views import FEW_VIEWS
+from .ablation import Row
+from .outcome import Outcome, measured_tasks, outcome, pack, remembered, unpack
+
+
+MODELS = ("base", "weight_average", "best_expert", "meta", "specialist_ungated", "specialist")
+
+
+def leave_one_out(recipe: Recipe, output_dir: Path, say: Callable[[str], None]) -> dict[str, Row]:
+    """For every task: adapt a meta-model of the other tasks' experts to its unlabelled images, and specialise it.
+
+    Compared with the base, the others' weight average, and the other expert that a label-free rule likes best: the
+    one with the stablest predictions under small translations, among those that agree with the base no less than the
+    others do on average (experts of other tasks tend to say one class, which is stable too).
+
+    Args:
+        recipe: With evaluation images and class names (or another head that needs no expert).
+        output_dir: Of work in progress; a study that was cut off goes on there.
+        say: Tells the user what happens.
+
+    Returns:
+        Rows by model, each compared with the adapted meta-model.
+
+    Raises:
+        InputError: No task has evaluation images, or a head needs the expert.
+    """
+    whole = recipe.merger()
+    tasks = measured_tasks(whole, str(recipe.path))
+    if len(whole.pool.experts) < 2:
+        raise InputError(f"{recipe.path}: leave-one-out needs at least two experts")
+    found: dict[str, Outcome] = {model: {} for model in MODELS}
+    for task in tasks:
+        say(f"Without the expert of {task}")
+        folder = output_dir / task
+
+        def make(task=task, folder=folder) -> dict[str, Any]:
+            return _without(task, whole, recipe, folder)
+
+        key = ["leave one out 1", task, whole.pool.reference(), whole.unlabelled(task).key]
+        key += [recipe.adapter, recipe.meta, recipe.specialize, recipe.seed]
+        saved = remembered(folder / "outcome.json", key, make)
+        say(f"  best other expert, chosen without labels: {saved['chosen']}")
+        for model in MODELS:
+            found[model] |= unpack(saved[model])
+    return {model: Row.compare(model, found[model], None if model == "meta" else found["meta"]) for model in MODELS}
+
+
+def _without(task: str, whole: MetaMerger, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    others = {name: source.folder for name, source in whole.pool.experts.items() if name != task}
+    pool = ModelPool.from_pretrained(whole.pool.base.folder, {task: None, **others})
+    merger = MetaMerger(pool, {task: whole.tasks[task]}, MdftConfig(**recipe.adapter), recipe.seed)
+    merger._heads, merger._images = {task: whole.head(task)}, {task: whole.unlabelled(task)}
+    merger.fit(recipe.meta_arguments(folder))
+    merger.specialize(recipe.specialize_arguments(folder))
+    chosen = best_expert(merger, task)
+    average, meta = combined_tower(pool, None), merger.meta_tower()
+    towers = {
+        "base": pool.tower(),
+        "weight_average": average,
+        "best_expert": pool.tower(chosen),
+        "meta": meta,
+        "specialist_ungated": merger.specialists[task].tower(gated=False),
+        "specialist": merger.specialists[task].tower(),
+    }
+    found = {name: pack(outcome(merger, [task], lambda _, tower=tower: tower)) for name, tower in towers.items()}
+    return {**found, "chosen": chosen}
+
+
+def best_expert(merger: MetaMerger, task: str) -> str:
+    """Name of the expert that is chosen for a task that none was made for, without labels."""
+    images, head, pool = merger.unlabelled(task).sample(500, merger.seed), merger.head(task), merger.pool
+
+    def look(expert: str | None) -> Any:
+        return observe(embed_views(pool.tower(expert), pool.architecture, images, FEW_VIEWS), head)
+
+    base, seen = look(None).log_probs.argmax(dim=-1), {name: look(name) for name in pool.experts}
+    agreement = {name: (s.log_probs.argmax(dim=-1) == base).float().mean().item() for name, s in seen.items()}
+    usual = torch.tensor(list(agreement.values())).mean().item()
+    return max((name for name in seen if agreement[name] >= usual), key=lambda name: seen[name].stability)

@@ -1,0 +1,87 @@
+"""Which evaluation images a model classifies correctly: what studies compare. Reads labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..cache import key_of
+from ..errors import InputError
+from ..evaluation import predict
+from ..heads import Head
+from ..merger import MetaMerger
+
+
+Outcome = dict[str, torch.Tensor]
+"""By task: for every evaluation image, whether it was classified correctly, `(N,)`."""
+
+
+def measured_tasks(merger: MetaMerger, where: str) -> list[str]:
+    """Tasks with evaluation images.
+
+    Raises:
+        InputError: There are none.
+    """
+    tasks = [task for task, spec in merger.tasks.items() if spec.evaluation is not None]
+    if not tasks:
+        raise InputError(f"{where}: no task has 'evaluation' images; there is nothing to measure")
+    return tasks
+
+
+def outcome(
+    merger: MetaMerger,
+    tasks: list[str],
+    tower_of: Callable[[str], nn.Module],
+    head_of: Callable[[str], Head] | None = None,
+) -> Outcome:
+    """Of one model for each task, through the task's own head unless `head_of` gives another."""
+    found = {}
+    for task in tasks:
+        data, head = merger.labelled(task), (head_of or merger.head)(task)
+        found[task] = predict(tower_of(task), merger.pool.architecture, head, data.images) == data.labels
+    return found
+
+
+def meta_outcome(merger: MetaMerger, tasks: list[str]) -> Outcome:
+    """Of the meta-model, with the heads that go with it."""
+    tower = merger.meta_tower()
+    return outcome(merger, tasks, lambda _: tower, merger.meta_head)
+
+
+def specialist_outcome(merger: MetaMerger, tasks: list[str], gated: bool = True) -> Outcome:
+    """Of the specialists, as the gate kept them or before it."""
+    return outcome(merger, tasks, lambda task: merger.specialists[task].tower(gated=gated))
+
+
+def average(found: Mapping[str, torch.Tensor]) -> float:
+    """Mean over tasks of their accuracies, 0 to 1."""
+    return sum(correct.float().mean().item() for correct in found.values()) / len(found)
+
+
+def remembered(file: Path, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` found for this key, from the file where it is there already: a study that was cut off goes on."""
+    wanted = key_of(key)
+    if file.is_file():
+        saved = json.loads(file.read_text())
+        if saved.get("key") == wanted:
+            return saved["found"]
+    found = make()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    work = file.with_suffix(".part")
+    work.write_text(json.dumps({"key": wanted, "found": found}))
+    work.replace(file)
+    return found
+
+
+def pack(found: Outcome) -> dict[str, str]:
+    """As text of 0 and 1."""
+    return {task: "".join("1" if hit else "0" for hit in correct.tolist()) for task, correct in found.items()}
+
+
+def unpack(saved: Mapping[str, str]) -> Outcome:
+    return {task: torch.tensor([hit == "1" for hit in text]) for task, text in saved.items()}

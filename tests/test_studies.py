@@ -1,0 +1,173 @@
+"""Presets, ablations, few images, tasks outside the pool, and the gate's record."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+import yaml
+from conftest import TASKS, write_recipe
+from test_cli import call
+
+from hf_mdft import InputError, Recipe
+from hf_mdft.evaluation import average_p_value, paired_interval
+from hf_mdft.presets import PRESETS
+from hf_mdft.studies.gate_record import as_text, gate_record
+from hf_mdft.studies.outcome import remembered
+
+
+QUICK = {"meta": {"max_steps": 2, "images_per_task": 4, "use_cpu": True}}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset(name, clip_paths, tmp_path):
+    """Every preset is a whole recipe: it makes a meta-model, and no specialists."""
+    recipe = Recipe.load(write_recipe(tmp_path, clip_paths, meta={"use_cpu": True, "bf16": False})).with_preset(name)
+    steps = {} if recipe.meta["max_steps"] == 0 else {"max_steps": 2, "images_per_task": 4}
+    merger = recipe.merger()
+    merger.fit(recipe.meta_arguments(tmp_path, **steps))
+    assert merger.specialize(recipe.specialize_arguments(tmp_path)) == {}
+    table = merger.model.base_model.coefficients("default")
+    start = recipe.adapter["init_coefficient"]
+    start = 1 / len(TASKS) if start is None else start
+    moved = any((row != start).any() for row in table.values())
+    assert moved == bool(steps)
+    assert set(merger._meta_heads) == (set(TASKS) if name == "symerge" else set())
+
+
+def test_task_arithmetic_preset_is_the_baseline_of_that_name(clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths, **QUICK, specialize={"rounds": 0})
+    command = ["run", recipe, "--output-dir", tmp_path / "out", "--preset", "task_arithmetic", "--peer", "symerge"]
+    edited = yaml.safe_load(recipe.read_text())
+    recipe.write_text(yaml.safe_dump(edited))
+    monkeypatch.setitem(PRESETS["symerge"]["meta"], "max_steps", 2)
+    monkeypatch.setitem(PRESETS["symerge"]["meta"], "images_per_task", 4)
+    code, out, _ = call(command, monkeypatch, capsys)
+    assert code == 0
+    accuracy = json.loads((tmp_path / "out" / "results.json").read_text())["accuracy"]
+    assert accuracy["meta"] == accuracy["task_arithmetic"] and "symerge" in accuracy and "symerge" in out
+    assert "specialist" not in accuracy
+
+
+def test_unknown_preset_ends_in_one_line(clip_paths, tmp_path, monkeypatch, capsys):
+    code, _, err = call(["run", write_recipe(tmp_path, clip_paths), "--preset", "simerge"], monkeypatch, capsys)
+    assert code == 2 and "did you mean 'symerge'" in err and len(err.strip().splitlines()) == 1
+
+
+def test_ablation_goes_on_and_compares_with_the_full_recipe(clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths, meta={**QUICK["meta"], "prior_weight": 0.0})
+    command = ["ablate", recipe, "--output-dir", tmp_path / "out"]
+    code, out, _ = call(command, monkeypatch, capsys)
+    assert code == 0
+    facts = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    names = [row["name"] for row in facts["meta"]]
+    assert names[0] == "in full" and "without trained heads" in names
+    assert "without the prior" not in names, "it was off already"
+    assert {"without the gate", "without L2-SP"} <= {row["name"] for row in facts["specialists"]}
+    full, other = facts["meta"][0], facts["meta"][names.index("one coefficient per task")]
+    assert full["difference"] is None and other["low"] <= other["difference"] <= other["high"]
+    assert math.isclose(other["average"] - full["average"], other["difference"], abs_tol=1e-6)
+    for row in facts["meta"]:
+        assert math.isclose(sum(row["by_task"].values()) / len(TASKS), row["average"], abs_tol=1e-6)
+    monkeypatch.setattr("hf_mdft.merger.MetaMerger.fit", lambda *_: pytest.fail("trained again"))
+    assert call(command, monkeypatch, capsys)[1] == out
+
+
+def test_few_shot_uses_few_images_in_both_phases(clip_paths, tmp_path, monkeypatch, capsys):
+    from hf_mdft.training import MdftTrainer
+
+    counts, init = [], MdftTrainer.__init__
+
+    def counted(self, *args, **kwargs):
+        counts.append({len(images) for images in kwargs["train_dataset"].values()})
+        init(self, *args, **kwargs)
+
+    monkeypatch.setattr(MdftTrainer, "__init__", counted)
+    recipe = write_recipe(tmp_path, clip_paths, **QUICK)
+    options = ["--shots", "5", "--shots", "all", "--output-dir", tmp_path / "out"]
+    code, out, _ = call(["study", "few-shot", recipe, *options], monkeypatch, capsys)
+    assert code == 0 and counts == [{5}, {24}]
+    facts = json.loads((tmp_path / "out" / "few-shot.json").read_text())
+    assert [entry["shots"] for entry in facts] == [5, None]
+    assert all(entry["gate"][task]["images"] == (entry["shots"] or 24) for entry in facts for task in TASKS)
+    code, _, err = call(["study", "few-shot", recipe, "--shots", "some"], monkeypatch, capsys)
+    assert code == 2 and "--shots" in err
+
+
+def test_leave_one_out_never_opens_the_expert_of_the_task(clip_paths, tmp_path, monkeypatch, capsys):
+    from hf_mdft.pool import ModelPool
+
+    used, tower = [], ModelPool.tower
+
+    def watched(self, task=None):
+        left_out = [name for name in self.tasks if name not in self.experts]
+        used.append((task, left_out))
+        return tower(self, task)
+
+    monkeypatch.setattr(ModelPool, "tower", watched)
+    recipe = write_recipe(tmp_path, clip_paths, **QUICK)
+    code, out, _ = call(["study", "leave-one-out", recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
+    assert code == 0
+    assert {left[0] for _, left in used if left} == set(TASKS)
+    assert not [task for task, left in used if task in left]
+    facts = json.loads((tmp_path / "out" / "leave-one-out.json").read_text())
+    assert set(facts) == {"base", "weight_average", "best_expert", "meta", "specialist_ungated", "specialist"}
+    assert "shade" in out and facts["meta"]["difference"] is None
+
+
+def test_studies_need_evaluation_images(clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths)
+    content = yaml.safe_load(recipe.read_text())
+    for task in content["tasks"].values():
+        task.pop("evaluation")
+    recipe.write_text(yaml.safe_dump(content))
+    for command in (["ablate"], ["study", "few-shot"], ["study", "leave-one-out"]):
+        code, _, err = call([*command, recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
+        assert code == 2 and "evaluation" in err
+
+
+def test_paired_interval_covers_and_pairs():
+    generator = torch.Generator().manual_seed(0)
+    a = {"x": torch.rand(400, generator=generator) < 0.7, "y": torch.rand(300, generator=generator) < 0.6}
+    assert paired_interval(a, a) == (0.0, 0.0, 0.0) and average_p_value(a, a) == 1.0
+    b = {task: correct.clone() for task, correct in a.items()}
+    b["x"][:40] = True
+    difference, low, high = paired_interval(b, a)
+    gained = (b["x"] & ~a["x"]).float().mean().item()
+    assert math.isclose(difference, gained / 2, abs_tol=1e-6) and 0 < low < difference < high
+    # The normal interval of the same paired differences, as a reference.
+    error = (gained * (1 - gained) / 400) ** 0.5 / 2
+    assert math.isclose(high - low, 2 * 1.96 * error, rel_tol=0.1)
+    assert math.isclose(average_p_value(b, a), math.erfc(difference / error / 2**0.5), rel_tol=1e-3)
+
+
+def test_gate_record_counts(tmp_path):
+    def write(name, pairs):
+        report = {
+            "gate": {task: {"chosen": chosen} for task, chosen, _ in pairs},
+            "comparison": {task: {"difference": difference} for task, _, difference in pairs},
+        }
+        (tmp_path / name).write_text(json.dumps(report))
+        return tmp_path / name
+
+    first = write("a.json", [("x", "specialist", 0.04), ("y", "specialist", -0.01)])
+    second = write("b.json", [("x", "expert", -0.03), ("y", "expert", 0.02)])
+    record = gate_record([first, second])
+    assert (record.pairs, record.right, record.accepted) == (4, 2, 2)
+    assert [round(x, 6) for x in (record.saved, record.cost, record.let_through, record.worst)] == [0.75, 0.5, 0.25, 1]
+    assert math.isclose(record.ungated, 0.5) and math.isclose(record.gated, 0.75)
+    assert "2 of 4 cases (50%)" in as_text(record)
+    with pytest.raises(InputError, match=r"b2\.json"):
+        gate_record([tmp_path / "b2.json"])
+
+
+def test_remembered_makes_again_what_has_changed(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"n": len(made)}
+
+    assert [remembered(tmp_path / "x" / "o.json", key, make)["n"] for key in ("a", "a", "b")] == [1, 1, 2]
