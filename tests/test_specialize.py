@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from hf_mdft import InputError, SpecializeArguments
 from hf_mdft.specialize import Source, StudentTrainer, Teacher, build_teacher, decide, specialize_task
 from hf_mdft.specialize.teacher import observe
+from hf_mdft.tasks import embed_views
 from hf_mdft.tasks.views import JUDGE_VIEWS, TEACHER_VIEWS, jitter, translate
 
 
@@ -52,12 +53,19 @@ def test_teacher_follows_the_reliable_and_the_confident():
     torch.testing.assert_close(alone.probabilities.sum(-1), torch.ones(6))
     assert ((alone.weights >= 0) & (alone.weights <= 1)).all()
 
+    expert.stability = 0.8
     stranger = source([1, 2, 0, 1, 2, 0], confidence=20.0)
-    both = build_teacher({"expert": expert, "meta": stranger}, 0.25)
+    both = build_teacher({"expert": expert, "meta": stranger}, 1.0)
     assert both.source_weights["meta"] == 0.0
     assert both.probabilities.argmax(-1).tolist() == [0, 1, 2, 0, 1, 2], "a model that never agrees is not heard"
 
+    shaky = source([1, 1, 2, 0, 1, 2], confidence=20.0)
+    shaky.stability = 0.8
+    both = build_teacher({"expert": expert, "meta": shaky}, 1.0)
+    assert both.source_weights["meta"] == 0.0, "a model that is no stabler than the expert is not heard"
+
     unsure = source([0, 1, 2, 0, 1, 2])
+    unsure.stability = 0.8
     unsure.log_probs[5] = torch.tensor([0.34, 0.33, 0.33]).log()
     friend = source([0, 1, 2, 0, 1, 2], confidence=20.0)
     combined = build_teacher({"expert": unsure, "meta": friend}, 1.0)
@@ -96,14 +104,20 @@ def setting(merger):
 
 def test_observation_averages_views(setting):
     pool, meta, head, images = setting
-    seen = observe(meta, pool.architecture, head, images, views=TEACHER_VIEWS, judge_views=JUDGE_VIEWS)
+    features = embed_views(meta, pool.architecture, images, TEACHER_VIEWS + JUDGE_VIEWS)
+    seen = observe(features, head, len(JUDGE_VIEWS))
     x = images.preprocessor.normalize(images.pixels(range(len(images))))
     with torch.no_grad():
         logits = [head(pool.architecture.features(meta(pixel_values=translate(x, v)))) for v in TEACHER_VIEWS]
     torch.testing.assert_close(seen.logits, logits[0], atol=1e-4, rtol=1e-4)
-    expected = torch.stack([entry.log_softmax(-1) for entry in logits]).mean(0)
+    expected = torch.stack([entry.log_softmax(-1) for entry in logits]).mean(0).log_softmax(-1)
     torch.testing.assert_close(seen.log_probs, expected, atol=1e-4, rtol=1e-4)
     assert seen.judged.shape == (4, len(images))
+    same = torch.stack([entry.argmax(-1) == logits[0].argmax(-1) for entry in logits[1:5]]).float().mean()
+    assert seen.stability == pytest.approx(same.item())
+    plain = observe(features, head, len(JUDGE_VIEWS), averaged=False)
+    torch.testing.assert_close(plain.log_probs, logits[0].log_softmax(-1), atol=1e-4, rtol=1e-4)
+    assert plain.stability == seen.stability and torch.equal(plain.judged, seen.judged)
 
 
 def test_student_moves_towards_the_teacher_and_the_head_stays(setting, tmp_path):
@@ -197,7 +211,7 @@ def test_interrupted_training_goes_on_exactly(setting, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"shots": 1}, "shots"), ({"rounds": 0}, "rounds"), ({"start": 2}, "start"), ({"ema_decay": 1.0}, "ema_decay")],
+    [({"shots": 1}, "shots"), ({"rounds": -1}, "rounds"), ({"start": 2}, "start"), ({"ema_decay": 1.0}, "ema_decay")],
 )
 def test_argument_errors(tmp_path, options, message):
     with pytest.raises(InputError, match=message):

@@ -39,13 +39,67 @@ def coefficients(trainer):
 
 
 def test_only_coefficients_move(make_trainer):
-    trainer = make_trainer()
+    trainer = make_trainer(train_heads=False)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     heads = {task: head.key() for task, head in trainer.heads.items()}
     trainer.train()
     for name, parameter in trainer.model.named_parameters():
         assert torch.equal(parameter, before[name]) != (".mdft_lambda." in name), name
-    assert {task: head.key() for task, head in trainer.heads.items()} == heads
+    assert {task: head.key() for task, head in trainer.heads.items()} == heads and not trainer.trained_heads
+
+
+def test_trained_heads_are_copies(make_trainer, merger):
+    """The expert keeps the head as it was; what the head does not train stays."""
+    own = {task: merger.head(task).key() for task in TASKS}
+    trainer = make_trainer(train_heads=True)
+    trainer.train()
+    assert {task: merger.head(task).key() for task in TASKS} == own
+    assert set(trainer.trained_heads) == set(TASKS)
+    for task, head in trainer.trained_heads.items():
+        before = merger.head(task).state_dict()
+        for name, tensor in head.state_dict().items():
+            assert torch.equal(tensor.cpu(), before[name]) != (name in head.trained_names), name
+
+
+def test_coefficients_stay_in_their_range(make_trainer):
+    trainer = make_trainer(coefficient_range=[0.33, 0.34], learning_rate=0.1)
+    trainer.train()
+    assert 0.33 <= coefficients(trainer).min() and coefficients(trainer).max() <= 0.34
+    assert len(coefficients(trainer).unique()) > 1
+
+
+def test_sharpness_aware_step_is_the_gradient_uphill(make_trainer):
+    """One step of SGD against the same by hand: the gradient at the perturbed point, applied at the start."""
+    options = dict(max_steps=1, optim="sgd", learning_rate=0.5, max_grad_norm=0.0, train_heads=False, filter="none")
+    trainer = make_trainer("sam", sharpness_radius=0.3, **options)
+    reference = make_trainer("plain", **options)
+    batch = trainer.train_dataset.__getitems__(list(range(trainer.train_dataset.images_per_task * len(TASKS))))
+    parameters = [p for p in reference.model.parameters() if p.requires_grad]
+
+    def gradient():
+        return torch.autograd.grad(reference.compute_loss(reference.model, dict(batch)), parameters)
+
+    uphill = gradient()
+    norm = torch.stack([g.norm() for g in uphill]).norm()
+    with torch.no_grad():
+        for p, g in zip(parameters, uphill, strict=True):
+            p.add_(0.3 * g / norm)
+    there = gradient()
+    with torch.no_grad():
+        for p, g, h in zip(parameters, uphill, there, strict=True):
+            p.sub_(0.3 * g / norm + 0.5 * h)
+    trainer.train()
+    torch.testing.assert_close(coefficients(trainer), coefficients(reference), atol=1e-5, rtol=1e-4)
+    line = next(line for line in trainer.state.log_history if "loss" in line)
+    assert len([key for key in line if key.startswith("loss_")]) == 3
+
+
+@pytest.mark.parametrize("distance", ["hard", "embedding"])
+def test_other_anchors_train(make_trainer, distance):
+    trainer = make_trainer(anchor_distance=distance, diversity_weight=0.1)
+    trainer.train()
+    line = next(line for line in trainer.state.log_history if "loss" in line)
+    assert line["loss_anchor"] > 0 and -1 <= line["loss_diversity"] <= 0
 
 
 def test_every_term_is_logged_by_itself(make_trainer):
@@ -68,9 +122,10 @@ def test_a_term_can_be_switched_off(make_trainer, term):
     assert f"loss_{term}" not in line and len([key for key in line if key.startswith("loss_")]) == 2
 
 
-def test_loss_equals_plain_tensors(make_trainer, merger):
+def test_loss_equals_plain_tensors(make_trainer, merger, monkeypatch):
     """Routing of mixed rows to heads, against one task at a time."""
-    trainer = make_trainer(filter="none", agreement_rule=False, prior_weight=0.0)
+    monkeypatch.setattr("hf_mdft.training.expert_outputs.fast_bf16", lambda _: False)
+    trainer = make_trainer(filter="none", agreement_rule=False, prior_weight=0.0, anchor_views=False)
     batch = trainer.train_dataset.__getitems__(list(range(12)))
     with torch.no_grad():
         loss = trainer.compute_loss(trainer.model, {k: v.clone() for k, v in batch.items()})
@@ -184,7 +239,7 @@ def test_schedule(merger):
 def test_expert_outputs_are_computed_once(merger, monkeypatch):
     images = merger.unlabelled("shade")
     first = expert_features(merger.pool, "shade", images)
-    monkeypatch.setattr("hf_mdft.training.expert_outputs.embed_images", lambda *_, **__: pytest.fail("again"))
+    monkeypatch.setattr("hf_mdft.training.expert_outputs.embed_views", lambda *_, **__: pytest.fail("again"))
     assert torch.equal(first, expert_features(merger.pool, "shade", images))
 
 

@@ -43,7 +43,14 @@ def observe(features: torch.Tensor, head: Head, judge_views: int = 0, averaged: 
     """
     seen = len(features) - judge_views
     logits = head(features[:seen])
-    return Source(logits[0], mean_log_probs(logits), features[:seen].mean(dim=0), head(features[seen:]).argmax(dim=-1))
+    predictions = logits[: len(FEW_VIEWS)].argmax(dim=-1)
+    return Source(
+        logits[0],
+        mean_log_probs(logits if averaged else logits[:1]),
+        features[: seen if averaged else 1].mean(dim=0),
+        head(features[seen:]).argmax(dim=-1),
+        (predictions[1:] == predictions[0]).float().mean().item() if seen > 1 else 1.0,
+    )
 
 
 def agreement(a: Source, b: Source) -> float:
