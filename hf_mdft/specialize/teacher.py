@@ -8,6 +8,7 @@ import torch
 
 from ..heads import Head
 from ..objectives import entropy, estimate_prior, max_entropy
+from ..tasks.views import FEW_VIEWS
 from ..training import mean_log_probs
 
 
