@@ -19,7 +19,7 @@ from torch import nn
 from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
 
-from .adapter import MdftConfig
+from .adapter import STRONG_TRANSFORM, MdftConfig
 from .errors import InputError, suggest
 from .evaluation import BASELINES, Report, accuracy, combined_tower, mcnemar, predict
 from .heads import TEMPLATES, Head, build_head, load_head
@@ -53,7 +53,7 @@ class MetaMerger:
     Args:
         pool: Base and experts.
         tasks: By the names of the pool's experts; a task without an expert is adapted to as well.
-        config: Of the adapter; its pool is filled in.
+        config: Of the adapter; its pool is filled in. The default takes TSV as Phi, which measured best.
         seed: Of everything random.
 
     Raises:
@@ -75,12 +75,13 @@ class MetaMerger:
                 raise InputError(f"task '{task}' is not in the pool: {suggest(task, pool.tasks)}")
         self.pool = pool
         self.tasks = dict(tasks)
-        self.config = copy.deepcopy(config) or MdftConfig()
+        self.config = copy.deepcopy(config) or MdftConfig(transform=dict(STRONG_TRANSFORM))
         self.config.pool, self.config.tower, self.config.inference_mode = pool.reference(), None, False
         self.seed = seed
         self.preprocessor = Preprocessor(pool.base.folder, str(pool.base))
         self.model: PeftModel | None = None
         self.specialists: dict[str, Specialist] = {}
+        self.rounds: list[dict[str, Specialist]] = []
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.timing: dict[str, float] = {}
         self._facts: dict[str, Any] = {}
@@ -202,7 +203,7 @@ class MetaMerger:
             By task; a specialist holds the expert where no improvement was shown.
         """
         args = self._specialize_args = args or SpecializeArguments(seed=self.seed)
-        merger, todo = self, list(tasks or self.tasks)
+        merger, todo, self.rounds = self, list(tasks or self.tasks), []
         for number in range(1, args.rounds + 1):
             round_args = copy.copy(args)
             round_args.output_dir = str(Path(args.output_dir) / f"round-{number}")
@@ -210,6 +211,7 @@ class MetaMerger:
             self.specialists.update(
                 {task: s for task, s in found.items() if s.improved or task not in self.specialists}
             )
+            self.rounds.append(dict(self.specialists))
             todo = [task for task, specialist in found.items() if specialist.improved]
             if not todo or number == args.rounds:
                 break
@@ -271,6 +273,8 @@ class MetaMerger:
         if made:
             measure("specialist_ungated", lambda task: self.specialists[task].tower(gated=False), made)
             fallback = {**predictions.get("meta", {}), **predictions["expert"]}
+            for number, kept in enumerate(self.rounds[:-1], start=1):
+                measure(f"specialist_round_{number}", lambda task, kept=kept: kept[task].tower(), made)
             predictions["specialist"] = {
                 task: (predictions["specialist_ungated"] if self.specialists[task].improved else fallback)[task]
                 for task in made

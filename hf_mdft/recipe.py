@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from .adapter import MdftConfig
+from .adapter import STRONG_TRANSFORM, MdftConfig
 from .errors import InputError, suggest
 from .heads import TEMPLATES
 from .hub.cards import is_hub_dataset, public_dataset
@@ -233,7 +233,7 @@ def _adapter(value: Any, where: str) -> dict[str, Any]:
         MdftConfig(**options)
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: {str(error).splitlines()[0]}") from error
-    return options
+    return {"transform": dict(STRONG_TRANSFORM), **options}
 
 
 def _task(name: str, value: Any, path: Path, images: bool) -> Task:

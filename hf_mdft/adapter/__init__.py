@@ -1,6 +1,6 @@
 """The merging adapter as a PEFT method; importing this registers `MDFT` with PEFT."""
 
-from .config import MdftConfig
+from .config import STRONG_TRANSFORM, MdftConfig
 from .layer import MdftLayer
 from .model import MdftModel
 from .registration import register
@@ -8,4 +8,4 @@ from .registration import register
 
 register()
 
-__all__ = ["MdftConfig", "MdftLayer", "MdftModel"]
+__all__ = ["STRONG_TRANSFORM", "MdftConfig", "MdftLayer", "MdftModel"]

@@ -14,6 +14,9 @@ from .peft_type import mdft_peft_type
 
 GRANULARITIES = ("task", "layer", "tensor")
 
+STRONG_TRANSFORM = {"name": "tsv"}
+"""Phi where a merger or a recipe names none: what measured best. An `MdftConfig` by itself is the plain formula."""
+
 
 @dataclass
 class MdftConfig(PeftConfig):

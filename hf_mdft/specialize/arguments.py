@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 from ..errors import InputError
+from ..tasks import fast_bf16
 
 
 @dataclass
@@ -17,6 +19,9 @@ class SpecializeArguments(TrainingArguments):
     warm-up, no weight decay (the pull towards the start does that), no column removal.
 
     Args:
+        learning_rate: `None` takes 0.3 times the root mean square of the expert's task vector: experts that were
+            fine-tuned gently are taught gently, whatever their size and how they were trained.
+        bf16: `None` computes in bfloat16 (autocast; weights stay in fp32) where that is faster.
         shots: Unlabelled images per task; `None` uses all.
         rounds: Of meta-model and specialists; ends earlier when the gate finds no improvement. 0: no specialists.
         start: Where the student starts: 0 at the expert, 1 at the meta-model.
@@ -24,7 +29,8 @@ class SpecializeArguments(TrainingArguments):
         teacher_views: The first model of the teacher speaks as its mean over nine small translations, the others as
             theirs over five; off: on the image alone.
         prior_strength: How far the teacher is corrected towards the estimated class prior: 0 not at all, 1 fully.
-        augmentation: How strongly the student's images are turned, scaled and moved; at 0 it sees them as they are.
+        jitter_steps: How far the student's images are moved at random, in steps of 1/32 of the side; 0 is off.
+        self_training: Half-way, the student's own average over views joins the teacher with full weight.
         alignment_weight: Of the representation alignment, 1 - cosine to the expert's embedding.
         information_weight: Of information maximisation: confident on each image, diverse over the batch.
         pull_weight: Of the squared distance to the start (L2-SP, Li et al. 2018,
@@ -36,7 +42,10 @@ class SpecializeArguments(TrainingArguments):
     output_dir: str | None = field(default="mdft-output/specialists", metadata={"help": "Folder of work in progress."})
     max_steps: int = field(default=200, metadata={"help": "Optimizer steps for each task."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Images in a batch."})
-    learning_rate: float = field(default=3e-4, metadata={"help": "Of the student's weights."})
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "Of the student's weights; null: in proportion to the expert's task vector."}
+    )
+    bf16: bool | None = field(default=None, metadata={"help": "bfloat16; null: where it is faster than fp32."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
     warmup_steps: float = field(default=20, metadata={"help": "Steps of warm-up."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
@@ -51,7 +60,8 @@ class SpecializeArguments(TrainingArguments):
     others_weight: float = field(default=1.0, metadata={"help": "Teacher's weight of models besides the expert."})
     teacher_views: bool = field(default=True, metadata={"help": "Average the teacher over small translations."})
     prior_strength: float = field(default=0.5, metadata={"help": "Correction of the teacher by the class prior."})
-    augmentation: float = field(default=1.0, metadata={"help": "Strength of the student's augmentation; 0 is off."})
+    jitter_steps: int = field(default=1, metadata={"help": "Random moves of the student's images; 0 is off."})
+    self_training: bool = field(default=True, metadata={"help": "The student joins its teacher half-way."})
     alignment_weight: float = field(default=0.5, metadata={"help": "Weight of the representation alignment."})
     information_weight: float = field(default=0.1, metadata={"help": "Weight of information maximisation."})
     pull_weight: float = field(default=0.001, metadata={"help": "Weight of the pull towards the start."})
@@ -59,6 +69,11 @@ class SpecializeArguments(TrainingArguments):
     gate: bool = field(default=True, metadata={"help": "Keep the expert unless the specialist is better."})
 
     def __post_init__(self) -> None:
+        if self.bf16 is None:
+            on_gpu = torch.cuda.is_available() and not self.use_cpu
+            self.bf16 = not self.fp16 and fast_bf16("cuda" if on_gpu else "cpu")
+            if self.bf16 and not on_gpu:
+                self.use_cpu = True  # transformers refuses bfloat16 on a processor unless it is asked for
         super().__post_init__()
         if self.shots is not None and self.shots < 2:
             raise InputError(f"shots must be at least 2 (or null for all images), got {self.shots}")

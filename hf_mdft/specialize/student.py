@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ..architectures import Architecture
 from ..heads import Head
 from ..objectives import embedding_distance, entropy
 from ..tasks import Images
-from ..tasks.views import augment
+from ..tasks.views import jitter
 from ..training import PhaseTrainer, own_arguments
 from .arguments import SpecializeArguments
 from .teacher import Teacher
@@ -34,7 +35,7 @@ class IndexedImages(Dataset):
 
 
 class StudentTrainer(PhaseTrainer):
-    """All weights of a tower learn the teacher's targets on augmented images; the head is frozen.
+    """All weights of a tower learn the teacher's targets on jittered images; the head is frozen.
 
     Loss: `KL(teacher || student)` on kept images + alignment of embeddings + light information maximisation + pull
     towards the start. The exponential moving average of the weights is what counts: `finish()` puts it in place.
@@ -46,6 +47,7 @@ class StudentTrainer(PhaseTrainer):
         head: Of the task.
         images: Unlabelled.
         teacher: Its targets, in the images' order.
+        refresh: Makes the teacher of the second half from the student's average so far; the default keeps the first.
     """
 
     def __init__(
@@ -57,14 +59,15 @@ class StudentTrainer(PhaseTrainer):
         head: Head,
         images: Images,
         teacher: Teacher,
+        refresh: Callable[[torch.nn.Module], Teacher] | None = None,
         **kwargs: Any,
     ) -> None:
         args = own_arguments(args)
         self.architecture = architecture
         self.head = head.to(args.device)
         self.preprocessor = images.preprocessor
-        self.targets = teacher.probabilities.to(args.device)
-        self.sample_weights = teacher.weights.to(args.device)
+        self.follow(teacher, args.device)
+        self.refresh = refresh
         self.target_features = teacher.features.to(args.device)
         super().__init__(
             model=model, args=args, train_dataset=IndexedImages(images), data_collator=lambda batch: batch, **kwargs
@@ -74,6 +77,17 @@ class StudentTrainer(PhaseTrainer):
         if args.ema_decay:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay))
             self.add_callback(_UpdateAverage(self))
+        if refresh is not None:
+            self.add_callback(_Refresh(self))
+
+    def follow(self, teacher: Teacher, device: torch.device) -> None:
+        """Take another teacher's targets; the embedding to stay aligned with remains."""
+        self.targets = teacher.probabilities.to(device)
+        self.sample_weights = teacher.weights.to(device)
+
+    def averaged(self) -> torch.nn.Module:
+        """The student as it would be kept now."""
+        return self.accelerator.unwrap_model(self.model) if self.average is None else self.average.module
 
     def compute_loss(
         self,
@@ -85,8 +99,8 @@ class StudentTrainer(PhaseTrainer):
         index = inputs["index"]
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
         pixel_values = self.preprocessor.normalize(inputs["pixels"])
-        if self.args.augmentation:
-            pixel_values = augment(pixel_values, generator, self.args.augmentation)
+        if self.args.jitter_steps:
+            pixel_values = jitter(pixel_values, generator, self.args.jitter_steps)
         outputs = model(pixel_values=pixel_values)
         features = self.architecture.features(outputs).float()
         logits = self.head(features)
@@ -109,18 +123,30 @@ class StudentTrainer(PhaseTrainer):
 
     def extra_state(self) -> dict[str, torch.Tensor]:
         state = {f"start.{i}": tensor for i, tensor in enumerate(self.start)}
+        state |= {"teacher.targets": self.targets, "teacher.weights": self.sample_weights}
         return state if self.average is None else state | dict(self.average.state_dict())
 
     def load_extra_state(self, state: dict[str, torch.Tensor]) -> None:
         self.start = [state[f"start.{i}"].to(self.args.device) for i in range(len(self.start))]
+        self.targets = state["teacher.targets"].to(self.args.device)
+        self.sample_weights = state["teacher.weights"].to(self.args.device)
         if self.average is not None:
-            self.average.load_state_dict({k: v for k, v in state.items() if not k.startswith("start.")})
+            own = {k: v for k, v in state.items() if not k.startswith(("start.", "teacher."))}
+            self.average.load_state_dict(own)
 
     @torch.no_grad()
     def finish(self) -> dict[str, torch.Tensor]:
         """State dict of the trained tower on the CPU: the weight average where there is one."""
-        tower = self.model if self.average is None else self.average.module
-        return {name: tensor.detach().cpu().clone() for name, tensor in tower.state_dict().items()}
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.averaged().state_dict().items()}
+
+
+class _Refresh(TrainerCallback):
+    def __init__(self, trainer: StudentTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step and state.global_step == state.max_steps // 2:
+            self.trainer.follow(self.trainer.refresh(self.trainer.averaged()), args.device)
 
 
 class _UpdateAverage(TrainerCallback):

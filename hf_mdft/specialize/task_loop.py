@@ -21,7 +21,7 @@ from .arguments import SpecializeArguments
 from .gate import Decision, decide
 from .specialist import Specialist
 from .student import StudentTrainer
-from .teacher import build_teacher, observe
+from .teacher import Teacher, build_teacher, observe
 
 
 CANDIDATE, FALLBACK, DECISION = "candidate", "fallback", "decision.json"
@@ -111,6 +111,14 @@ def _train(
     student.load_state_dict(_between(origin, meta.state_dict(), args.start))
     task_args = copy.copy(args)
     task_args.output_dir = str(work)
+    if args.learning_rate is None:
+        task_args.learning_rate = gentle_learning_rate(pool, task)
+
+    def with_student(average: nn.Module) -> Teacher:
+        # Weight 1: the student has learned from everything that the others know.
+        own = observe(look(average, "student", FEW_VIEWS), head, averaged=averaged)
+        return build_teacher(sources, args.others_weight, args.prior_strength, own)
+
     trainer = StudentTrainer(
         student,
         task_args,
@@ -118,6 +126,7 @@ def _train(
         head=copy.deepcopy(head),
         images=images,
         teacher=build_teacher(sources, args.others_weight, args.prior_strength),
+        refresh=with_student if args.self_training else None,
     )
     show_progress(trainer, f"Specialist {task}")
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -128,6 +137,21 @@ def _train(
     if not args.gate and decision.chosen != "specialist":
         decision.chosen, decision.reason = "specialist", f"gate off ({decision.reason})"
     return decision, trainer.state.log_history, student.cpu()
+
+
+GENTLE = 0.3
+"""Learning rate over the size of the task vector."""
+
+
+def gentle_learning_rate(pool: ModelPool, task: str) -> float:
+    """In proportion to the root mean square of the expert's task vector (of all experts', for a task without one)."""
+    squares, count = 0.0, 0
+    for expert in [task] if task in pool.experts else pool.experts:
+        for name, tensor in pool.weights(expert).items():
+            squares += (tensor - pool.weights(None).tensor(name)).double().square().sum().item()
+            count += tensor.numel()
+    # An expert that equals the base tells nothing; a usual rate of fine-tuning then.
+    return GENTLE * (squares / count) ** 0.5 or 1e-5
 
 
 def _between(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:

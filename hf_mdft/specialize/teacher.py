@@ -88,7 +88,9 @@ class Teacher:
     source_weights: dict[str, float]
 
 
-def build_teacher(sources: dict[str, Source], others_weight: float, prior_strength: float = 0.5) -> Teacher:
+def build_teacher(
+    sources: dict[str, Source], others_weight: float, prior_strength: float = 0.5, student: Source | None = None
+) -> Teacher:
     """Combine models per image: a geometric mean of their probabilities, each model's share rising with its
     reliability and every image's with its confidence.
 
@@ -96,11 +98,13 @@ def build_teacher(sources: dict[str, Source], others_weight: float, prior_streng
         sources: By name; the first is the reference: the task's expert, or the meta-model for a task without one.
         others_weight: Share of the others before the evidence for them.
         prior_strength: Exponent of the correction by the class prior.
+        student: The student itself, so far; counts like the first.
     """
     first = next(iter(sources.values()))
     shares, total, weight_sum = {}, 0.0, 0.0
-    for name, source in sources.items():
-        shares[name] = 1.0 if source is first else reliability(source, first, others_weight)
+    for name, source in {**sources, **({"student": student} if student else {})}.items():
+        equal = source is first or source is student
+        shares[name] = 1.0 if equal else reliability(source, first, others_weight)
         confidence = source.log_probs.exp().amax(dim=-1, keepdim=True)
         total = total + shares[name] * confidence * source.log_probs
         weight_sum = weight_sum + shares[name] * confidence
