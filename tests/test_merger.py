@@ -292,6 +292,16 @@ def test_specialist_folder_is_complete(done, tmp_path, unlabelled_data):
     assert all(torch.equal(tensor, expected[name]) for name, tensor in pool.tower("colour").state_dict().items())
 
 
+def test_phases_may_differ_in_precision(merger, tmp_path):
+    """Both sets of arguments are made before either phase runs, as a recipe does."""
+    first = fit_arguments(tmp_path / "meta")
+    second = specialize_arguments(tmp_path / "specialists", bf16=True, use_cpu=True)
+    merger.fit(first)
+    assert merger.specialize(second, ["shade"])
+    assert first.mixed_precision == "no" and second.mixed_precision == "bf16"
+    merger.fit(fit_arguments(tmp_path / "again"))
+
+
 def test_rounds_put_specialists_into_the_pool(merger, tmp_path):
     merger.fit(fit_arguments(tmp_path))
     specialists = merger.specialize(specialize_arguments(tmp_path, rounds=2, gate=False))

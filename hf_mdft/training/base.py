@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
@@ -91,4 +92,7 @@ def own_arguments(args: TrainingArguments) -> TrainingArguments:
         raise InputError(f"hub_strategy '{args.hub_strategy.value}' would push pickles; use 'every_save' or 'end'")
     args = copy.copy(args)
     args._n_gpu = min(args.n_gpu, 1)
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != args.mixed_precision:
+        # accelerate keeps one precision for the process; the phases may differ in theirs.
+        AcceleratorState._reset_state()
     return args
