@@ -14,6 +14,7 @@ LEARNED = {
     "max_steps": 500,
     "images_per_task": 16,
     "entropy_weight": 0.0,
+    "normalize_entropy": True,
     "anchor_weight": 0.0,
     "prior_weight": 0.0,
     "diversity_weight": 0.0,
@@ -61,8 +62,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "iso_c": _static("iso_c"),
     "iso_cts": _static("iso_cts"),
     # Yang et al. 2024, https://huggingface.co/papers/2310.02575: entropy, layer-wise
-    "adamerging": _learned(entropy_weight=1.0, coefficient_range=[0.0, 1.0]),
-    "adamerging++": _learned(TIES, entropy_weight=1.0, coefficient_range=[0.0, 1.0]),
+    "adamerging": _learned(entropy_weight=1.0, normalize_entropy=False, coefficient_range=[0.0, 1.0]),
+    "adamerging++": _learned(TIES, entropy_weight=1.0, normalize_entropy=False, coefficient_range=[0.0, 1.0]),
     # Jung et al. 2024, https://huggingface.co/papers/2412.19098: pseudo-labels, rule, trained heads
     "symerge": _learned(
         anchor_weight=1.0, anchor_distance="hard", agreement_rule=True, train_heads=True,

@@ -45,6 +45,40 @@ def test_trim_and_ties_equal_their_definitions():
     assert (ties.sum(0) / 2).tolist() == [4, 5, 0, -6]
 
 
+@pytest.mark.parametrize("density", [0.01, 0.2, 0.5, 0.99])
+def test_trim_over_the_whole_model_keeps_exactly_the_largest(density):
+    generator = torch.Generator().manual_seed(3)
+    sizes = {"a": 1.0, "b": 0.01, "c": 30.0}
+    tensors = {name: size * torch.randn(2, 17, 9, generator=generator) for name, size in sizes.items()}
+    trim = TRANSFORMS.build({"name": "trim", "density": density, "scope": "model"})
+    trim.fit(lambda: iter(tensors.items()), {})
+    kept = torch.cat([trim(name, stack).flatten(1) for name, stack in tensors.items()], dim=1)
+    whole = torch.cat([stack.flatten(1) for stack in tensors.values()], dim=1)
+    for expert in range(2):
+        count = int(density * whole.shape[1])
+        expected = torch.zeros_like(whole[expert])
+        largest = whole[expert].abs().topk(count).indices
+        expected[largest] = whole[expert][largest]
+        assert torch.equal(kept[expert], expected)
+
+
+def test_ties_as_a_sum_keeps_what_agrees():
+    vectors = torch.tensor([[4.0, -1.0, 0.5, 2.0], [3.0, 5.0, -0.1, -6.0]])
+    ties = TRANSFORMS.build({"name": "ties", "density": 1.0, "disjoint_mean": False})("t", vectors)
+    assert ties.tolist() == [[4, 0, 0.5, 0], [3, 5, 0, -6]]
+
+
+def test_lines_grows_with_depth_and_scales_another_transform(clip_pool):
+    plain, scaled = clip_pool.vectors("sign"), clip_pool.vectors({"name": "lines", "deep": 2.0, "of": "sign"})
+    last = 1 + max(clip_pool.architecture.depth(name) for name in plain.names())
+    factors = {}
+    for name in plain.names():
+        depth = clip_pool.architecture.depth(name)
+        factors[name] = 0.5 + 1.5 * (last if depth < 0 else depth) / last
+        torch.testing.assert_close(scaled.stack(name), factors[name] * plain.stack(name))
+    assert min(factors.values()) == 0.5 and max(factors.values()) == 2.0 and len(set(factors.values())) > 3
+
+
 def matrices(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 

@@ -12,9 +12,11 @@ from hf_mdft.objectives import (
     FILTERS,
     agreement_rule,
     anchor_divergence,
+    concentration,
     embedding_distance,
     entropy,
     estimate_prior,
+    hard_anchor,
     prior_divergence,
 )
 
@@ -73,6 +75,28 @@ def test_anchor_is_zero_at_the_expert_and_positive_elsewhere():
     p, t = torch.randn(6, 5), 2.0
     expected = t**2 * ((q / t).softmax(-1) * ((q / t).log_softmax(-1) - (p / t).log_softmax(-1))).sum(-1)
     torch.testing.assert_close(anchor_divergence(p, q, t), expected)
+
+
+def test_other_objectives_equal_their_definitions():
+    logits, expert = torch.randn(6, 4), torch.randn(6, 4)
+    p = logits.softmax(-1)
+    wanted = -p[range(6), expert.argmax(-1)].log()
+    torch.testing.assert_close(hard_anchor(logits, expert), wanted)
+    mean = p.mean(0)
+    torch.testing.assert_close(concentration(logits), (mean * mean.log()).sum() / math.log(4))
+    assert concentration(50 * torch.eye(4)) == pytest.approx(-1, abs=1e-4)
+
+
+def test_em_prior_finds_the_fixed_point_and_a_shift():
+    """A calibrated model trained under a uniform prior, on images of a skewed one."""
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(20_000, generator=generator) < 0.8).long()
+    x = torch.randn(20_000, generator=generator) + 2 * labels - 1
+    p = torch.stack([torch.sigmoid(-2 * x), torch.sigmoid(2 * x)], dim=-1)
+    found = estimate_prior(p, "em")
+    assert found[1] == pytest.approx(0.8, abs=0.02) and found.sum() == pytest.approx(1)
+    assert abs(p.mean(0)[1] - 0.8) > 0.05, "the mean prediction does not"
+    assert estimate_prior(p, "uniform").tolist() == [0.5, 0.5]
 
 
 def test_agreement_rule_drops_confident_disagreement_only():

@@ -25,6 +25,7 @@ class MdftTrainingArguments(TrainingArguments):
         images_per_task: Images of every task that one optimizer step sees, over all processes and accumulated parts
             together: the same recipe gives the same result on any number of processes.
         entropy_weight: Of the filtered entropy.
+        normalize_entropy: Divide entropies by ln C, so that tasks with many classes count no more than others.
         anchor_weight: Of the agreement with the task's expert; for a task without one, with the base.
         prior_weight: Of the match with the estimated class prior.
         diversity_weight: Of the entropy of the batch's mean prediction, which is made large (SHOT, Liang et al. 2020,
@@ -57,6 +58,7 @@ class MdftTrainingArguments(TrainingArguments):
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay off: batches are ours."})
     images_per_task: int = field(default=16, metadata={"help": "Images of every task in one optimizer step."})
     entropy_weight: float = field(default=0.1, metadata={"help": "Weight of the filtered entropy; 0 is off."})
+    normalize_entropy: bool = field(default=True, metadata={"help": "Divide entropies by ln C."})
     anchor_weight: float = field(default=1.0, metadata={"help": "Weight of the agreement with experts; 0 is off."})
     prior_weight: float = field(default=0.1, metadata={"help": "Weight of the class-prior term; 0 is off."})
     diversity_weight: float = field(default=0.0, metadata={"help": "Weight of diverse predictions; 0 is off."})

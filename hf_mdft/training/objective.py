@@ -72,7 +72,8 @@ class TaskObjective:
         terms, kept = {}, {}
         if args.entropy_weight:
             weights = self.filter(logits)
-            terms["entropy"] = (weights * entropy(logits)).mean() / max_entropy(self.head.num_classes)
+            scale = max_entropy(self.head.num_classes) if args.normalize_entropy else 1.0
+            terms["entropy"] = (weights * entropy(logits)).mean() / scale
             kept["entropy"] = (weights > 0).float().mean()
         if args.anchor_weight:
             expert = self.expert_logits[index]
