@@ -19,7 +19,7 @@ class SpecializeArguments(TrainingArguments):
     warm-up, no weight decay (the pull towards the start does that), no column removal.
 
     Args:
-        learning_rate: `None` takes 0.3 times the root mean square of the expert's task vector: experts that were
+        learning_rate: `None` takes 0.4 times the root mean square of the expert's task vector: experts that were
             fine-tuned gently are taught gently, whatever their size and how they were trained.
         bf16: `None` computes in bfloat16 (autocast; weights stay in fp32) where that is faster.
         shots: Unlabelled images per task; `None` uses all.

@@ -139,7 +139,7 @@ def _train(
     return decision, trainer.state.log_history, student.cpu()
 
 
-GENTLE = 0.3
+GENTLE = 0.4
 """Learning rate over the size of the task vector."""
 
 
