@@ -32,7 +32,8 @@ class SpecializeArguments(TrainingArguments):
         jitter_steps: How far the student's images are moved at random, in steps of 1/32 of the side; 0 is off.
         self_training: Half-way, the student's own average over views joins the teacher with full weight.
         alignment_weight: Of the representation alignment, 1 - cosine to the expert's embedding.
-        information_weight: Of information maximisation: confident on each image, diverse over the batch.
+        information_weight: Of information maximisation: confident on each image, and over the batch as diverse as
+            the teacher is over all images.
         pull_weight: Of the squared distance to the start (L2-SP, Li et al. 2018,
             https://huggingface.co/papers/1802.01483).
         ema_decay: Of the average of the student's weights that is kept; 0 keeps the last weights.
@@ -63,7 +64,7 @@ class SpecializeArguments(TrainingArguments):
     jitter_steps: int = field(default=1, metadata={"help": "Random moves of the student's images; 0 is off."})
     self_training: bool = field(default=True, metadata={"help": "The student joins its teacher half-way."})
     alignment_weight: float = field(default=0.5, metadata={"help": "Weight of the representation alignment."})
-    information_weight: float = field(default=0.1, metadata={"help": "Weight of information maximisation."})
+    information_weight: float = field(default=0.4, metadata={"help": "Weight of information maximisation."})
     pull_weight: float = field(default=0.001, metadata={"help": "Weight of the pull towards the start."})
     ema_decay: float = field(default=0.98, metadata={"help": "Decay of the weight average; 0 is off."})
     gate: bool = field(default=True, metadata={"help": "Keep the expert unless the specialist is better."})

@@ -107,6 +107,8 @@ class StudentTrainer(PhaseTrainer):
         weights = self.sample_weights[index]
         divergence = F.kl_div(logits.log_softmax(dim=-1), self.targets[index], reduction="none").sum(dim=-1)
         mean = logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8)
+        # Where the teacher sees all classes equally often this is information maximisation (up to a constant).
+        skew = (mean * (mean.log() - self.targets.mean(dim=0).clamp(min=1e-8).log())).sum()
         pull = sum((p - p0).square().sum() for p, p0 in zip(self.model.parameters(), self.start, strict=True))
         terms = {
             "distillation": (1.0, (weights * divergence).sum() / weights.sum().clamp(min=1e-8)),
@@ -114,7 +116,7 @@ class StudentTrainer(PhaseTrainer):
                 self.args.alignment_weight,
                 embedding_distance(features, self.target_features[index]).mean(),
             ),
-            "information": (self.args.information_weight, entropy(logits).mean() + (mean * mean.log()).sum()),
+            "information": (self.args.information_weight, entropy(logits).mean() + skew),
             "pull": (self.args.pull_weight, pull),
         }
         self.record({**{f"loss_{name}": value for name, (_, value) in terms.items()}, "kept": weights.mean()})
