@@ -94,10 +94,17 @@ class MetaMerger:
     def __repr__(self) -> str:
         return f"MetaMerger({self.pool!r}, tasks={list(self.tasks)}, fitted={self.model is not None})"
 
-    def variant(self, config: MdftConfig | None = None, pool: ModelPool | None = None) -> MetaMerger:
-        """Another merger for the same tasks, images and heads: with another adapter, or another pool."""
-        other = MetaMerger(pool or self.pool, self.tasks, config or self.config, self.seed)
-        other._heads, other._images = dict(self._heads), dict(self._images)
+    def variant(
+        self,
+        config: MdftConfig | None = None,
+        pool: ModelPool | None = None,
+        tasks: list[str] | None = None,
+    ) -> MetaMerger:
+        """Another merger with the same images and heads: for another adapter, another pool, or some of the tasks."""
+        names = tasks or list(self.tasks)
+        other = MetaMerger(pool or self.pool, {n: self.tasks[n] for n in names}, config or self.config, self.seed)
+        other._heads = {name: self.head(name) for name in names}
+        other._images = {name: images for name, images in self._images.items() if name in names}
         return other
 
     def restrict(self, count: int | None) -> None:

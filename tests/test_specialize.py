@@ -72,28 +72,34 @@ def test_teacher_follows_the_reliable_and_the_confident():
     assert combined.probabilities[5].argmax() == 2, "where the expert is unsure the confident friend decides"
 
 
+def judged(specialist, stability=0.95, **expert):
+    """The gate's decision on predicted classes; the expert's stability is 0.9."""
+    mine, theirs = source(specialist), source(**expert)
+    mine.stability, theirs.stability = stability, 0.9
+    return decide(mine, theirs, {})
+
+
 def test_gate_accepts_the_better_and_refuses_the_worse():
     truth = torch.arange(300) % 3
     wrong = (truth + 1) % 3
-    spoiled = torch.arange(300) % 10 == 0
-    expert_predictions = torch.where(spoiled, wrong, truth)
+    spoiled = torch.where(torch.arange(300) % 10 == 0, wrong, truth)
     fresh_views = torch.stack([torch.where(torch.arange(300) % 20 == k, wrong, truth) for k in range(4)])
-    expert = source(expert_predictions, judged=fresh_views)
-    better = decide(source(truth), expert, {}, 0.25)
+    expert = {"predictions": spoiled, "judged": fresh_views}
+    better = judged(truth, **expert)
     assert better.chosen == "specialist" and better.lead > 0.05
-    assert better.changed == pytest.approx(0.1)
-    worse = decide(source(torch.where(torch.arange(300) % 5 == 1, wrong, expert_predictions)), expert, {}, 0.25)
-    assert worse.chosen == "expert" and worse.lead < 0
-    same = decide(source(expert_predictions), expert, {}, 0.25)
+    assert better.changed == pytest.approx(0.1) and better.stability_gain == pytest.approx(0.05)
+    worse = judged(torch.where(torch.arange(300) % 5 == 1, wrong, spoiled), **expert)
+    assert worse.chosen == "expert" and worse.lead < 0 and "judges prefer" in worse.reason
+    same = judged(spoiled, stability=0.9, **expert)
     assert same.chosen == "expert" and same.lead == 0 and "no improvement shown" in same.reason
 
 
-def test_gate_needs_more_than_noise():
-    truth = torch.arange(100) % 3
-    almost = truth.clone()
-    almost[0] = (almost[0] + 1) % 3
-    expert = source(almost, judged=truth[None])
-    assert decide(source(truth), expert, {}, 0.25).chosen == "expert"
+def test_gate_refuses_what_gained_no_stability_and_what_drifts():
+    truth = torch.arange(300) % 3
+    assert judged(truth, stability=0.92, predictions=truth).chosen == "expert"
+    assert judged(truth, predictions=truth).chosen == "specialist"
+    collapsed = judged(torch.zeros(300, dtype=torch.long), stability=1.0, predictions=truth)
+    assert collapsed.chosen == "expert" and collapsed.drift > 0.3 and "drifted" in collapsed.reason
 
 
 @pytest.fixture

@@ -9,8 +9,15 @@ import torch
 from .teacher import Source, reliability
 
 
-THRESHOLD = 2.0
-"""Standard errors by which the specialist must lead: about one false acceptance in fifty where nothing differs."""
+STABLER_BY = 0.03
+"""Least gain in stability. What views can teach is bounded by how unstable the expert is: where little was gained, the
+changes are noise."""
+
+LARGEST_DRIFT = 0.05
+"""Largest divergence of the specialist's class frequencies from the expert's, in nats."""
+
+LARGEST_OPPOSITION = 0.15
+"""Share of changed images, net, that the judges may give to the expert."""
 
 
 @dataclass
@@ -19,6 +26,8 @@ class Decision:
 
     Args:
         chosen: `"specialist"` or `"expert"`.
+        stability_gain: How much larger a share of the specialist's predictions survives small translations.
+        drift: `KL(specialist's class frequencies || expert's)` in nats.
         lead: Mean over images of judges' weighted votes for the specialist minus those for the expert.
         standard_error: Of the lead.
         changed: Share of images that the two classify differently.
@@ -27,6 +36,8 @@ class Decision:
     """
 
     chosen: str
+    stability_gain: float
+    drift: float
     lead: float
     standard_error: float
     changed: float
@@ -37,13 +48,13 @@ class Decision:
         return asdict(self)
 
 
-def decide(specialist: Source, expert: Source, others: dict[str, Source], others_weight: float) -> Decision:
-    """Choose the specialist only where fresh evidence shows it better.
+def decide(specialist: Source, expert: Source, others: dict[str, Source], others_weight: float = 1.0) -> Decision:
+    """Choose the specialist where label-free evidence speaks for it and none against.
 
-    The judges are the expert itself on views that no target was made from, and the other models (meta-model, base),
-    each weighted by its agreement with the expert. On the images where specialist and expert differ, the judges vote
-    for one or the other. The expert's views share the expert's errors, so the vote leans to the expert: a specialist
-    has to win against the home side.
+    For it: its predictions are stabler under small translations. Against it: class frequencies that have drifted from
+    the expert's; or judges that side with the expert. These are the expert itself on views that no target was made
+    from, and the other models as far as the teacher listens to them. The expert's views share its errors, so the vote
+    leans to the expert and needs not be won.
 
     Args:
         specialist: On the unlabelled images.
@@ -63,10 +74,21 @@ def decide(specialist: Source, expert: Source, others: dict[str, Source], others
     lead = votes.mean().item()
     error = (votes.std() / len(votes) ** 0.5).item()
     changed = (specialist.predictions != expert.predictions).float().mean().item()
-    better = lead > THRESHOLD * error
-    reason = (
-        f"judges prefer the specialist by {100 * lead:.2f} +- {100 * error:.2f} points"
-        if better
-        else f"no improvement shown: the judges' lead is {100 * lead:.2f} +- {100 * error:.2f} points"
-    )
-    return Decision("specialist" if better else "expert", lead, error, changed, len(votes), reason)
+    gain = specialist.stability - expert.stability
+    drift = class_drift(specialist, expert)
+    found = f"{100 * changed:.1f} % of predictions changed and {100 * gain:+.1f} points more of them are stable"
+    if gain < STABLER_BY:
+        reason = f"no improvement shown: {found}, fewer than {100 * STABLER_BY:.0f}"
+    elif drift > LARGEST_DRIFT:
+        reason = f"no improvement shown: class frequencies drifted by {drift:.3f} nats, more than {LARGEST_DRIFT}"
+    elif lead < -LARGEST_OPPOSITION * changed:
+        reason = f"no improvement shown: the judges prefer the expert by {-100 * lead:.1f} +- {100 * error:.1f} points"
+    else:
+        return Decision("specialist", gain, drift, lead, error, changed, len(votes), found)
+    return Decision("expert", gain, drift, lead, error, changed, len(votes), reason)
+
+
+def class_drift(specialist: Source, expert: Source) -> float:
+    """`KL(specialist's mean prediction || expert's)` on the images as they are, in nats."""
+    mine, theirs = (source.logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8) for source in (specialist, expert))
+    return (mine * (mine.log() - theirs.log())).sum().item()

@@ -132,7 +132,7 @@ def _train(
     trainer.train(resume_from_checkpoint=checkpoint)
     student.load_state_dict(trainer.finish())
     others = {name: source for name, source in sources.items() if name != first}
-    judged = observe(look(student, "specialist", TEACHER_VIEWS[:1]), head)
+    judged = observe(look(student, "specialist", FEW_VIEWS), head)
     decision = decide(judged, sources[first], others, args.others_weight)
     if not args.gate and decision.chosen != "specialist":
         decision.chosen, decision.reason = "specialist", f"gate off ({decision.reason})"

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from ..adapter import MdftConfig
 from ..errors import InputError
 from ..evaluation import combined_tower
 from ..merger import MetaMerger
@@ -66,8 +65,7 @@ def leave_one_out(recipe: Recipe, output_dir: Path, say: Callable[[str], None]) 
 def _without(task: str, whole: MetaMerger, recipe: Recipe, folder: Path) -> dict[str, Any]:
     others = {name: source.folder for name, source in whole.pool.experts.items() if name != task}
     pool = ModelPool.from_pretrained(whole.pool.base.folder, {task: None, **others})
-    merger = MetaMerger(pool, {task: whole.tasks[task]}, MdftConfig(**recipe.adapter), recipe.seed)
-    merger._heads, merger._images = {task: whole.head(task)}, {task: whole.unlabelled(task)}
+    merger = whole.variant(pool=pool, tasks=[task])
     merger.fit(recipe.meta_arguments(folder))
     merger.specialize(recipe.specialize_arguments(folder))
     chosen = best_expert(merger, task)

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..evaluation import predict
 from ..heads import Head
 from ..merger import MetaMerger
+from ..versions import versions
 
 
 Outcome = dict[str, torch.Tensor]
@@ -65,7 +66,7 @@ def average(found: Mapping[str, torch.Tensor]) -> float:
 
 def remembered(file: Path, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `make` found for this key, from the file where it is there already: a study that was cut off goes on."""
-    wanted = key_of(key)
+    wanted = key_of(key, versions()["hf-mdft"])
     if file.is_file():
         saved = json.loads(file.read_text())
         if saved.get("key") == wanted:

@@ -40,6 +40,7 @@ class MdftTrainingArguments(TrainingArguments):
         train_heads: Train every task's head too, where the task has an expert to anchor it; the expert and its
             specialist keep the head as it was.
         head_learning_rate: Of the heads.
+        head_steps: Steps of the heads alone, at the end, on the finished tower's embeddings; 0 is none.
         coefficient_range: Smallest and largest coefficient; `None` leaves them free.
         sharpness_radius: Of sharpness-aware minimisation (SAM, Foret et al. 2021,
             https://huggingface.co/papers/2010.01412) over coefficients and heads; 0 is off. Steps cost twice.
@@ -70,6 +71,7 @@ class MdftTrainingArguments(TrainingArguments):
     prior: str = field(default="shrunk", metadata={"help": "Estimate of the class prior: shrunk, em or uniform."})
     train_heads: bool = field(default=True, metadata={"help": "Train the heads of tasks with an expert too."})
     head_learning_rate: float = field(default=1e-2, metadata={"help": "Of the heads."})
+    head_steps: int = field(default=600, metadata={"help": "Steps of the heads alone at the end; 0 is none."})
     coefficient_range: Any = field(default=None, metadata={"help": "Smallest and largest coefficient; null: free."})
     sharpness_radius: float = field(default=0.0, metadata={"help": "Radius of SAM; 0 is off."})
 

@@ -104,6 +104,12 @@ class MetaObjective:
     def __init__(self, tasks: dict[str, TaskObjective], args: MdftTrainingArguments) -> None:
         self.tasks = tasks
         self.args = args
+        self.weight = {
+            "entropy": args.entropy_weight,
+            "anchor": args.anchor_weight,
+            "prior": args.prior_weight,
+            "diversity": args.diversity_weight,
+        }
 
     def __call__(
         self, features: torch.Tensor, task: torch.Tensor, index: torch.Tensor
@@ -115,18 +121,12 @@ class MetaObjective:
             task: Task number of each row, `(batch,)`.
             index: Row of the task's images that each row is, `(batch,)`.
         """
-        weight = {
-            "entropy": self.args.entropy_weight,
-            "anchor": self.args.anchor_weight,
-            "prior": self.args.prior_weight,
-            "diversity": self.args.diversity_weight,
-        }
         loss, logs = features.sum() * 0.0, {}
         for number, (name, objective) in enumerate(self.tasks.items()):
             rows = task == number
             terms, kept = objective.terms(features[rows], index[rows], self.args)
             for term, value in terms.items():
-                loss = loss + weight[term] * value
+                loss = loss + self.weight[term] * value
                 logs[f"loss_{term}"] = logs.get(f"loss_{term}", 0.0) + value.detach() / len(self.tasks)
             for term, value in kept.items():
                 logs[f"kept_{term}/{name}"] = value

@@ -25,11 +25,12 @@ from ..heads import Head
 from ..hub import push_folder
 from ..hub.client import ask
 from ..pool import ModelPool
-from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
+from ..tasks import Images, LabelledImages, Preprocessor, Task, embed_images, fast_bf16, read_unlabelled
 from ..tasks.views import FEW_VIEWS
 from .arguments import MdftTrainingArguments
 from .base import PhaseTrainer, own_arguments
 from .expert_outputs import expert_features
+from .finish_heads import finish_head
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective, TaskObjective
 from .progress import show_progress
@@ -86,6 +87,7 @@ class MdftTrainer(PhaseTrainer):
             images = {task: self._images(task, data) for task, data in train_dataset.items()}
             objectives = {task: self._objective(task, images[task], args) for task in images}
         self.objective = MetaObjective(objectives, args)
+        self._images_of = images
         self.heads |= {task: objective.head for task, objective in objectives.items()}
         self._labelled = dict(eval_dataset or {})
         super().__init__(
@@ -222,11 +224,21 @@ class MdftTrainer(PhaseTrainer):
     def load_extra_state(self, state: dict[str, torch.Tensor]) -> None:
         self.objective.load_state(state)
 
+    def _finish_heads(self) -> None:
+        tower = self.accelerator.unwrap_model(self.model)
+        for task in self.trained_heads:
+            images, title = self._images_of[task], f"Embedding {task} for its head"
+            bf16 = fast_bf16(self.args.device)
+            features = embed_images(tower, self.pool.architecture, images, bf16=bf16, desc=title)
+            finish_head(self.objective.tasks[task], features, self.objective.weight, self.args)
+
     # The Hub, as users of `Trainer` expect it: the adapter and a card that tells what was done, in one commit
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As in `Trainer`; with `push_to_hub=True` the final model is pushed at the end."""
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if self.trained_heads and self.args.head_steps:
+            self._finish_heads()
         if self.args.push_to_hub:
             self.push_to_hub()
         return output
