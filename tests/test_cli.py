@@ -55,7 +55,7 @@ def test_run_writes_what_is_documented(architecture, request, tmp_path, monkeypa
 
 def test_killed_run_goes_on(clip_paths, tmp_path):
     """SIGKILL in the middle, then the same command: the same coefficients as without the kill."""
-    meta = {"max_steps": 40, "images_per_task": 4, "use_cpu": True, "save_steps": 5}
+    meta = {"max_steps": 40, "images_per_task": 4, "head_steps": 3, "use_cpu": True, "save_steps": 5}
     recipe = write_recipe(tmp_path, clip_paths, meta=meta)
 
     def start(name):
@@ -211,7 +211,7 @@ TWO_PROCESSES = [
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_coefficients(clip_paths, tmp_path):
-    meta = {"max_steps": 20, "images_per_task": 8, "use_cpu": True}
+    meta = {"max_steps": 20, "images_per_task": 8, "head_steps": 3, "use_cpu": True}
     recipe = write_recipe(tmp_path, clip_paths, meta=meta)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     one = subprocess.run(

@@ -243,7 +243,7 @@ from hf_mdft import MdftConfig, MdftTrainer, MdftTrainingArguments, MetaMerger, 
 merger = Recipe.load("recipe.yaml").merger()
 model = get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool.reference()))
 args = MdftTrainingArguments(
-    output_dir="trainer", max_steps=4, images_per_task=4, save_steps=2, logging_steps=1, use_cpu=True,
+    output_dir="trainer", max_steps=4, images_per_task=4, head_steps=3, save_steps=2, logging_steps=1, use_cpu=True,
     push_to_hub={auto}, hub_model_id="me/trained",
 )
 images = {{task: merger.unlabelled(task) for task in merger.tasks}}

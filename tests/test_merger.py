@@ -35,7 +35,7 @@ from hf_mdft.specialize.specialist import vision_only_copy
 
 
 def fit_arguments(folder, **options):
-    defaults = dict(max_steps=3, images_per_task=4, use_cpu=True, disable_tqdm=True)
+    defaults = dict(max_steps=3, images_per_task=4, head_steps=3, use_cpu=True, disable_tqdm=True)
     return MdftTrainingArguments(output_dir=str(folder / "meta"), **{**defaults, **options})
 
 

@@ -18,7 +18,7 @@ from hf_mdft.studies.gate_record import as_text, gate_record
 from hf_mdft.studies.outcome import remembered
 
 
-QUICK = {"meta": {"max_steps": 2, "images_per_task": 4, "use_cpu": True}}
+QUICK = {"meta": {"max_steps": 2, "images_per_task": 4, "head_steps": 3, "use_cpu": True}}
 
 
 @pytest.mark.parametrize("name", PRESETS)

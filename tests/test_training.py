@@ -13,12 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments
 from hf_mdft.objectives import anchor_divergence, entropy
-from hf_mdft.tasks import Images, LabelledImages
+from hf_mdft.tasks import Images, LabelledImages, embed_images
 from hf_mdft.training import MixedTasks, expert_features, resumable
 
 
 def arguments(folder, **options):
-    defaults = dict(max_steps=4, images_per_task=4, use_cpu=True, disable_tqdm=True, logging_steps=1, save_steps=2)
+    defaults = dict(
+        max_steps=4, images_per_task=4, head_steps=3, use_cpu=True, disable_tqdm=True, logging_steps=1, save_steps=2
+    )
     return MdftTrainingArguments(output_dir=str(folder), **{**defaults, **options})
 
 
@@ -59,6 +61,22 @@ def test_trained_heads_are_copies(make_trainer, merger):
         before = merger.head(task).state_dict()
         for name, tensor in head.state_dict().items():
             assert torch.equal(tensor.cpu(), before[name]) != (name in head.trained_names), name
+
+
+def test_finished_heads_follow_the_expert_better_and_leave_the_tower(make_trainer, merger):
+    """Same coefficients, and heads that are nearer to the experts on the images they were trained on."""
+    trainers = {steps: make_trainer(f"steps-{steps}", head_steps=steps) for steps in (0, 200)}
+    distance = {}
+    for steps, trainer in trainers.items():
+        trainer.train()
+        parts = []
+        for task, objective in trainer.objective.tasks.items():
+            features = embed_images(trainer.model, merger.pool.architecture, merger.unlabelled(task))
+            with torch.no_grad():
+                parts.append(anchor_divergence(objective.head(features), objective.expert_logits).mean())
+        distance[steps] = sum(parts)
+    assert torch.equal(coefficients(trainers[0]), coefficients(trainers[200]))
+    assert distance[200] < 0.8 * distance[0]
 
 
 def test_coefficients_stay_in_their_range(make_trainer):
