@@ -21,7 +21,16 @@ from transformers.trainer_utils import TrainOutput
 
 from .adapter import STRONG_TRANSFORM, MdftConfig
 from .errors import InputError, suggest
-from .evaluation import BASELINES, Report, accuracy, combined_tower, mcnemar, predict
+from .evaluation import (
+    BASELINES,
+    Report,
+    accuracy,
+    average_p_value,
+    combined_tower,
+    mcnemar,
+    paired_interval,
+    predict,
+)
 from .heads import TEMPLATES, Head, build_head, load_head
 from .hub import push_folder
 from .pool import ModelPool
@@ -320,6 +329,15 @@ class MetaMerger:
                     "images": len(labels),
                     "transductive": overlap.get(task, 0.0) > 0.5,
                 }
+        pairs = [task for task in predictions.get("specialist", {}) if task in predictions["expert"]]
+        if pairs:
+            kept, experts = (
+                {task: predictions[model][task] == data[task].labels for task in pairs}
+                for model in ("specialist", "expert")
+            )
+            difference, low, high = paired_interval(kept, experts)
+            p_value = average_p_value(kept, experts)
+            report.overall = {"difference": difference, "low": low, "high": high, "p_value": p_value}
         report.gate = {task: specialist.decision.to_dict() for task, specialist in self.specialists.items()}
         if self.model is not None:
             report.coefficients = coefficient_table(self.model, self.pool)

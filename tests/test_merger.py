@@ -292,6 +292,14 @@ def test_specialist_folder_is_complete(done, tmp_path, unlabelled_data):
     assert all(torch.equal(tensor, expected[name]) for name, tensor in pool.tower("colour").state_dict().items())
 
 
+def test_overall_difference_is_the_averages(done):
+    report = done.evaluate()
+    kept, experts = (report.accuracy[model]["average"] for model in ("specialist", "expert"))
+    assert report.overall["difference"] == pytest.approx(kept - experts, abs=1e-6)
+    assert report.overall["low"] <= report.overall["difference"] <= report.overall["high"]
+    assert "Specialists over experts" in str(report)
+
+
 def test_phases_may_differ_in_precision(merger, tmp_path):
     """Both sets of arguments are made before either phase runs, as a recipe does."""
     first = fit_arguments(tmp_path / "meta")

@@ -33,6 +33,8 @@ class Report:
         accuracy: By model and task, 0 to 1, and `"average"` over the tasks where a model has all of them.
         comparison: By task: specialist against expert on the same images (`difference`, `p_value`, `images`,
             `transductive`).
+        overall: Kept specialists against experts, averaged over tasks: `difference`, 95 % interval (`low`, `high`) and
+            `p_value`, paired by image.
         gate: By task.
         coefficients: By tensor and expert, of the meta-model.
         history: Log lines by phase: `"meta"` and each task.
@@ -46,6 +48,7 @@ class Report:
     tasks: list[str]
     accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
     comparison: dict[str, dict[str, Any]] = field(default_factory=dict)
+    overall: dict[str, float] = field(default_factory=dict)
     gate: dict[str, dict[str, Any]] = field(default_factory=dict)
     coefficients: dict[str, dict[str, float]] = field(default_factory=dict)
     history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -86,4 +89,11 @@ class Report:
         rows = [[name, *cells] for name, cells in self.rows()]
         if not rows:
             return "Nothing was measured: no task has evaluation images."
-        return text_table(["", *self.tasks, "average"], rows)
+        table = text_table(["", *self.tasks, "average"], rows)
+        if not self.overall:
+            return table
+        points = {name: 100 * value for name, value in self.overall.items()}
+        return (
+            f"{table}\nSpecialists over experts: {points['difference']:+.2f} points on average, 95 % interval "
+            f"{points['low']:+.2f} to {points['high']:+.2f}, p = {self.overall['p_value']:.2g} (paired by image)"
+        )
