@@ -19,8 +19,8 @@ class SpecializeArguments(TrainingArguments):
     warm-up, no weight decay (the pull towards the start does that), no column removal.
 
     Args:
-        learning_rate: `None` takes 0.4 times the root mean square of the expert's task vector: experts that were
-            fine-tuned gently are taught gently, whatever their size and how they were trained.
+        learning_rate: `None` takes 0.4 times the root mean square of the expert's task vector, at most 5e-4: experts
+            that were fine-tuned gently are taught gently, whatever their size and how they were trained.
         bf16: `None` computes in bfloat16 (autocast; weights stay in fp32) where that is faster.
         shots: Unlabelled images per task; `None` uses all.
         rounds: Of meta-model and specialists; ends earlier when the gate finds no improvement. 0: no specialists.
