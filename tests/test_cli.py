@@ -170,7 +170,11 @@ def test_interruption_exits_with_130(clip_paths, tmp_path, monkeypatch, capsys):
     assert code == 130 and "goes on where it stopped" in err
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "evaluate", "push", "pool discover", "pool inspect", "pool push"])
+COMMANDS = ["demo", "run", "evaluate", "push", "ablate", "pool discover", "pool inspect", "pool push"]
+COMMANDS += ["study few-shot", "study leave-one-out", "study gate"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command, monkeypatch, capsys):
     code, out, _ = call([*command.split(), "--help"], monkeypatch, capsys)
     assert code == 0 and "Example" in out and f"hf-mdft {command}" in " ".join(out.split())
