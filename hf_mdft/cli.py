@@ -96,9 +96,7 @@ def demo(output_dir: OutputDir = Path("demo-output"), seed: int = 0, verbose: Ve
 def run(
     recipe: RecipeFile,
     output_dir: OutputDir = Path("mdft-output"),
-    preset: Annotated[
-        str | None, typer.Option(help=f"A published method in place of ours: {', '.join(PRESETS)}.")
-    ] = None,
+    preset: Annotated[str | None, typer.Option(help=f"A published method in place of ours: {NAMES}.")] = None,
     peer: Annotated[
         list[str] | None, typer.Option(help="A preset to compare with in the same run; repeatable.")
     ] = None,

@@ -16,6 +16,8 @@ LEARNED = {
     "entropy_weight": 0.0,
     "normalize_entropy": True,
     "anchor_weight": 0.0,
+    "anchor_distance": "kl",
+    "anchor_temperature": 2.0,
     "prior_weight": 0.0,
     "diversity_weight": 0.0,
     "filter": "none",
@@ -26,7 +28,7 @@ LEARNED = {
     "coefficient_range": None,
     "sharpness_radius": 0.0,
 }
-"""Everything that learned presets have in common, so that nothing of the recipe's own leaks into them."""
+"""What learned presets have in common: every option of the objective, so that none of the recipe's leaks into them."""
 
 STATIC = {"max_steps": 0}
 

@@ -11,9 +11,9 @@ import yaml
 from conftest import TASKS, write_recipe
 from test_cli import call
 
-from hf_mdft import InputError, Recipe
+from hf_mdft import InputError, MdftTrainingArguments, Recipe
 from hf_mdft.evaluation import average_p_value, paired_interval
-from hf_mdft.presets import PRESETS
+from hf_mdft.presets import LEARNED, PRESETS
 from hf_mdft.studies.gate_record import as_text, gate_record
 from hf_mdft.studies.outcome import remembered
 
@@ -40,8 +40,6 @@ def test_preset(name, clip_paths, tmp_path):
 def test_task_arithmetic_preset_is_the_baseline_of_that_name(clip_paths, tmp_path, monkeypatch, capsys):
     recipe = write_recipe(tmp_path, clip_paths, **QUICK, specialize={"rounds": 0})
     command = ["run", recipe, "--output-dir", tmp_path / "out", "--preset", "task_arithmetic", "--peer", "symerge"]
-    edited = yaml.safe_load(recipe.read_text())
-    recipe.write_text(yaml.safe_dump(edited))
     monkeypatch.setitem(PRESETS["symerge"]["meta"], "max_steps", 2)
     monkeypatch.setitem(PRESETS["symerge"]["meta"], "images_per_task", 4)
     code, out, _ = call(command, monkeypatch, capsys)
@@ -126,6 +124,24 @@ def test_studies_need_evaluation_images(clip_paths, tmp_path, monkeypatch, capsy
     for command in (["ablate"], ["study", "few-shot"], ["study", "leave-one-out"]):
         code, _, err = call([*command, recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
         assert code == 2 and "evaluation" in err
+
+
+def test_studies_refuse_what_they_cannot_do(clip_paths, vit_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path / "clip", clip_paths, **QUICK, specialize={"rounds": 0})
+    for command in (["ablate", "--phase", "specialists"], ["study", "few-shot"], ["study", "leave-one-out"]):
+        code, _, err = call([*command, recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
+        assert code == 2 and "specialize.rounds is 0" in err
+    recipe = write_recipe(tmp_path / "vit", vit_paths)
+    code, _, err = call(["study", "leave-one-out", recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
+    assert code == 2 and "its expert's classifier" in err
+
+
+def test_learned_presets_leave_no_option_of_the_objective_to_the_recipe():
+    own = set(MdftTrainingArguments.__annotations__) & set(LEARNED)
+    terms = {name for name in MdftTrainingArguments.__annotations__ if name.startswith(("anchor_", "entropy_"))}
+    assert terms <= own
+    for name, options in PRESETS.items():
+        assert options["meta"].get("max_steps") == 0 or set(LEARNED) <= set(options["meta"]), name
 
 
 def test_paired_interval_covers_and_pairs():

@@ -71,9 +71,10 @@ class SpecializeArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         if self.bf16 is None:
-            on_gpu = torch.cuda.is_available() and not self.use_cpu
-            self.bf16 = not self.fp16 and fast_bf16("cuda" if on_gpu else "cpu")
-            if self.bf16 and not on_gpu:
+            other = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+            device = "cpu" if self.use_cpu or other is None else other.type
+            self.bf16 = not self.fp16 and fast_bf16(device)
+            if self.bf16 and device == "cpu":
                 self.use_cpu = True  # transformers refuses bfloat16 on a processor unless it is asked for
         super().__post_init__()
         if self.shots is not None and self.shots < 2:

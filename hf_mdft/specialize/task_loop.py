@@ -140,8 +140,9 @@ def _train(
 
 
 GENTLE, FASTEST = 0.4, 5e-4
-"""Learning rate over the size of the task vector, and its upper bound: what measured best on a pool where both meet.
-Experts that were fine-tuned roughly (the demo's) lost several points at what the proportion alone would give."""
+"""Learning rate over the size of the task vector, and its upper bound: on a pool where both meet, 3e-4, 6e-4 and 1e-3
+differed by a fifth of a point. Of the demo's experts, which were fine-tuned roughly, the proportion alone made 1.7e-3,
+and one lost five points."""
 
 
 def gentle_learning_rate(pool: ModelPool, task: str) -> float:

@@ -20,6 +20,7 @@ from .outcome import (
     average,
     measured_tasks,
     meta_outcome,
+    needs_specialists,
     outcome,
     pack,
     remembered,
@@ -118,6 +119,7 @@ def ablate(
             if _changes(recipe, change):
                 tables["meta"].append(Row.compare(name, study.meta(name, change), full))
     if "specialists" in phases:
+        needs_specialists(recipe)
         experts = [task for task in tasks if task in merger.pool.experts]
         full = study.specialists("in full", {})
         tables["specialists"] = [Row.compare("in full", full)]

@@ -7,10 +7,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
 from ..merger import MetaMerger
 from ..recipe import Recipe
 from .ablation import Row
-from .outcome import measured_tasks, meta_outcome, outcome, pack, remembered, specialist_outcome, unpack
+from .outcome import (
+    measured_tasks,
+    meta_outcome,
+    needs_specialists,
+    outcome,
+    pack,
+    remembered,
+    specialist_outcome,
+    unpack,
+)
 
 
 def few_shot(
@@ -29,10 +39,13 @@ def few_shot(
         with the experts.
 
     Raises:
-        InputError: No task has evaluation images.
+        InputError: No task has evaluation images and an expert, or the recipe makes no specialists.
     """
+    needs_specialists(recipe)
     merger = recipe.merger()
     tasks = [task for task in measured_tasks(merger, str(recipe.path)) if task in merger.pool.experts]
+    if not tasks:
+        raise InputError(f"{recipe.path}: no task with evaluation images has an expert to compare with")
     experts = outcome(merger, tasks, merger.pool.tower)
     table = []
     for count in shots:

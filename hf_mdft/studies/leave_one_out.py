@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import InputError
 from ..evaluation import combined_tower
 from ..merger import MetaMerger
@@ -17,7 +15,7 @@ from ..specialize.teacher import observe
 from ..tasks import embed_views
 from ..tasks.views import FEW_VIEWS
 from .ablation import Row
-from .outcome import Outcome, measured_tasks, outcome, pack, remembered, unpack
+from .outcome import Outcome, measured_tasks, needs_specialists, outcome, pack, remembered, unpack
 
 
 MODELS = ("base", "weight_average", "best_expert", "meta", "specialist_ungated", "specialist")
@@ -39,10 +37,17 @@ def leave_one_out(recipe: Recipe, output_dir: Path, say: Callable[[str], None]) 
         Rows by model, each compared with the adapted meta-model.
 
     Raises:
-        InputError: No task has evaluation images, or a head needs the expert.
+        InputError: No task has evaluation images, a head is the expert's own, or the recipe makes no specialists.
     """
+    needs_specialists(recipe)
     whole = recipe.merger()
     tasks = measured_tasks(whole, str(recipe.path))
+    for task in tasks:
+        if (whole.tasks[task].head or whole.pool.architecture.default_head) == "linear":
+            raise InputError(
+                f"{recipe.path}: the head of task '{task}' is its expert's classifier, which a task outside the pool "
+                "does not have; give it head: FILE.safetensors, trained on the base's embeddings"
+            )
     if len(whole.pool.experts) < 2:
         raise InputError(f"{recipe.path}: leave-one-out needs at least two experts")
     found: dict[str, Outcome] = {model: {} for model in MODELS}
@@ -91,5 +96,6 @@ def best_expert(merger: MetaMerger, task: str) -> str:
 
     base, seen = look(None).log_probs.argmax(dim=-1), {name: look(name) for name in pool.experts}
     agreement = {name: (s.log_probs.argmax(dim=-1) == base).float().mean().item() for name, s in seen.items()}
-    usual = torch.tensor(list(agreement.values())).mean().item()
+    # No more than the largest: the mean of equal numbers may be rounded up.
+    usual = min(max(agreement.values()), sum(agreement.values()) / len(agreement))
     return max((name for name in seen if agreement[name] >= usual), key=lambda name: seen[name].stability)

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..evaluation import predict
 from ..heads import Head
 from ..merger import MetaMerger
+from ..recipe import Recipe
 from ..versions import versions
 
 
@@ -32,6 +33,14 @@ def measured_tasks(merger: MetaMerger, where: str) -> list[str]:
     if not tasks:
         raise InputError(f"{where}: no task has 'evaluation' images; there is nothing to measure")
     return tasks
+
+
+def needs_specialists(recipe: Recipe) -> None:
+    """Raises:
+    InputError: The recipe makes none.
+    """
+    if recipe.specialize.get("rounds") == 0:
+        raise InputError(f"{recipe.path}: specialize.rounds is 0, so there are no specialists to study; set it to 1")
 
 
 def outcome(
