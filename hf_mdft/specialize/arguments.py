@@ -29,6 +29,8 @@ class SpecializeArguments(TrainingArguments):
         teacher_views: The first model of the teacher speaks as its mean over nine small translations, the others as
             theirs over five; off: on the image alone.
         prior_strength: How far the teacher is corrected towards the estimated class prior: 0 not at all, 1 fully.
+        discriminant_weight: Of a Gaussian discriminant that is fitted to the teacher's targets in the embeddings of all
+            its models, and corrects them; needs ten images per class; 0 is off.
         jitter_steps: How far the student's images are moved at random, in steps of 1/32 of the side; 0 is off.
         self_training: Half-way, the student's own average over views joins the teacher with full weight.
         alignment_weight: Of the representation alignment, 1 - cosine to the expert's embedding.
@@ -61,6 +63,7 @@ class SpecializeArguments(TrainingArguments):
     others_weight: float = field(default=1.0, metadata={"help": "Teacher's weight of models besides the expert."})
     teacher_views: bool = field(default=True, metadata={"help": "Average the teacher over small translations."})
     prior_strength: float = field(default=0.5, metadata={"help": "Correction of the teacher by the class prior."})
+    discriminant_weight: float = field(default=0.3, metadata={"help": "Weight of clusters in the teacher's targets."})
     jitter_steps: int = field(default=1, metadata={"help": "Random moves of the student's images; 0 is off."})
     self_training: bool = field(default=True, metadata={"help": "The student joins its teacher half-way."})
     alignment_weight: float = field(default=0.5, metadata={"help": "Weight of the representation alignment."})

@@ -21,7 +21,7 @@ from .arguments import SpecializeArguments
 from .gate import Decision, decide
 from .specialist import Specialist
 from .student import StudentTrainer
-from .teacher import Teacher, build_teacher, observe
+from .teacher import Source, Teacher, build_teacher, observe
 
 
 CANDIDATE, FALLBACK, DECISION = "candidate", "fallback", "decision.json"
@@ -114,10 +114,12 @@ def _train(
     if args.learning_rate is None:
         task_args.learning_rate = gentle_learning_rate(pool, task)
 
+    def teacher(own: Source | None = None) -> Teacher:
+        return build_teacher(sources, args.others_weight, args.prior_strength, args.discriminant_weight, own)
+
     def with_student(average: nn.Module) -> Teacher:
         # Weight 1: the student has learned from everything that the others know.
-        own = observe(look(average, "student", FEW_VIEWS), head, averaged=averaged)
-        return build_teacher(sources, args.others_weight, args.prior_strength, own)
+        return teacher(observe(look(average, "student", FEW_VIEWS), head, averaged=averaged))
 
     trainer = StudentTrainer(
         student,
@@ -125,7 +127,7 @@ def _train(
         architecture=pool.architecture,
         head=copy.deepcopy(head),
         images=images,
-        teacher=build_teacher(sources, args.others_weight, args.prior_strength),
+        teacher=teacher(),
         refresh=with_student if args.self_training else None,
     )
     show_progress(trainer, f"Specialist {task}")

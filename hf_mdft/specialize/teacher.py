@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from ..heads import Head
-from ..objectives import entropy, estimate_prior, max_entropy
+from ..objectives import estimate_prior
 from ..tasks.views import FEW_VIEWS
 from ..training import mean_log_probs
+from .discriminant import certainty, joint_features, refine
 
 
 @dataclass
@@ -89,7 +90,11 @@ class Teacher:
 
 
 def build_teacher(
-    sources: dict[str, Source], others_weight: float, prior_strength: float = 0.5, student: Source | None = None
+    sources: dict[str, Source],
+    others_weight: float,
+    prior_strength: float = 0.5,
+    discriminant_weight: float = 0.0,
+    student: Source | None = None,
 ) -> Teacher:
     """Combine models per image: a geometric mean of their probabilities, each model's share rising with its
     reliability and every image's with its confidence.
@@ -98,11 +103,13 @@ def build_teacher(
         sources: By name; the first is the reference: the task's expert, or the meta-model for a task without one.
         others_weight: Share of the others before the evidence for them.
         prior_strength: Exponent of the correction by the class prior.
+        discriminant_weight: Of a discriminant fitted to the targets in all models' embeddings.
         student: The student itself, so far; counts like the first.
     """
     first = next(iter(sources.values()))
     shares, total, weight_sum = {}, 0.0, 0.0
-    for name, source in {**sources, **({"student": student} if student else {})}.items():
+    heard = {**sources, **({"student": student} if student else {})}
+    for name, source in heard.items():
         equal = source is first or source is student
         shares[name] = 1.0 if equal else reliability(source, first, others_weight)
         confidence = source.log_probs.exp().amax(dim=-1, keepdim=True)
@@ -112,5 +119,6 @@ def build_teacher(
     mean = probabilities.mean(dim=0)
     corrected = probabilities * (estimate_prior(probabilities) / mean.clamp(min=1e-8)) ** prior_strength
     corrected = corrected / corrected.sum(dim=-1, keepdim=True)
-    certainty = 1 - entropy(corrected.clamp(min=1e-12).log()) / max_entropy(corrected.shape[-1])
-    return Teacher(corrected, certainty.clamp(0, 1), first.features, shares)
+    if discriminant_weight:
+        corrected = refine(corrected, joint_features([s.features for s in heard.values()]), discriminant_weight)
+    return Teacher(corrected, certainty(corrected), first.features, shares)

@@ -49,6 +49,7 @@ SPECIALIST_PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "without views in the teacher": {"specialize": {"teacher_views": False}},
     "without other models in the teacher": {"specialize": {"others_weight": 0.0}},
     "without the prior": {"specialize": {"prior_strength": 0.0}},
+    "without the discriminant": {"specialize": {"discriminant_weight": 0.0}},
     "without consistency": {"specialize": {"jitter_steps": 0}},
     "without self-training": {"specialize": {"self_training": False}},
     "without alignment": {"specialize": {"alignment_weight": 0.0}},
