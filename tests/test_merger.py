@@ -310,6 +310,16 @@ def test_phases_may_differ_in_precision(merger, tmp_path):
     merger.fit(fit_arguments(tmp_path / "again"))
 
 
+def test_a_second_call_of_specialize_does_not_keep_the_first_ones_results(merger, tmp_path, monkeypatch):
+    merger.fit(fit_arguments(tmp_path))
+    first = merger.specialize(specialize_arguments(tmp_path / "first", gate=False))
+    assert all(specialist.improved for specialist in first.values())
+    monkeypatch.setattr("hf_mdft.specialize.gate.STABLER_BY", 2.0)
+    second = merger.specialize(specialize_arguments(tmp_path / "second"))
+    assert not any(specialist.improved for specialist in second.values())
+    assert all("second" in str(specialist.candidate) for specialist in second.values())
+
+
 def test_rounds_put_specialists_into_the_pool(merger, tmp_path):
     merger.fit(fit_arguments(tmp_path))
     specialists = merger.specialize(specialize_arguments(tmp_path, rounds=2, gate=False))
