@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.distributions import MultivariateNormal
 
-from hf_mdft.specialize.discriminant import SHRINKAGE, certainty, joint_features, log_posterior, refine
+from hf_mdft.specialize.discriminant import SHRINKAGE, certainty, joint_features, log_posterior, mean_entropy, refine
 
 
 def clusters(count=300, width=6, spread=0.1, seed=0):
@@ -47,6 +47,7 @@ def test_clusters_correct_single_images():
     torch.testing.assert_close(found.sum(-1), torch.ones(300))
     assert (targets.argmax(-1) == truth).float().mean() < 0.81, "one in five is wrong"
     assert (found.argmax(-1) == truth).float().mean() > 0.97
+    assert abs(mean_entropy(found) - mean_entropy(targets)) < 1e-3, "surer of some, but not on average"
 
 
 def test_no_clusters_no_change_of_class():

@@ -102,6 +102,15 @@ def test_gate_refuses_what_gained_no_stability_and_what_drifts():
     assert collapsed.chosen == "expert" and collapsed.drift > 0.3 and "drifted" in collapsed.reason
 
 
+def test_gate_measures_drift_from_the_prior():
+    """An expert that says one class too often may be corrected; the opposite is drift."""
+    even, skewed = torch.arange(300) % 3, torch.zeros(300, dtype=torch.long)
+    skewed[:100] = torch.arange(100) % 3
+    assert judged(even, predictions=skewed, judged=even[None]).drift < 0
+    assert judged(even, predictions=skewed, judged=even[None]).chosen == "specialist"
+    assert judged(skewed, predictions=even, judged=skewed[None]).chosen == "expert"
+
+
 @pytest.fixture
 def setting(merger):
     meta = merger.pool.tower("colour")

@@ -15,11 +15,13 @@ from ..tasks import fast_bf16
 class SpecializeArguments(TrainingArguments):
     """Arguments of `MetaMerger.specialize`, on top of transformers' `TrainingArguments`.
 
+    However large `max_steps`, no image is seen more than twenty times.
+
     Defaults that differ from `TrainingArguments`: `max_steps`, batch size, `learning_rate`, cosine schedule with
     warm-up, no weight decay (the pull towards the start does that), no column removal.
 
     Args:
-        learning_rate: `None` takes 0.4 times the root mean square of the expert's task vector, at most 5e-4: experts
+        learning_rate: `None` takes 0.15 times the root mean square of the expert's task vector, at most 2e-4: experts
             that were fine-tuned gently are taught gently, whatever their size and how they were trained.
         bf16: `None` computes in bfloat16 (autocast; weights stay in fp32) where that is faster.
         shots: Unlabelled images per task; `None` uses all.
@@ -50,7 +52,7 @@ class SpecializeArguments(TrainingArguments):
     )
     bf16: bool | None = field(default=None, metadata={"help": "bfloat16; null: where it is faster than fp32."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
-    warmup_steps: float = field(default=20, metadata={"help": "Steps of warm-up."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Share of the steps, or steps, of warm-up."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
     save_steps: float = field(default=100, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints that are kept."})

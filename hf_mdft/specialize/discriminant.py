@@ -15,7 +15,7 @@ SHRINKAGE = 0.01
 """Share of the identity in the covariance. From 0.3 down to 0.01 the gain rises; 0 would not always have an inverse."""
 
 FITS = 2
-"""From one fit to two more is gained than lost afterwards: further ones follow their own mistakes."""
+"""The second fit gains, further ones follow their own mistakes."""
 
 
 def certainty(probabilities: torch.Tensor) -> torch.Tensor:
@@ -39,6 +39,9 @@ def refine(probabilities: torch.Tensor, features: torch.Tensor, weight: float) -
     fitted to all images weighted by target and certainty (as in https://huggingface.co/papers/2402.04087, with targets
     in place of labels; https://huggingface.co/papers/2406.01837 for doing so transductively).
 
+    The discriminant judges the images that it was fitted to, so it is surer of itself than it should be: its weight
+    falls by N / (N + width), and in the end the targets are as unsure, on average, as they were given.
+
     Args:
         probabilities: `(N, C)`.
         features: `(N, width)`.
@@ -47,13 +50,29 @@ def refine(probabilities: torch.Tensor, features: torch.Tensor, weight: float) -
     Returns:
         `(N, C)`; the same tensor where there are fewer than `ENOUGH_PER_CLASS` images per class.
     """
-    count, classes = probabilities.shape
+    (count, classes), width = probabilities.shape, features.shape[-1]
     if not weight or count < ENOUGH_PER_CLASS * classes:
         return probabilities
     given, targets = probabilities.clamp(min=1e-12).log(), probabilities
     for _ in range(FITS):
-        targets = (given + weight * log_posterior(features, targets).log_softmax(dim=-1)).softmax(dim=-1)
-    return targets
+        found = log_posterior(features, targets).log_softmax(dim=-1)
+        targets = (given + weight * count / (count + width) * found).softmax(dim=-1)
+    return as_unsure_as(targets, probabilities)
+
+
+def as_unsure_as(targets: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """Targets at the temperature at which their mean entropy is that of the given ones."""
+    logs, wanted, low, high = targets.clamp(min=1e-30).log(), mean_entropy(given), 1e-2, 1e3
+    for _ in range(40):  # halves the interval's logarithm
+        temperature = (low * high) ** 0.5
+        tempered = (logs / temperature).softmax(dim=-1)
+        low, high = (temperature, high) if mean_entropy(tempered) < wanted else (low, temperature)
+    return tempered
+
+
+def mean_entropy(probabilities: torch.Tensor) -> float:
+    """In nats."""
+    return entropy(probabilities.clamp(min=1e-12).log()).mean().item()
 
 
 def log_posterior(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from ..objectives import estimate_prior
 from .teacher import Source, reliability
 
 
@@ -13,8 +14,9 @@ STABLER_BY = 0.03
 """Least gain in stability. What views can teach is bounded by how unstable the expert is: where little was gained, the
 changes are noise."""
 
-LARGEST_DRIFT = 0.05
-"""Largest divergence of the specialist's class frequencies from the expert's, in nats."""
+LARGEST_DRIFT = 0.02
+"""How much farther from the estimated class prior, in nats, the specialist's class frequencies may be than the expert's.
+Coming closer is no fault: candidates that gained most had frequencies far from the expert's, and nearer to the prior."""
 
 LARGEST_OPPOSITION = 0.15
 """Share of changed images, net, that the judges may give to the expert."""
@@ -27,7 +29,8 @@ class Decision:
     Args:
         chosen: `"specialist"` or `"expert"`.
         stability_gain: How much larger a share of the specialist's predictions survives small translations.
-        drift: `KL(specialist's class frequencies || expert's)` in nats.
+        drift: How much farther from the estimated class prior the specialist's class frequencies are than the expert's,
+            in nats; negative: nearer.
         lead: Mean over images of judges' weighted votes for the specialist minus those for the expert.
         standard_error: Of the lead.
         changed: Share of images that the two classify differently.
@@ -51,8 +54,8 @@ class Decision:
 def decide(specialist: Source, expert: Source, others: dict[str, Source], others_weight: float = 1.0) -> Decision:
     """Choose the specialist where label-free evidence speaks for it and none against.
 
-    For it: its predictions are stabler under small translations. Against it: class frequencies that have drifted from
-    the expert's; or judges that side with the expert. These are the expert itself on views that no target was made
+    For it: its predictions are stabler under small translations. Against it: class frequencies that have drifted away
+    from the prior; or judges that side with the expert. These are the expert itself on views that no target was made
     from, and the other models as far as the teacher listens to them. The expert's views share its errors, so the vote
     leans to the expert and needs not be won.
 
@@ -80,7 +83,7 @@ def decide(specialist: Source, expert: Source, others: dict[str, Source], others
     if gain < STABLER_BY:
         reason = f"no improvement shown: {found}, fewer than {100 * STABLER_BY:.0f}"
     elif drift > LARGEST_DRIFT:
-        reason = f"no improvement shown: class frequencies drifted by {drift:.3f} nats, more than {LARGEST_DRIFT}"
+        reason = f"no improvement shown: class frequencies drifted from the prior by {drift:.3f} nats, more than {LARGEST_DRIFT}"
     elif lead < -LARGEST_OPPOSITION * changed:
         reason = f"no improvement shown: the judges prefer the expert by {-100 * lead:.1f} +- {100 * error:.1f} points"
     else:
@@ -89,6 +92,8 @@ def decide(specialist: Source, expert: Source, others: dict[str, Source], others
 
 
 def class_drift(specialist: Source, expert: Source) -> float:
-    """`KL(specialist's mean prediction || expert's)` on the images as they are, in nats."""
+    """`KL(prior || specialist's mean prediction) - KL(prior || expert's)` in nats, on the images as they are, with the
+    prior as it is estimated from the expert."""
+    prior = estimate_prior(expert.logits.softmax(dim=-1))
     mine, theirs = (source.logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8) for source in (specialist, expert))
-    return (mine * (mine.log() - theirs.log())).sum().item()
+    return (prior * (theirs.log() - mine.log())).sum().item()
