@@ -31,8 +31,8 @@ class SpecializeArguments(TrainingArguments):
         teacher_views: The first model of the teacher speaks as its mean over nine small translations, the others as
             theirs over five; off: on the image alone.
         prior_strength: How far the teacher is corrected towards the estimated class prior: 0 not at all, 1 fully.
-        discriminant_weight: Of a Gaussian discriminant that is fitted to the teacher's targets in the embeddings of all
-            its models, and corrects them; needs ten images per class; 0 is off.
+        discriminant_weight: Of a Gaussian discriminant that is fitted to the teacher's targets, in the embeddings of
+            all its models, and corrects them; needs ten images per class; 0 is off.
         jitter_steps: How far the student's images are moved at random, in steps of 1/32 of the side; 0 is off.
         self_training: Half-way, the student's own average over views joins the teacher with full weight.
         alignment_weight: Of the representation alignment, 1 - cosine to the expert's embedding.

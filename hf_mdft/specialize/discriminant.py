@@ -12,7 +12,7 @@ ENOUGH_PER_CLASS = 10
 """Images per class below which the shape of a class is not known: the targets stay as they are."""
 
 SHRINKAGE = 0.01
-"""Share of the identity in the covariance. From 0.3 down to 0.01 the gain rises; 0 would not always have an inverse."""
+"""Share of the identity in the covariance. From 0.3 down to 0.01 the gain rises; 0 may have no inverse."""
 
 FITS = 2
 """The second fit gains, further ones follow their own mistakes."""

@@ -26,8 +26,8 @@ from .teacher import Source, Teacher, build_teacher, observe
 
 
 MOST_EPOCHS = 20
-"""A student that sees few images more often than this learns them by heart: with 64 images and 100 epochs, experts of 1,500
-labels lost four to seven points."""
+"""A student that sees few images more often than this learns them by heart: with 64 images and 100 epochs, experts of
+1,500 labels lost four to seven points."""
 
 CANDIDATE, FALLBACK, DECISION = "candidate", "fallback", "decision.json"
 
@@ -149,9 +149,9 @@ def _train(
 
 
 GENTLE, FASTEST = 0.15, 2e-4
-"""Learning rate over the size of the task vector, and its upper bound. Strong experts lose what they know at higher rates
-(experts of 1,500 labels, Fashion-MNIST: -1.4 points at 5e-4, 0.0 at 2e-4, +0.2 at 1e-4, and -4.8 against -0.1 with 64
-images), weak ones gain little by them (256 labels, characters: +9.2, +8.0, +7.0; signs: +1.5, +1.9, +2.2)."""
+"""Learning rate over the size of the task vector, and its upper bound. Strong experts lose what they know at higher
+rates (experts of 1,500 labels, Fashion-MNIST: -1.4 points at 5e-4, 0.0 at 2e-4, +0.2 at 1e-4, and -4.8 against -0.1
+with 64 images), weak ones gain little by them (256 labels, characters: +9.2, +8.0, +7.0; signs: +1.5, +1.9, +2.2)."""
 
 
 def gentle_learning_rate(pool: ModelPool, task: str) -> float:
