@@ -16,7 +16,7 @@ changes are noise."""
 
 LARGEST_DRIFT = 0.02
 """How much farther from the estimated class prior, in nats, the specialist's class frequencies may be than the
-expert's. Coming closer is no fault: the largest gains had frequencies far from the expert's, and nearer to the prior."""
+expert's. Coming closer is no fault: the largest gains had frequencies far from the expert's but nearer to it."""
 
 LARGEST_OPPOSITION = 0.15
 """Share of changed images, net, that the judges may give to the expert."""
@@ -83,7 +83,7 @@ def decide(specialist: Source, expert: Source, others: dict[str, Source], others
     if gain < STABLER_BY:
         reason = f"no improvement shown: {found}, fewer than {100 * STABLER_BY:.0f}"
     elif drift > LARGEST_DRIFT:
-        reason = f"no improvement shown: class frequencies drifted {drift:.3f} nats from the prior, more than {LARGEST_DRIFT}"
+        reason = f"no improvement shown: class frequencies drifted {drift:.3f} nats off the prior, more than {LARGEST_DRIFT}"
     elif lead < -LARGEST_OPPOSITION * changed:
         reason = f"no improvement shown: the judges prefer the expert by {-100 * lead:.1f} +- {100 * error:.1f} points"
     else:
