@@ -83,7 +83,8 @@ def decide(specialist: Source, expert: Source, others: dict[str, Source], others
     if gain < STABLER_BY:
         reason = f"no improvement shown: {found}, fewer than {100 * STABLER_BY:.0f}"
     elif drift > LARGEST_DRIFT:
-        reason = f"no improvement shown: class frequencies drifted {drift:.3f} nats off the prior, more than {LARGEST_DRIFT}"
+        away = f"{drift:.3f} nats off the prior, more than {LARGEST_DRIFT}"
+        reason = f"no improvement shown: class frequencies drifted {away}"
     elif lead < -LARGEST_OPPOSITION * changed:
         reason = f"no improvement shown: the judges prefer the expert by {-100 * lead:.1f} +- {100 * error:.1f} points"
     else:
