@@ -198,8 +198,8 @@ def test_finished_work_is_used_again_and_only_for_the_same_input(setting, tmp_pa
     weights = load_file(first.candidate / "model.safetensors")
     with monkeypatch.context() as patch:
         patch.setattr(StudentTrainer, "train", lambda *_, **__: pytest.fail("trained again"))
-        again = specialize_task("shade", pool, meta, head, images, arguments(tmp_path))
-    assert again.decision == first.decision
+        again = specialize_task("shade", pool, meta, head, images, arguments(tmp_path, rounds=3))
+    assert again.decision == first.decision, "a run with more rounds goes on where one with fewer ended"
     for option in ({"per_device_train_batch_size": 6}, {"learning_rate": 1e-3}):
         changed = specialize_task("shade", pool, meta, head, images, arguments(tmp_path, **option))
         other = load_file(changed.candidate / "model.safetensors")
