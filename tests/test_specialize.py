@@ -192,6 +192,19 @@ def test_shots_limit_the_images(setting, tmp_path):
     assert specialize_task("shade", pool, meta, head, images, arguments(tmp_path, shots=9)).decision.images == 9
 
 
+@pytest.mark.parametrize(("max_steps", "expected"), [(100, 40), (7, 7)])
+def test_no_image_is_seen_too_often(setting, tmp_path, monkeypatch, max_steps, expected):
+    seen = []
+    compute_loss = StudentTrainer.compute_loss
+    monkeypatch.setattr(
+        StudentTrainer, "compute_loss", lambda *a, **k: (seen.append(a[2]["index"]), compute_loss(*a, **k))[1]
+    )
+    pool, meta, head, images = setting
+    specialize_task("shade", pool, meta, head, images, arguments(tmp_path, shots=9, max_steps=max_steps))
+    assert len(seen) == expected
+    assert torch.bincount(torch.cat(seen)).max() <= 20
+
+
 def test_finished_work_is_used_again_and_only_for_the_same_input(setting, tmp_path, monkeypatch):
     pool, meta, head, images = setting
     first = specialize_task("shade", pool, meta, head, images, arguments(tmp_path))
