@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
+from hf_mdft.specialize import Source, build_teacher
 from hf_mdft.specialize.discriminant import SHRINKAGE, certainty, joint_features, log_posterior, mean_entropy, refine
 
 
@@ -50,11 +52,38 @@ def test_clusters_correct_single_images():
     assert abs(mean_entropy(found) - mean_entropy(targets)) < 1e-3, "surer of some, but not on average"
 
 
-def test_no_clusters_no_change_of_class():
+def test_noise_says_little_and_the_less_the_fewer_the_images():
     truth, _ = clusters()
-    noise = torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
-    sure = torch.full((300, 3), 0.01).scatter(1, truth[:, None], 0.98)
-    assert torch.equal(refine(sure, noise, 0.3).argmax(-1), truth)
+    noise = torch.randn(300, 60, generator=torch.Generator().manual_seed(1))
+    targets = unsure(truth, 5)
+    moved = [(refine(targets[:n], noise[:n], 0.3) - targets[:n]).abs().mean().item() for n in (40, 300)]
+    assert 0 < moved[0] < moved[1] < 0.05
+
+
+def test_images_that_are_all_alike_are_no_trap():
+    """Exact duplicates and certain targets: what is left of the scatter must not be rounding noise."""
+    truth = torch.arange(300) % 3
+    features = joint_features([torch.eye(3, 20)[truth], torch.eye(3, 20)[truth]])
+    for certain in (1.0, 1 - 1e-6):
+        targets = torch.full((300, 3), (1 - certain) / 2).scatter(1, truth[:, None], certain)
+        assert torch.equal(refine(targets, features, 0.3).argmax(-1), truth)
+
+
+@pytest.mark.parametrize("with_student", [False, True])
+def test_the_teacher_looks_at_the_models_it_hears(with_student):
+    """The clusters are in one model's embedding only; they count unless that model is shut out."""
+    truth, features = clusters()
+    logits = unsure(truth, 5).log()
+    blind = Source(logits, logits, torch.ones(300, 6), logits.argmax(-1)[None], stability=1.0)
+    seeing = Source(logits, logits, features, logits.argmax(-1)[None], stability=0.5)
+    sources, student = ({"expert": blind}, seeing) if with_student else ({"expert": blind, "base": seeing}, None)
+
+    def right(others_weight, weight):
+        teacher = build_teacher(sources, others_weight, 0.5, weight, student)
+        return (teacher.probabilities.argmax(-1) == truth).float().mean().item()
+
+    assert right(1.0, 0.0) < 0.81 < 0.97 < right(1.0, 0.3)
+    assert (right(0.0, 0.3) > 0.97) == with_student, "a weight of 0 shuts the others out, never the student"
 
 
 def test_few_images_and_no_weight_leave_the_targets():
@@ -66,9 +95,9 @@ def test_few_images_and_no_weight_leave_the_targets():
     assert refine(targets, features, 0.0) is targets
 
 
-def test_no_model_counts_more_for_its_scale_or_offset():
+def test_no_model_counts_more_for_its_scale():
     _, features = clusters()
-    other = torch.randn(300, 4, generator=torch.Generator().manual_seed(2)) + 1
+    other = torch.randn(300, 4, generator=torch.Generator().manual_seed(2))
     joint = joint_features([features, other])
     torch.testing.assert_close(joint, joint_features([features, 100 * other]))
     assert joint.shape == (300, 10)

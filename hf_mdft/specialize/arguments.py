@@ -15,7 +15,8 @@ from ..tasks import fast_bf16
 class SpecializeArguments(TrainingArguments):
     """Arguments of `MetaMerger.specialize`, on top of transformers' `TrainingArguments`.
 
-    However large `max_steps`, no image is seen more than twenty times.
+    `max_steps` is cut so that no image is seen more than twenty times; epochs that are asked for (with `max_steps=-1`)
+    are not.
 
     Defaults that differ from `TrainingArguments`: `max_steps`, batch size, `learning_rate`, cosine schedule with
     warm-up, no weight decay (the pull towards the start does that), no column removal.
@@ -32,7 +33,7 @@ class SpecializeArguments(TrainingArguments):
             theirs over five; off: on the image alone.
         prior_strength: How far the teacher is corrected towards the estimated class prior: 0 not at all, 1 fully.
         discriminant_weight: Of a Gaussian discriminant that is fitted to the teacher's targets, in the embeddings of
-            all its models, and corrects them; needs ten images per class; 0 is off.
+            all the models heard, and corrects them; needs ten images per class; 0 is off.
         jitter_steps: How far the student's images are moved at random, in steps of 1/32 of the side; 0 is off.
         self_training: Half-way, the student's own average over views joins the teacher with full weight.
         alignment_weight: Of the representation alignment, 1 - cosine to the expert's embedding.

@@ -20,14 +20,15 @@ FITS = 2
 
 def certainty(probabilities: torch.Tensor) -> torch.Tensor:
     """1 - entropy / its largest value, `(N, C)` to `(N,)`."""
-    share = entropy(probabilities.clamp(min=1e-12).log()) / max_entropy(probabilities.shape[-1])
+    share = entropy(probabilities.clamp(min=1e-12).log()) / max(max_entropy(probabilities.shape[-1]), 1e-12)
     return (1 - share).clamp(0, 1)
 
 
 def joint_features(features: list[torch.Tensor]) -> torch.Tensor:
     """Embeddings of several models, `(N, width)` each, side by side: each of length 1 around its mean, so that none
-    counts more because its numbers are larger."""
-    spread = [F.normalize(F.normalize(f, dim=-1) - F.normalize(f, dim=-1).mean(dim=0), dim=-1) for f in features]
+    counts more because its numbers are larger (and a model that says the same of every image is not heard)."""
+    units = [F.normalize(f, dim=-1) for f in features]
+    spread = [F.normalize(unit - unit.mean(dim=0), dim=-1, eps=1e-4) for unit in units]
     return F.normalize(torch.cat(spread, dim=-1), dim=-1)
 
 
@@ -53,19 +54,18 @@ def refine(probabilities: torch.Tensor, features: torch.Tensor, weight: float) -
     (count, classes), width = probabilities.shape, features.shape[-1]
     if not weight or count < ENOUGH_PER_CLASS * classes:
         return probabilities
-    given, targets = probabilities.clamp(min=1e-12).log(), probabilities
+    given = found = probabilities.clamp(min=1e-12).log()
     for _ in range(FITS):
-        found = log_posterior(features, targets).log_softmax(dim=-1)
-        targets = (given + weight * count / (count + width) * found).softmax(dim=-1)
-    return as_unsure_as(targets, probabilities)
+        found = given + weight * count / (count + width) * log_posterior(features, found.softmax(dim=-1))
+    return as_unsure_as(found, probabilities)
 
 
-def as_unsure_as(targets: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
-    """Targets at the temperature at which their mean entropy is that of the given ones."""
-    logs, wanted, low, high = targets.clamp(min=1e-30).log(), mean_entropy(given), 1e-2, 1e3
-    for _ in range(40):  # halves the interval's logarithm
+def as_unsure_as(logits: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """Probabilities at the temperature at which their mean entropy is that of the given ones."""
+    wanted, low, high = mean_entropy(given), 1e-2, 1e3
+    for _ in range(25):  # halves the interval's logarithm
         temperature = (low * high) ** 0.5
-        tempered = (logs / temperature).softmax(dim=-1)
+        tempered = (logits / temperature).softmax(dim=-1)
         low, high = (temperature, high) if mean_entropy(tempered) < wanted else (low, temperature)
     return tempered
 
@@ -76,13 +76,15 @@ def mean_entropy(probabilities: torch.Tensor) -> float:
 
 
 def log_posterior(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Log-posterior of each class, up to a constant of each image, of Gaussians fitted to soft targets."""
+    """Log-posterior of each class, `(N, C)`, of Gaussians fitted to soft targets."""
+    kind, features, targets = features.dtype, features.double(), targets.double()  # the scatter is a small difference
     weights = targets * certainty(targets).unsqueeze(-1)
     sizes = weights.sum(dim=0).clamp(min=1e-6)
     means = weights.T @ features / sizes.unsqueeze(-1)
     scatter = (weights.sum(dim=-1, keepdim=True) * features).T @ features - (means * sizes.unsqueeze(-1)).T @ means
     covariance = scatter / sizes.sum()
     identity = torch.eye(len(covariance), dtype=features.dtype, device=features.device)
-    covariance = torch.lerp(covariance, covariance.diagonal().mean().clamp(min=1e-12) * identity, SHRINKAGE)
+    covariance = torch.lerp(covariance, covariance.diagonal().mean().clamp(min=1e-6) * identity, SHRINKAGE)
     slopes = torch.linalg.solve(covariance, means.T)
-    return features @ slopes - 0.5 * (means.T * slopes).sum(dim=0) + (sizes / sizes.sum()).log()
+    scores = features @ slopes - 0.5 * (means.T * slopes).sum(dim=0) + (sizes / sizes.sum()).log()
+    return scores.log_softmax(dim=-1).to(kind)

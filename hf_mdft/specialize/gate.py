@@ -15,8 +15,8 @@ STABLER_BY = 0.03
 changes are noise."""
 
 LARGEST_DRIFT = 0.02
-"""How much farther from the estimated class prior, in nats, the specialist's class frequencies may be than the
-expert's. Coming closer is no fault: the largest gains had frequencies far from the expert's but nearer to it."""
+"""How far, in nats, the specialist's class frequencies may leave what lies between the expert's and the estimated
+class prior. Coming closer to the prior is no fault: the largest gains had frequencies far from the expert's."""
 
 LARGEST_OPPOSITION = 0.15
 """Share of changed images, net, that the judges may give to the expert."""
@@ -29,8 +29,8 @@ class Decision:
     Args:
         chosen: `"specialist"` or `"expert"`.
         stability_gain: How much larger a share of the specialist's predictions survives small translations.
-        drift: How much farther from the estimated class prior the specialist's class frequencies are than the
-            expert's, in nats; negative: nearer.
+        drift: How far, in nats, the specialist's class frequencies are from what lies between the expert's and the
+            estimated class prior; negative: they are between.
         lead: Mean over images of judges' weighted votes for the specialist minus those for the expert.
         standard_error: Of the lead.
         changed: Share of images that the two classify differently.
@@ -54,10 +54,10 @@ class Decision:
 def decide(specialist: Source, expert: Source, others: dict[str, Source], others_weight: float = 1.0) -> Decision:
     """Choose the specialist where label-free evidence speaks for it and none against.
 
-    For it: its predictions are stabler under small translations. Against it: class frequencies that have drifted away
-    from the prior; or judges that side with the expert. These are the expert itself on views that no target was made
-    from, and the other models as far as the teacher listens to them. The expert's views share its errors, so the vote
-    leans to the expert and needs not be won.
+    For it: its predictions are stabler under small translations. Against it: class frequencies that have drifted from
+    the expert's and not towards the prior; or judges that side with the expert. These are the expert itself on
+    views that no target was made from, and the other models as far as the teacher listens to them. The expert's views
+    share its errors, so the vote leans to the expert and needs not be won.
 
     Args:
         specialist: On the unlabelled images.
@@ -83,7 +83,7 @@ def decide(specialist: Source, expert: Source, others: dict[str, Source], others
     if gain < STABLER_BY:
         reason = f"no improvement shown: {found}, fewer than {100 * STABLER_BY:.0f}"
     elif drift > LARGEST_DRIFT:
-        away = f"{drift:.3f} nats off the prior, more than {LARGEST_DRIFT}"
+        away = f"by {drift:.3f} nats more than the class prior explains (limit {LARGEST_DRIFT})"
         reason = f"no improvement shown: class frequencies drifted {away}"
     elif lead < -LARGEST_OPPOSITION * changed:
         reason = f"no improvement shown: the judges prefer the expert by {-100 * lead:.1f} +- {100 * error:.1f} points"
@@ -93,8 +93,14 @@ def decide(specialist: Source, expert: Source, others: dict[str, Source], others
 
 
 def class_drift(specialist: Source, expert: Source) -> float:
-    """`KL(prior || specialist's mean prediction) - KL(prior || expert's)` in nats, on the images as they are, with the
-    prior as it is estimated from the expert."""
+    """How far the specialist's mean prediction q leaves what lies between the expert's, p, and the class prior, r,
+    that is estimated from it: the larger one of `KL(r || q) - KL(r || p)` and `KL(q || p) - KL(r || p)`, in nats."""
     prior = estimate_prior(expert.logits.softmax(dim=-1))
-    mine, theirs = (source.logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8) for source in (specialist, expert))
-    return (prior * (theirs.log() - mine.log())).sum().item()
+    mine, theirs = (source.logits.softmax(dim=-1).mean(dim=0) for source in (specialist, expert))
+    between = divergence(prior, theirs)
+    return max(divergence(prior, mine), divergence(mine, theirs)) - between
+
+
+def divergence(p: torch.Tensor, q: torch.Tensor) -> float:
+    """`KL(p || q)` in nats."""
+    return (p * (p.clamp(min=1e-8) / q.clamp(min=1e-8)).log()).sum().item()

@@ -21,6 +21,10 @@ from .arguments import SpecializeArguments
 from .teacher import Teacher
 
 
+MEMORY = 4
+"""How many times an average forgets over a run, at least: in a short one it would be the start still."""
+
+
 class IndexedImages(Dataset):
     """Images as bytes with their index, whole batches at a time."""
 
@@ -75,7 +79,9 @@ class StudentTrainer(PhaseTrainer):
         self.start = [p.detach().clone() for p in self.model.parameters()]
         self.average = None
         if args.ema_decay:
-            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay))
+            shortest = 1 - MEMORY / max(args.max_steps, MEMORY) if args.max_steps > 0 else 1.0
+            decay = min(args.ema_decay, shortest)
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay))
             self.add_callback(_UpdateAverage(self))
         if refresh is not None:
             self.add_callback(_Refresh(self))
@@ -124,17 +130,24 @@ class StudentTrainer(PhaseTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def extra_state(self) -> dict[str, torch.Tensor]:
-        state = {f"start.{i}": tensor for i, tensor in enumerate(self.start)}
+        # The Trainer's own file has the names of the Hub's, which it does not translate back for every architecture.
+        model = self.accelerator.unwrap_model(self.model)
+        state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        state |= {f"start.{i}": tensor for i, tensor in enumerate(self.start)}
         state |= {"teacher.targets": self.targets, "teacher.weights": self.sample_weights}
-        return state if self.average is None else state | dict(self.average.state_dict())
+        if self.average is not None:
+            state |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        return state
 
     def load_extra_state(self, state: dict[str, torch.Tensor]) -> None:
+        model = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
+        self.accelerator.unwrap_model(self.model).load_state_dict(model)
         self.start = [state[f"start.{i}"].to(self.args.device) for i in range(len(self.start))]
         self.targets = state["teacher.targets"].to(self.args.device)
         self.sample_weights = state["teacher.weights"].to(self.args.device)
         if self.average is not None:
-            own = {k: v for k, v in state.items() if not k.startswith(("start.", "teacher."))}
-            self.average.load_state_dict(own)
+            average = {name.removeprefix("average."): v for name, v in state.items() if name.startswith("average.")}
+            self.average.load_state_dict(average)
 
     @torch.no_grad()
     def finish(self) -> dict[str, torch.Tensor]:

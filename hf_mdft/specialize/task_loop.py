@@ -58,7 +58,7 @@ def specialize_task(
     work = Path(args.output_dir) / task
     state = PartialState()
     with state.main_process_first():
-        parts = ["specialist 3", pool.reference(), meta_key, head.key(), images.key, arguments_key(args)]
+        parts = ["specialist 4", pool.reference(), meta_key, head.key(), images.key, arguments_key(args)]
         parts.append(args.world_size)
         checkpoint = resumable(work, parts, [CANDIDATE, FALLBACK, DECISION])
     # The first process decides for all: another one could look a moment later and find the file just written.

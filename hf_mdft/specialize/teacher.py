@@ -120,5 +120,6 @@ def build_teacher(
     corrected = probabilities * (estimate_prior(probabilities) / mean.clamp(min=1e-8)) ** prior_strength
     corrected = corrected / corrected.sum(dim=-1, keepdim=True)
     if discriminant_weight:
-        corrected = refine(corrected, joint_features([s.features for s in heard.values()]), discriminant_weight)
+        speakers = heard.values() if others_weight else [s for s in heard.values() if s is first or s is student]
+        corrected = refine(corrected, joint_features([s.features for s in speakers]), discriminant_weight)
     return Teacher(corrected, certainty(corrected), first.features, shares)

@@ -45,7 +45,9 @@ META_PARTS: dict[str, dict[str, dict[str, Any]]] = {
 """Phase 1: what a row changes. A change that changes nothing is left out."""
 
 SPECIALIST_PARTS: dict[str, dict[str, dict[str, Any]]] = {
-    "the expert alone on plain images as teacher": {"specialize": {"teacher_views": False, "others_weight": 0.0}},
+    "the expert alone on plain images as teacher": {
+        "specialize": {"teacher_views": False, "others_weight": 0.0, "discriminant_weight": 0.0}
+    },
     "without views in the teacher": {"specialize": {"teacher_views": False}},
     "without other models in the teacher": {"specialize": {"others_weight": 0.0}},
     "without the prior": {"specialize": {"prior_strength": 0.0}},
@@ -146,7 +148,7 @@ class _Study:
     def _key(self, changed: Recipe, kind: str) -> list[Any]:
         images = {task: self.merger.labelled(task).images.key for task in self.tasks}
         parts = [changed.adapter, changed.meta, changed.specialize if kind == "specialists" else None, changed.seed]
-        return ["study 1", kind, self.merger.pool.reference(), images, parts]
+        return ["study 2", kind, self.merger.pool.reference(), images, parts]
 
     def _fitted(self, changed: Recipe, folder: Path) -> MetaMerger:
         merger = self.merger.variant(MdftConfig(**changed.adapter))

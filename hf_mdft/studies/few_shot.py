@@ -64,7 +64,7 @@ def few_shot(
                 "gate": {task: few.specialists[task].decision.to_dict() for task in tasks},
             }
 
-        key = ["few shot 1", count, _key(merger, recipe)]
+        key = ["few shot 2", count, _key(merger, recipe)]
         found = remembered(folder / "outcome.json", key, make)
         rows = {name: Row.compare(name, unpack(found[name]), experts) for name in found if name != "gate"}
         table.append({"shots": count, **rows, "gate": found["gate"]})

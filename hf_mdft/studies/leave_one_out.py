@@ -58,7 +58,7 @@ def leave_one_out(recipe: Recipe, output_dir: Path, say: Callable[[str], None]) 
         def make(task=task, folder=folder) -> dict[str, Any]:
             return _without(task, whole, recipe, folder)
 
-        key = ["leave one out 1", task, whole.pool.reference(), whole.unlabelled(task).key]
+        key = ["leave one out 2", task, whole.pool.reference(), whole.unlabelled(task).key]
         key += [recipe.adapter, recipe.meta, recipe.specialize, recipe.seed]
         saved = remembered(folder / "outcome.json", key, make)
         say(f"  best other expert, chosen without labels: {saved['chosen']}")
