@@ -21,10 +21,6 @@ from .arguments import SpecializeArguments
 from .teacher import Teacher
 
 
-MEMORY = 4
-"""How many times an average forgets over a run, at least: in a short one it would be the start still."""
-
-
 class IndexedImages(Dataset):
     """Images as bytes with their index, whole batches at a time."""
 
@@ -79,9 +75,7 @@ class StudentTrainer(PhaseTrainer):
         self.start = [p.detach().clone() for p in self.model.parameters()]
         self.average = None
         if args.ema_decay:
-            shortest = 1 - MEMORY / max(args.max_steps, MEMORY) if args.max_steps > 0 else 1.0
-            decay = min(args.ema_decay, shortest)
-            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay))
             self.add_callback(_UpdateAverage(self))
         if refresh is not None:
             self.add_callback(_Refresh(self))
