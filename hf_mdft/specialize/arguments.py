@@ -41,9 +41,9 @@ class SpecializeArguments(TrainingArguments):
             the teacher is over all images.
         pull_weight: Of the squared distance to the start (L2-SP, Li et al. 2018,
             https://huggingface.co/papers/1802.01483).
-        ema_decay: Of the average of the student's weights that is kept; 0 keeps the last weights. In a run of few steps
-            (few images) the average is still near the start. That is wanted: with 64 images, forgetting faster cost
-            experts of 1,500 labels 2.8 points.
+        ema_decay: Of the average of the student's weights that is kept; 0 keeps the last weights. In a short run (few
+            images) the average stays near the start, as it should: with 64 images, forgetting faster cost experts of
+            1,500 labels 2.8 points.
         gate: Keep the expert where the specialist is not shown to be better. Switch it off only to study it.
     """
 
