@@ -90,6 +90,10 @@ def test_few_shot_uses_few_images_in_both_phases(clip_paths, tmp_path, monkeypat
     facts = json.loads((tmp_path / "out" / "few-shot.json").read_text())
     assert [entry["shots"] for entry in facts] == [5, None]
     assert all(entry["gate"][task]["images"] == (entry["shots"] or 24) for entry in facts for task in TASKS)
+    record = gate_record([tmp_path / "out" / "few-shot.json"])
+    assert record.pairs == 2 * len(TASKS)
+    ungated = [entry["specialist_ungated"]["difference"] for entry in facts]
+    assert record.ungated == pytest.approx(100 * sum(ungated) / 2, abs=1e-4)
     code, _, err = call(["study", "few-shot", recipe, "--shots", "some"], monkeypatch, capsys)
     assert code == 2 and "--shots" in err
 

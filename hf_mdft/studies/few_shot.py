@@ -35,8 +35,8 @@ def few_shot(
         say: Tells the user what happens.
 
     Returns:
-        For each number of images: `shots`, and rows `meta`, `specialist_ungated` and `specialist`, each compared
-        with the experts.
+        For each number of images: `shots`; rows `meta`, `specialist_ungated` and `specialist`, each compared with the
+        experts; `gate` and `comparison` by task, as in the results of a run.
 
     Raises:
         InputError: No task has evaluation images and an expert, or the recipe makes no specialists.
@@ -67,7 +67,9 @@ def few_shot(
         key = ["few shot 2", count, _key(merger, recipe)]
         found = remembered(folder / "outcome.json", key, make)
         rows = {name: Row.compare(name, unpack(found[name]), experts) for name in found if name != "gate"}
-        table.append({"shots": count, **rows, "gate": found["gate"]})
+        ungated, theirs = rows["specialist_ungated"].by_task, Row.compare("expert", experts).by_task
+        comparison = {task: {"difference": ungated[task] - theirs[task]} for task in tasks}
+        table.append({"shots": count, **rows, "gate": found["gate"], "comparison": comparison})
     return table
 
 

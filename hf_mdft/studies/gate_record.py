@@ -40,7 +40,7 @@ class GateRecord:
 
 
 def gate_record(files: Iterable[Path]) -> GateRecord:
-    """Read `results.json` files of runs with specialists.
+    """Read `results.json` files of runs with specialists, and `few-shot.json` files of that study.
 
     Raises:
         InputError: A file is no such result.
@@ -48,11 +48,12 @@ def gate_record(files: Iterable[Path]) -> GateRecord:
     accepted, differences = [], []
     for file in files:
         try:
-            report = json.loads(Path(file).read_text())
-            for task, decision in report["gate"].items():
-                if task in report["comparison"]:
-                    accepted.append(decision["chosen"] == "specialist")
-                    differences.append(100 * report["comparison"][task]["difference"])
+            found = json.loads(Path(file).read_text())
+            for report in found if isinstance(found, list) else [found]:
+                for task, decision in report["gate"].items():
+                    if task in report["comparison"]:
+                        accepted.append(decision["chosen"] == "specialist")
+                        differences.append(100 * report["comparison"][task]["difference"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}: no results.json of a run ({error})") from error
     if not differences:
