@@ -386,7 +386,7 @@ def leave_one_out(
 
 @study_app.command(epilog="Example: `hf-mdft study gate results-*/results.json`")
 def gate(
-    results: Annotated[list[Path], typer.Argument(help="results.json of runs, few-shot.json of studies.", show_default=False)],
+    results: Annotated[list[Path], typer.Argument(help="results.json or few-shot.json files.", show_default=False)],
 ) -> None:
     """Count how often the gate was right, what it saved and what it cost, over many runs."""
     from .studies.gate_record import as_text, gate_record
