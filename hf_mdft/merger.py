@@ -220,8 +220,9 @@ class MetaMerger:
         """
         args = self._specialize_args = args or SpecializeArguments(seed=self.seed)
         merger, todo, self.rounds = self, list(tasks or self.tasks), []
-        # What an earlier call found must not stand in for a specialist that this one refuses.
-        self.specialists = {task: found for task, found in self.specialists.items() if task not in todo}
+        for task in todo:  # what an earlier call found must not stand in for a specialist that this one refuses
+            self.specialists.pop(task, None)
+            self.timing.pop(f"specialist {task}", None)
         for number in range(1, args.rounds + 1):
             round_args = copy.copy(args)
             round_args.output_dir = str(Path(args.output_dir) / f"round-{number}")

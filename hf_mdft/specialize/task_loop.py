@@ -26,8 +26,8 @@ from .teacher import Source, Teacher, build_teacher, observe
 
 
 MOST_EPOCHS = 20
-"""A student that sees few images more often than this learns them by heart: with 64 images and 100 epochs, experts of
-1,500 labels lost four to seven points."""
+"""A student that sees few images more often learns them by heart: experts of 1,500 labels changed by +0.1 points on
+characters after 30 epochs of 64 images, -4.1 after 60 and -6.6 after 100 (at a learning rate of 5e-4)."""
 
 CANDIDATE, FALLBACK, DECISION = "candidate", "fallback", "decision.json"
 

@@ -23,7 +23,7 @@ IRRELEVANT = {
     "logging_strategy", "logging_first_step", "dataloader_num_workers", "accelerator_config", "ddp_backend",
     "local_rank", "ddp_timeout", "rounds",
 }  # fmt: skip
-"""Arguments that change where and how a run is done, but not its result."""
+"""Arguments that change where and how a run is done, but not its result (`rounds`: a round knows no later ones)."""
 
 
 def arguments_key(args: TrainingArguments) -> dict[str, Any]:
