@@ -24,6 +24,7 @@ LEARNED = {
     "anchor_views": False,
     "agreement_rule": False,
     "train_heads": False,
+    "train_projection": False,
     "head_steps": 0,
     "coefficient_range": None,
     "sharpness_radius": 0.0,

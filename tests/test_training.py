@@ -50,17 +50,19 @@ def test_only_coefficients_move(make_trainer):
     assert {task: head.key() for task, head in trainer.heads.items()} == heads and not trainer.trained_heads
 
 
-def test_trained_heads_are_copies(make_trainer, merger):
+@pytest.mark.parametrize("projection", [True, False])
+def test_trained_heads_are_copies(make_trainer, merger, projection):
     """The expert keeps the head as it was; what the head does not train stays."""
     own = {task: merger.head(task).key() for task in TASKS}
-    trainer = make_trainer(train_heads=True)
+    trainer = make_trainer(train_heads=True, train_projection=projection)
     trainer.train()
     assert {task: merger.head(task).key() for task in TASKS} == own
     assert set(trainer.trained_heads) == set(TASKS)
     for task, head in trainer.trained_heads.items():
         before = merger.head(task).state_dict()
         for name, tensor in head.state_dict().items():
-            assert torch.equal(tensor.cpu(), before[name]) != (name in head.trained_names), name
+            trained = name in head.trained_names and (projection or name != "projection")
+            assert torch.equal(tensor.cpu(), before[name]) != trained, name
 
 
 def test_finished_heads_follow_the_expert_better_and_leave_the_tower(make_trainer, merger):

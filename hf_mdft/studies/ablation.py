@@ -36,6 +36,7 @@ META_PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "without the anchor's views": {"meta": {"anchor_views": False}},
     "without the agreement rule": {"meta": {"agreement_rule": False}},
     "without the prior": {"meta": {"prior_weight": 0.0}},
+    "with the heads' projection frozen": {"meta": {"train_projection": False}},
     "without trained heads": {"meta": {"train_heads": False}},
     "one coefficient per layer": {"adapter": {"granularity": "layer"}},
     "one coefficient per task": {"adapter": {"granularity": "task"}},

