@@ -12,6 +12,7 @@ from peft import AutoPeftModel, PeftConfig, PeftModel, PeftType, get_peft_model
 from transformers import AutoModel, CLIPModel
 
 from hf_mdft import InputError, MdftConfig, MdftLayer
+from hf_mdft.adapter.combine import BLOCK, combine
 from hf_mdft.adapter.registration import register
 
 
@@ -19,14 +20,15 @@ GRANULARITIES = ["task", "layer", "tensor"]
 
 
 def reference(pool, coefficients):
-    """The whole method in plain tensors: base + sum of coefficient * (expert - base), tensor by tensor."""
+    """The whole method in plain tensors: base + sum of coefficient * (expert - base), tensor by tensor, with task
+    vectors rounded to half precision as they are stored."""
     tower = pool.tower()
     state = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
     base = {name: tensor.clone() for name, tensor in state.items()}
     for number, task in enumerate(pool.experts):
         expert = pool.tower(task).state_dict()
         for name in state:
-            state[name] += coefficients[name][number] * (expert[name] - base[name])
+            state[name] += coefficients[name][number] * (expert[name] - base[name]).half().float()
     tower.load_state_dict(state)
     return tower
 
@@ -53,6 +55,31 @@ def close(a, b, tolerance=1e-5):
     torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("columns", [1, 7, BLOCK["cpu"], 2 * BLOCK["cpu"] + 3])
+def test_combine_equals_the_formula(dtype, columns):
+    """Values and gradients, in blocks or not; the graph holds the stack itself and no copy of it."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(3, columns, generator=generator).to(dtype)
+    start, weight = (torch.randn(columns, generator=generator) for _ in range(2))
+    coefficients = torch.randn(3, generator=generator)
+    expected_lambda, found_lambda = (coefficients.clone().requires_grad_() for _ in range(2))
+    expected_start, found_start = (start.clone().requires_grad_() for _ in range(2))
+    expected = expected_start + (expected_lambda[:, None] * vectors.float()).sum(dim=0)
+    (expected * weight).sum().backward()
+    kept = []
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t),
+        torch.autocast("cpu", torch.bfloat16),
+    ):
+        found = combine(found_start, vectors, found_lambda)
+    assert {t.data_ptr() for t in kept} <= {vectors.data_ptr()}
+    (found * weight).sum().backward()
+    close(found, expected)
+    close(found_lambda.grad, expected_lambda.grad, 1e-5 * columns**0.5)
+    assert torch.equal(found_start.grad, weight) and found.dtype == torch.float32
+
+
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_any_coefficients_equal_the_reference(pool, pixels, granularity):
     model = randomise(adapted(pool, granularity=granularity))
@@ -67,11 +94,17 @@ def test_zero_gives_the_base_exactly(pool, pixels):
 
 
 def test_one_hot_gives_the_expert(pool, pixels):
+    """Up to the rounding of half precision: 2^-11 of the task vector, in weights, and what comes of it in outputs."""
+    base = dict(pool.tower().named_parameters())
     model = adapted(pool, granularity="task", init_coefficient=0.0)
     (row,) = [p for p in model.parameters() if p.requires_grad]
     for number, task in enumerate(pool.experts):
         row.data.zero_()[0, number] = 1.0
-        close(output(model, pixels), output(pool.tower(task), pixels))
+        close(output(model, pixels), output(pool.tower(task), pixels), 1e-3)
+        merged = dict(copy.deepcopy(model).merge_and_unload().named_parameters())
+        for name, expert in pool.tower(task).named_parameters():
+            allowed = 1.01 * 2**-11 * (expert - base[name]).abs() + 1e-7
+            assert ((merged[name] - expert).abs() <= allowed).all(), name
 
 
 def test_default_start_is_the_weight_average(pool, pixels):

@@ -12,8 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
 from hf_mdft import InputError, ModelPool
+from hf_mdft.cache import cache_root, key_of
 from hf_mdft.pool.geometry import geometry, task_vector_gram
 from hf_mdft.pool.inspect import geometry_text, listing
+from hf_mdft.pool.vectors import checksum, write_vectors
 
 
 def test_reference_finds_the_same_pool(pool):
@@ -41,7 +43,7 @@ def test_task_vectors_are_the_differences(pool):
     for number, task in enumerate(TASKS):
         expert = pool.tower(task).state_dict()
         for name in vectors.names():
-            torch.testing.assert_close(vectors.stack(name)[number], expert[name] - base[name])
+            assert torch.equal(vectors.stack(name)[number], (expert[name] - base[name]).half())
 
 
 def test_task_vectors_are_prepared_once(clip_pool, monkeypatch):
@@ -178,9 +180,46 @@ def test_geometry(clip_pool):
     flat = torch.stack(
         [torch.cat([clip_pool.vectors().stack(n)[k].flatten() for n in clip_pool.vectors().names()]) for k in range(3)]
     )
-    torch.testing.assert_close(gram, flat.double() @ flat.double().T)
+    flat = flat.double()
+    torch.testing.assert_close(gram, flat @ flat.T)
     shape = geometry(clip_pool)
     expected = torch.nn.functional.cosine_similarity(flat[:, None], flat, -1)
-    torch.testing.assert_close(torch.tensor(shape.cosines), expected)
+    torch.testing.assert_close(torch.tensor(shape.cosines, dtype=torch.float64), expected)
     assert "shade" in geometry_text(shape) and "1.00" in geometry_text(shape)
     assert "To download: nothing" in listing(clip_pool) and "shade" in listing(clip_pool)
+
+
+@pytest.mark.parametrize("damage", [lambda x: x[:-3] + bytes([x[-3] ^ 1]) + x[-2:], lambda x: x[:-100]])
+def test_damaged_task_vectors_are_prepared_anew(clip_pool, caplog, damage):
+    """One bit of a file in the cache is lost, or its end."""
+    spec = {"name": "trim", "density": 0.7}
+
+    def values():
+        vectors = clip_pool.vectors(spec)
+        return torch.cat([vectors.stack(name).flatten() for name in vectors.names()])
+
+    expected = values()
+    key = key_of("task vectors 3", [source.revision for source in clip_pool.sources()], spec)
+    (file,) = (cache_root() / "vectors" / key).glob("*.safetensors")
+    whole = file.read_bytes()
+    file.unlink()  # tensors in use may be views of it
+    file.write_bytes(damage(whole))
+    assert torch.equal(values(), expected) and file.read_bytes() == whole
+    assert "preparing the task vectors anew" in caplog.text
+
+
+def test_task_vectors_beyond_half_precision_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"task vectors of 'w' reach 1e\+05, above 65504"):
+        write_vectors(iter([("w", torch.tensor([[1e5, 0.0]]))]), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (2, 0), (2, 4, 8)])
+def test_checksum_sees_every_bit(shape):
+    stack = torch.randn(shape, generator=torch.Generator().manual_seed(0)).half()
+    bits = stack.view(torch.int16).flatten()
+    for place in range(bits.numel()):
+        for bit in (0, 15):
+            changed = bits.clone()
+            changed[place] ^= torch.tensor(1 << bit if bit < 15 else -32768, dtype=torch.int16)
+            assert checksum(changed.view(torch.float16).view(shape)) != checksum(stack)

@@ -18,5 +18,5 @@ def combined_tower(pool: ModelPool, coefficient: float | None) -> nn.Module:
     factor = 1 / len(vectors.experts) if coefficient is None else coefficient
     with torch.no_grad():
         for name, parameter in tower.named_parameters():
-            parameter += factor * vectors.stack(name).sum(dim=0)
+            parameter += factor * vectors.stack(name).sum(dim=0, dtype=torch.float32)
     return tower

@@ -24,7 +24,7 @@ from .fit import Fit
 from .published import read_published, write_published
 from .sources import PROCESSOR_FILES, ModelSource
 from .threads import each
-from .vectors import TaskVectors, write_vectors
+from .vectors import DamagedVectors, TaskVectors, write_vectors
 from .weights import TowerWeights
 
 
@@ -234,7 +234,7 @@ class ModelPool:
         """
         spec = {"name": transform} if isinstance(transform, str) else dict(transform)
         phi = TRANSFORMS.build(spec)
-        key = key_of("task vectors 2", [source.revision for source in self.sources()], spec)
+        key = key_of("task vectors 3", [source.revision for source in self.sources()], spec)
         vectors = _OPEN_VECTORS.get(key)
         if vectors is None:
 
@@ -243,7 +243,13 @@ class ModelPool:
                 write_vectors(((name, phi(name, stack)) for name, stack in self._raw_vectors()), folder)
 
             folder = prepared("vectors", key, make)
-            vectors = _OPEN_VECTORS[key] = TaskVectors(folder, list(self.experts))
+            try:
+                vectors = TaskVectors(folder, list(self.experts))
+            except DamagedVectors as error:
+                logger.warning("%s; preparing the task vectors anew", error)
+                shutil.rmtree(folder)
+                vectors = TaskVectors(prepared("vectors", key, make), list(self.experts))
+            _OPEN_VECTORS[key] = vectors
         return vectors
 
     def _depths(self) -> dict[str, float]:
