@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from safetensors import SafetensorError
 
+from .allocator import keep_freed_memory
 from .errors import InputError
 from .presets import PRESETS
 
@@ -60,10 +61,11 @@ def say(text: str) -> None:
 
 
 def prepare(verbose: bool, token: str | None = None) -> None:
-    """Silence what libraries say about normal things (our own progress bars stay), and use a token everywhere."""
+    """Silence what libraries say about normal things (our own progress bars stay), and set the process up."""
     if token:
         # Where every library looks for it: experts that an adapter refers to, data sets, the text tower.
         os.environ["HF_TOKEN"] = token
+    keep_freed_memory()
     if verbose:
         return
     import datasets
@@ -332,6 +334,38 @@ def pool_push(
     show(commit, create_pr)
     if collection:
         typer.echo(collect(pool, commit.repo_url.repo_id, collection, private=bool(private)))
+
+
+@app.command(epilog="Example: `hf-mdft bench --size vit-b-32 --experts 8`")
+def bench(
+    phase: Annotated[Literal["both", "meta", "specialists"], typer.Option(help="What to measure.")] = "both",
+    size: Annotated[Literal["vit-b-32", "vit-b-16", "vit-l-14", "tiny"], typer.Option(help="Of the tower.")] = (
+        "vit-b-32"
+    ),
+    experts: Annotated[int, typer.Option(help="In the pool.")] = 8,
+    tasks: Annotated[int, typer.Option(help="In a batch of the meta-model.")] = 8,
+    images_per_task: Annotated[int, typer.Option(help="In a batch of the meta-model.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Of a specialist.")] = 64,
+    precision: Annotated[Literal["bf16", "fp32"], typer.Option(help="bf16: autocast.")] = "bf16",
+    turns: Annotated[int, typer.Option(help="Each is four steps and four of the floor.")] = 2,
+    peer: Annotated[bool, typer.Option("--peer", help="FusionBench's wrapper too, if it is installed.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure what a step costs, beside its floor, with random weights and images.
+
+    The floor of the meta-model is one forward and one backward pass of one model on the same batch; that of a
+    specialist is plain fine-tuning. Each is run in turns with ours. Prints a Markdown table.
+    """
+    prepare(verbose)
+    from .bench import Setting, as_markdown, measure
+
+    setting = Setting(size, experts, tasks, images_per_task, batch_size, precision == "bf16", turns)
+    wanted = (["meta", "specialists"] if phase == "both" else [phase]) + (["peer"] if peer else [])
+    costs = []
+    for name in wanted:
+        say(f"Measuring: {name}")
+        costs.append(measure(setting, name))
+    typer.echo(as_markdown(costs))
 
 
 @study_app.command(

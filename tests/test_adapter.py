@@ -56,9 +56,9 @@ def close(a, b, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("columns", [1, 7, BLOCK["cpu"], 2 * BLOCK["cpu"] + 3])
+@pytest.mark.parametrize("columns", [1, 7, BLOCK["cpu"] // 3, BLOCK["cpu"] + 5])
 def test_combine_equals_the_formula(dtype, columns):
-    """Values and gradients, in blocks or not; the graph holds the stack itself and no copy of it."""
+    """Values and gradients, in blocks or not; the graph holds no copy of the stack."""
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(3, columns, generator=generator).to(dtype)
     start, weight = (torch.randn(columns, generator=generator) for _ in range(2))
@@ -72,8 +72,8 @@ def test_combine_equals_the_formula(dtype, columns):
         torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t),
         torch.autocast("cpu", torch.bfloat16),
     ):
-        found = combine(found_start, vectors, found_lambda)
-    assert {t.data_ptr() for t in kept} <= {vectors.data_ptr()}
+        (found,) = combine([found_start], [vectors], [found_lambda])
+    assert not kept
     (found * weight).sum().backward()
     close(found, expected)
     close(found_lambda.grad, expected_lambda.grad, 1e-5 * columns**0.5)
@@ -86,6 +86,23 @@ def test_any_coefficients_equal_the_reference(pool, pixels, granularity):
     coefficients = model.base_model.coefficients()
     assert set(coefficients) == {name for name, _ in pool.tower().named_parameters()}
     close(output(model, pixels), output(reference(pool, coefficients), pixels))
+
+
+def test_all_layers_are_combined_at_once(pool, pixels, monkeypatch):
+    """One combine for the whole model in a pass, none in layers; a part called by itself makes its own."""
+    model = randomise(adapted(pool))
+    calls = []
+    for place in ("hf_mdft.adapter.model.combine", "hf_mdft.adapter.layer.combine"):
+        monkeypatch.setattr(place, lambda *a, place=place: calls.append(place.split(".")[2]) or combine(*a))
+    expected = output(model.base_model.model, pixels)
+    assert set(calls) == {"layer"}
+    calls.clear()
+    found = output(model, pixels)
+    assert calls == ["model"] and torch.equal(found, expected)
+    found.square().sum().backward()
+    assert calls == ["model"] and all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    layers = [module for module in model.modules() if isinstance(module, MdftLayer)]
+    assert layers and not any(layer.prepared for layer in layers)
 
 
 def test_zero_gives_the_base_exactly(pool, pixels):

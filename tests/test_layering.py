@@ -9,7 +9,7 @@ import hf_mdft
 
 
 LAYERS = [
-    {"errors", "versions", "tables"},
+    {"errors", "versions", "tables", "allocator"},
     {"presets"},
     {"registry", "cache", "hub"},
     {"transforms", "objectives", "architectures"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"merger"},
     {"recipe", "run"},
     {"studies"},
-    {"demo"},
+    {"demo", "bench"},
     {"cli"},
     {"__main__", "__init__"},
 ]

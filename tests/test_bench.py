@@ -1,0 +1,114 @@
+"""The benchmark measures what it says, and the counts behind the costs."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from hf_mdft import InputError
+from hf_mdft.bench import Setting, as_markdown, measure
+from hf_mdft.bench.interleaved import TURN, WARM_UP
+from hf_mdft.bench.memory import PeakMemory, anonymous_bytes
+from hf_mdft.cli import app
+from hf_mdft.tasks import Images
+
+
+TINY = {"size": "tiny", "experts": 3, "tasks": 2, "images_per_task": 4, "batch_size": 8, "turns": 1}
+
+
+def test_a_table_for_both_phases():
+    found = CliRunner().invoke(
+        app, ["bench", "--size", "tiny", "--experts", "3", "--tasks", "2", "--turns", "1", "--precision", "fp32"]
+    )
+    assert found.exit_code == 0, found.output
+    lines = [line for line in found.stdout.splitlines() if line.startswith("| ")]
+    assert "meta-model step, tiny, fp32, K = 3, 2 x 16 images" in lines[2] and "specialist step" in lines[3]
+    for line in lines[2:]:
+        floor, step, ratio = (float(cell.strip(" s")) for cell in line.split("|")[2:5])
+        assert floor >= 0 and step > 0 and ratio > 0
+
+
+@pytest.mark.parametrize("experts", [2, 6])
+def test_a_step_costs_one_combine_whatever_the_number_of_experts(experts, monkeypatch):
+    """Per step: one combine, one forward pass, one look at each image of the batch; no expert is run again."""
+    from hf_mdft.adapter import model
+
+    counts = {"combine": 0, "pixels": 0}
+    combine, pixels = model.combine, Images.pixels
+    monkeypatch.setattr(
+        model, "combine", lambda *a: counts.__setitem__("combine", counts["combine"] + 1) or combine(*a)
+    )
+
+    def look(self, indices):
+        counts["pixels"] += len(indices)
+        return pixels(self, indices)
+
+    setting = Setting(**{**TINY, "experts": experts})
+    measure(setting, "meta")  # expert outputs are in the cache now
+    counts["combine"] = 0
+    monkeypatch.setattr(Images, "pixels", look)
+    monkeypatch.setattr(
+        "hf_mdft.training.expert_outputs.embed_views", lambda *a, **k: pytest.fail("ran an expert again")
+    )
+    measure(setting, "meta")
+    assert counts == {"combine": WARM_UP + TURN, "pixels": (WARM_UP + TURN) * 2 * 4}
+
+
+def test_costs_are_medians_of_as_many_steps_as_floors():
+    cost = measure(Setting(**TINY, bf16=False), "specialists")
+    assert cost.ratio == cost.step_s / cost.floor_s and f"{cost.ratio:.2f}" in as_markdown([cost])
+
+
+def test_peak_memory_sees_what_was_freed():
+    if anonymous_bytes() is None:
+        pytest.skip("the system does not tell")
+    memory, before = PeakMemory().start(), anonymous_bytes()
+    block = torch.ones(100 << 20, dtype=torch.uint8)
+    while (memory.peak or 0) < before + len(block) // 2:
+        pass
+    del block
+    assert memory.stop() == memory.stop() >= before + (50 << 20)
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(InputError, match="tasks must lie between 1 and the number of experts, 3; got 4"):
+        Setting(**{**TINY, "tasks": 4})
+    with pytest.raises(InputError, match="turns must be at least 1"):
+        Setting(**{**TINY, "turns": 0})
+
+
+def test_the_peer_must_be_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fusion_bench", None)
+    with pytest.raises(InputError, match="--peer needs FusionBench: pip install fusion-bench"):
+        measure(Setting(**TINY), "peer")
+
+
+def test_the_peer_is_run_on_the_same_inputs(monkeypatch):
+    """With a stand-in of the same interface: every task's pass, then one step of the coefficients."""
+    calls = []
+
+    class LayerWiseMergedModel(nn.Module):
+        def __init__(self, weights, base, experts):
+            super().__init__()
+            self.base, self.merge_weight = base, nn.Parameter(weights)
+            assert weights.shape == (3, len(list(base.parameters()))) and len(experts) == 3
+
+        def merge_weights(self):
+            calls.append("merge")
+
+        def forward(self, pixels):
+            calls.append(len(pixels))
+            return self.base(pixels) * self.merge_weight.mean()
+
+    module = type(sys)("layer_wise_fusion")
+    module.LayerWiseMergedModel = LayerWiseMergedModel
+    module.get_layer_wise_weights = lambda models, layers, value: torch.full((models, layers), value)
+    for name in ("fusion_bench", "fusion_bench.models", "fusion_bench.models.wrappers"):
+        monkeypatch.setitem(sys.modules, name, type(sys)(name))
+    monkeypatch.setitem(sys.modules, "fusion_bench.models.wrappers.layer_wise_fusion", module)
+    cost = measure(Setting(**TINY), "peer")
+    assert "FusionBench" in cost.name and calls[:4] == ["merge", 4, 4, "merge"]
