@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from hf_mdft import InputError, SpecializeArguments
 from hf_mdft.specialize import Source, StudentTrainer, Teacher, build_teacher, decide, specialize_task
+from hf_mdft.specialize.task_loop import FASTEST, GENTLE, gentle_learning_rate
 from hf_mdft.specialize.teacher import observe
 from hf_mdft.tasks import embed_views
 from hf_mdft.tasks.views import JUDGE_VIEWS, TEACHER_VIEWS, jitter, translate
@@ -264,3 +265,22 @@ def test_interrupted_training_goes_on_exactly(setting, tmp_path, monkeypatch):
 def test_argument_errors(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         arguments(tmp_path, **options)
+
+
+def test_learning_rate_follows_the_task_vector(clip_pool, monkeypatch):
+    """In proportion to its root mean square, that of all experts for a task without one, and bounded."""
+    base = torch.cat([tensor.flatten() for _, tensor in clip_pool.weights(None).items()])
+    moved = {t: torch.cat([x.flatten() for _, x in clip_pool.weights(t).items()]) - base for t in clip_pool.experts}
+    task = next(iter(moved))
+    assert GENTLE * moved[task].square().mean() ** 0.5 > FASTEST == gentle_learning_rate(clip_pool, task)
+    monkeypatch.setattr("hf_mdft.specialize.task_loop.FASTEST", 1.0)
+    expected = GENTLE * moved[task].double().square().mean().item() ** 0.5
+    assert gentle_learning_rate(clip_pool, task) == pytest.approx(expected, rel=1e-5)
+    expected = GENTLE * torch.cat(list(moved.values())).double().square().mean().item() ** 0.5
+    assert gentle_learning_rate(clip_pool, "a task without an expert") == pytest.approx(expected, rel=1e-5)
+
+
+def test_strengths_out_of_range_are_refused(tmp_path):
+    for name in ("start", "prior_strength", "discriminant_weight"):
+        with pytest.raises(InputError, match=rf"{name} must lie in \[0, 1\], got 1.5"):
+            arguments(tmp_path, **{name: 1.5})

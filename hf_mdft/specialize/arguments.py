@@ -95,7 +95,8 @@ class SpecializeArguments(TrainingArguments):
             raise InputError("push_to_hub: there is a specialist for every task; push each with its own push_to_hub()")
         if self.rounds < 0:
             raise InputError(f"rounds must be at least 0, got {self.rounds}")
-        if not 0 <= self.start <= 1:
-            raise InputError(f"start must lie in [0, 1], got {self.start}")
+        for name in ("start", "prior_strength", "discriminant_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
