@@ -92,7 +92,7 @@ def test_the_peer_is_run_on_the_same_inputs(monkeypatch):
     calls = []
 
     class LayerWiseMergedModel(nn.Module):
-        def __init__(self, weights, base, experts):
+        def __init__(self, weights, base, experts, strict):
             super().__init__()
             self.base, self.merge_weight = base, nn.Parameter(weights)
             assert weights.shape == (3, len(list(base.parameters()))) and len(experts) == 3

@@ -39,7 +39,7 @@ def peer_step(pool: ModelPool, tasks: list[str], batch: torch.Tensor, bf16: bool
     base = _Features(pool.tower(), pool).to(device)
     experts = [_Features(pool.tower(task), pool).to(device) for task in pool.experts]
     weights = get_layer_wise_weights(len(experts), len(list(base.parameters())), 0.3)
-    model = LayerWiseMergedModel(weights.to(device), base, experts)
+    model = LayerWiseMergedModel(weights.to(device), base, experts, strict=False)
     heads = [random_head(pool, number).to(device) for number, _ in enumerate(tasks)]
     optimizer = torch.optim.Adam([model.merge_weight], lr=1e-3)
     model.merge_weights()
