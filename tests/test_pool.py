@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
+import time
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from hf_mdft import InputError, ModelPool
 from hf_mdft.cache import cache_root, key_of
 from hf_mdft.pool.geometry import geometry, task_vector_gram
 from hf_mdft.pool.inspect import geometry_text, listing
+from hf_mdft.pool.sources import _file_hash
 from hf_mdft.pool.vectors import checksum, write_vectors
 
 
@@ -34,6 +38,25 @@ def test_changed_weights_are_noticed(clip_paths, tmp_path):
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(InputError, match=r"shade: the weights changed since this pool was pinned"):
         ModelPool.from_reference(reference)
+
+
+def test_weights_in_folders_are_hashed_once(tmp_path, monkeypatch):
+    """Another process need not read them again to know them; a file that was just written may still change."""
+    file, reads = tmp_path / "model.safetensors", []
+    file.write_bytes(b"weights")
+    monkeypatch.setattr("builtins.open", lambda *a, real=open, **k: reads.append(a[0]) or real(*a, **k))
+
+    def in_a_new_process(changed):
+        os.utime(file, (changed, changed))
+        _file_hash.cache_clear()
+        reads.clear()
+        found = _file_hash(str(file), file.stat().st_size, file.stat().st_mtime_ns)
+        assert found == hashlib.sha256(b"weights").hexdigest()
+        return str(file) in reads
+
+    assert in_a_new_process(time.time()) and in_a_new_process(time.time())
+    assert in_a_new_process(1e9) and not in_a_new_process(1e9)
+    assert in_a_new_process(1e9 + 1)
 
 
 def test_task_vectors_are_the_differences(pool):

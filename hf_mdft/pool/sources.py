@@ -7,7 +7,9 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +24,14 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import filter_repo_objects, tqdm
 
+from ..cache import cache_root, key_of
 from ..errors import InputError
 from ..hub.client import TIMEOUT, HTTPError, ask
 
 
 INDEX_FILE = "model.safetensors.index.json"
+SETTLED = 2_000_000_000
+"""Nanoseconds after which a change of a file shows in its time of change, whatever the file system."""
 PROCESSOR_FILES = [
     "preprocessor_config.json",
     "processor_config.json",
@@ -200,7 +205,7 @@ class ModelSource:
 
     def _is_whole(self, file: Path) -> bool:
         wanted, stat = self.checksums.get(file.name), file.stat()
-        return wanted is None or _file_hash(str(file.resolve()), stat.st_size, stat.st_mtime_ns).hex() == wanted
+        return wanted is None or _file_hash(str(file.resolve()), stat.st_size, stat.st_mtime_ns) == wanted
 
 
 class RepoFile(NamedTuple):
@@ -311,14 +316,25 @@ def _fingerprint(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         stat = file.stat()
-        digest.update(_file_hash(str(file), stat.st_size, stat.st_mtime_ns))
+        digest.update(bytes.fromhex(_file_hash(str(file.resolve()), stat.st_size, stat.st_mtime_ns)))
     return f"sha256:{digest.hexdigest()}"
 
 
 @functools.lru_cache(maxsize=1024)
-def _file_hash(path: str, size: int, modified: int) -> bytes:
+def _file_hash(path: str, size: int, modified: int) -> str:
+    """SHA-256 of a file, remembered from run to run while size and time of change stay as they are."""
+    known = cache_root() / "hashes" / key_of("sha256 1", path, size, modified)
+    with contextlib.suppress(OSError):
+        return known.read_text()
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return digest.digest()
+    found = digest.hexdigest()
+    if time.time_ns() - modified > SETTLED:
+        with contextlib.suppress(OSError):
+            known.parent.mkdir(parents=True, exist_ok=True)
+            work = known.with_name(f".{known.name}-{os.getpid()}")
+            work.write_text(found)
+            work.replace(known)
+    return found
