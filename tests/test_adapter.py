@@ -154,6 +154,28 @@ def test_gradient_equals_that_of_the_formula(clip_pool, pixels, granularity):
     assert learned[name][0, 1].item() == pytest.approx(expected, rel=2e-2, abs=1e-2)
 
 
+@pytest.mark.parametrize("way", ["compiled", "reentrant"])
+def test_compiled_or_checkpointed_it_is_the_same(clip_pool, pixels, way):
+    """`torch.compile` in one graph, and reentrant activation checkpointing: same outputs, same gradients."""
+    plain, other = (randomise(adapted(clip_pool)) for _ in range(2))
+    if way == "compiled":
+        torch._dynamo.reset()
+        run = torch.compile(other, backend="aot_eager", fullgraph=True)
+    else:
+        other.base_model.model.train()
+        other.base_model.model.gradient_checkpointing_enable({"use_reentrant": True})
+        pixels = pixels.clone().requires_grad_()  # it wants an input that carries a gradient
+        run = other
+    found, expected = (output(model, pixels) for model in (run, plain))
+    close(found, expected)
+    for result in (found, expected):
+        result.square().sum().backward()
+    grads = dict(plain.named_parameters())
+    for name, parameter in other.named_parameters():
+        if parameter.requires_grad:
+            close(parameter.grad, grads[name].grad, 1e-4)
+
+
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
 def test_save_and_load(pool, pixels, granularity, low_cpu_mem_usage, tmp_path):
