@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from conftest import perturbed
 from safetensors.torch import load_file
 
 from hf_mdft import InputError, SpecializeArguments
@@ -177,6 +178,35 @@ def test_pull_keeps_the_student_near_its_start(setting, tmp_path):
         start = pool.tower("shade").state_dict()
         moved.append(sum((p - start[n]).square().sum().item() for n, p in student.named_parameters()))
     assert moved[1] < 0.5 * moved[0]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_pull_is_the_gradient_of_the_squared_distance(setting, tmp_path, accumulation):
+    """Against autograd, for weights that have moved."""
+    pool, _, head, images = setting
+    teacher = Teacher(torch.full((len(images), 3), 1 / 3), torch.ones(len(images)), torch.randn(len(images), 16), {})
+    losses, grads = [], []
+    for weight in (0.0, 0.3):
+        args = arguments(tmp_path, pull_weight=weight, gradient_accumulation_steps=accumulation, jitter_steps=0)
+        trainer = StudentTrainer(
+            perturbed(pool.tower("shade"), 1),
+            args,
+            architecture=pool.architecture,
+            head=head,
+            images=images,
+            teacher=teacher,
+        )
+        trainer.start = [p.detach() for p in pool.tower("shade").parameters()]
+        trainer.current_gradient_accumulation_steps = accumulation
+        inputs = trainer.train_dataset.__getitems__([0, 1, 2])
+        losses.append(trainer.training_step(trainer.model, inputs))
+        grads.append([p.grad for p in trainer.model.parameters()])
+    weights = [p.detach().clone().requires_grad_() for p in trainer.model.parameters()]
+    distance = sum((p - p0).square().sum() for p, p0 in zip(weights, trainer.start, strict=True))
+    (0.3 / accumulation * distance).backward()
+    torch.testing.assert_close(losses[1] - losses[0], 0.3 / accumulation * distance.detach())
+    for without, found, p in zip(*grads, weights, strict=True):
+        torch.testing.assert_close(found, without + p.grad, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("gate", [True, False])
