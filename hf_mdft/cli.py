@@ -357,8 +357,10 @@ def bench(
     specialist is plain fine-tuning. Each is run in turns with ours. Prints a Markdown table.
     """
     prepare(verbose)
-    from .bench import Setting, as_markdown, measure
+    from .bench import Setting, as_markdown, find_peer, measure
 
+    if peer:
+        find_peer()
     setting = Setting(size, experts, tasks, images_per_task, batch_size, precision == "bf16", turns)
     wanted = (["meta", "specialists"] if phase == "both" else [phase]) + (["peer"] if peer else [])
     costs = []

@@ -24,9 +24,8 @@ class _Features(nn.Module):
         return self.features(self.tower(pixel_values=pixel_values))
 
 
-def peer_step(pool: ModelPool, tasks: list[str], batch: torch.Tensor, bf16: bool) -> Callable[[], None]:
-    """One step of AdaMerging as FusionBench does it (0.2.33): merge, then forward and backward for task after task
-    with the merge's graph retained, then Adam.
+def find_peer() -> tuple[type[nn.Module], Callable[..., torch.Tensor]]:
+    """FusionBench's wrapper, and what makes its coefficients.
 
     Raises:
         InputError: `fusion_bench` is not installed.
@@ -35,11 +34,18 @@ def peer_step(pool: ModelPool, tasks: list[str], batch: torch.Tensor, bf16: bool
         from fusion_bench.models.wrappers.layer_wise_fusion import LayerWiseMergedModel, get_layer_wise_weights
     except ImportError as error:
         raise InputError(f"--peer needs FusionBench: pip install fusion-bench ({error})") from error
+    return LayerWiseMergedModel, get_layer_wise_weights
+
+
+def peer_step(pool: ModelPool, tasks: list[str], batch: torch.Tensor, bf16: bool) -> Callable[[], None]:
+    """One step of AdaMerging as FusionBench does it (0.2.33): merge, then forward and backward for task after task
+    with the merge's graph retained, then Adam."""
+    merged_model, layer_wise_weights = find_peer()
     device = batch.device
     base = _Features(pool.tower(), pool).to(device)
     experts = [_Features(pool.tower(task), pool).to(device) for task in pool.experts]
-    weights = get_layer_wise_weights(len(experts), len(list(base.parameters())), 0.3)
-    model = LayerWiseMergedModel(weights.to(device), base, experts, strict=False)
+    weights = layer_wise_weights(len(experts), len(list(base.parameters())), 0.3)
+    model = merged_model(weights.to(device), base, experts, strict=False)
     heads = [random_head(pool, number).to(device) for number, _ in enumerate(tasks)]
     optimizer = torch.optim.Adam([model.merge_weight], lr=1e-3)
     model.merge_weights()
