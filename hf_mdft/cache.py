@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -25,6 +26,21 @@ def cache_root() -> Path:
 def key_of(*parts: Any) -> str:
     """Name made of everything that a prepared thing depends on (JSON-able parts)."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def discard(folder: Path) -> None:
+    """Take a prepared folder away, whatever other processes do with it at the same time.
+
+    Raises:
+        InputError: No permission.
+    """
+    try:
+        work = Path(tempfile.mkdtemp(prefix=".discarded-", dir=folder.parent))
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(folder, work / folder.name)
+    except OSError as error:
+        raise InputError(f"{folder}: damaged, and cannot be removed ({error}); set HF_MDFT_CACHE") from error
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def prepared(kind: str, key: str, make: Callable[[Path], None]) -> Path:

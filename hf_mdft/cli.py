@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import sys
@@ -357,7 +358,7 @@ def bench(
     specialist is plain fine-tuning. Each is run in turns with ours. Prints a Markdown table.
     """
     prepare(verbose)
-    from .bench import Setting, as_markdown, find_peer, measure
+    from .bench import Setting, as_markdown, find_peer, measure_apart
 
     if peer:
         find_peer()
@@ -366,7 +367,7 @@ def bench(
     costs = []
     for name in wanted:
         say(f"Measuring: {name}")
-        costs.append(measure(setting, name))
+        costs.append(measure_apart(setting, name, functools.partial(prepare, verbose)))
     typer.echo(as_markdown(costs))
 
 

@@ -96,6 +96,8 @@ def test_all_layers_are_combined_at_once(pool, pixels, monkeypatch):
         monkeypatch.setattr(place, lambda *a, place=place: calls.append(place.split(".")[2]) or combine(*a))
     expected = output(model.base_model.model, pixels)
     assert set(calls) == {"layer"}
+    with torch.no_grad():  # where each layer's weights can go at once
+        assert torch.equal(output(model, pixels), expected) and set(calls) == {"layer"}
     calls.clear()
     found = output(model, pixels)
     assert calls == ["model"] and torch.equal(found, expected)

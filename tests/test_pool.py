@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
-import time
 
 import pytest
 import torch
@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
 from hf_mdft import InputError, ModelPool
-from hf_mdft.cache import cache_root, key_of
+from hf_mdft.cache import cache_root, discard, key_of
 from hf_mdft.pool.geometry import geometry, task_vector_gram
 from hf_mdft.pool.inspect import geometry_text, listing
-from hf_mdft.pool.sources import _file_hash
+from hf_mdft.pool.sources import _file_hash, _hash_of
 from hf_mdft.pool.vectors import checksum, write_vectors
 
 
@@ -41,22 +41,34 @@ def test_changed_weights_are_noticed(clip_paths, tmp_path):
 
 
 def test_weights_in_folders_are_hashed_once(tmp_path, monkeypatch):
-    """Another process need not read them again to know them; a file that was just written may still change."""
+    """Another process need not read them again to know them, unless they were just written, touched or replaced."""
     file, reads = tmp_path / "model.safetensors", []
     file.write_bytes(b"weights")
     monkeypatch.setattr("builtins.open", lambda *a, real=open, **k: reads.append(a[0]) or real(*a, **k))
 
-    def in_a_new_process(changed):
-        os.utime(file, (changed, changed))
-        _file_hash.cache_clear()
+    def in_a_new_process(after_s):
+        now = file.stat().st_ctime_ns + int(after_s * 1e9)
+        monkeypatch.setattr("hf_mdft.pool.sources.time.time_ns", lambda: now)
+        _hash_of.cache_clear()
         reads.clear()
-        found = _file_hash(str(file), file.stat().st_size, file.stat().st_mtime_ns)
-        assert found == hashlib.sha256(b"weights").hexdigest()
+        assert _file_hash(file) == hashlib.sha256(file.read_bytes()).hexdigest()
         return str(file) in reads
 
-    assert in_a_new_process(time.time()) and in_a_new_process(time.time())
-    assert in_a_new_process(1e9) and not in_a_new_process(1e9)
-    assert in_a_new_process(1e9 + 1)
+    assert in_a_new_process(0) and in_a_new_process(1)
+    assert in_a_new_process(10) and not in_a_new_process(10)
+    os.utime(file)
+    assert in_a_new_process(10) and not in_a_new_process(10)
+    (known,) = [f for f in (cache_root() / "hashes").iterdir() if f.stat().st_mtime_ns == max(
+        g.stat().st_mtime_ns for g in (cache_root() / "hashes").iterdir()
+    )]  # fmt: skip
+    known.write_text("")
+    assert in_a_new_process(10) and not in_a_new_process(10)
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    other = tmp_path / "other"
+    other.write_bytes(b"changed")
+    os.utime(other, ns=times)
+    other.replace(file)
+    assert in_a_new_process(10)
 
 
 def test_task_vectors_are_the_differences(pool):
@@ -212,9 +224,13 @@ def test_geometry(clip_pool):
     assert "To download: nothing" in listing(clip_pool) and "shade" in listing(clip_pool)
 
 
-@pytest.mark.parametrize("damage", [lambda x: x[:-3] + bytes([x[-3] ^ 1]) + x[-2:], lambda x: x[:-100]])
+def flipped(place):
+    return lambda data: data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", [flipped(-3), flipped(100), lambda x: x[:-100], None])
 def test_damaged_task_vectors_are_prepared_anew(clip_pool, caplog, damage):
-    """One bit of a file in the cache is lost, or its end."""
+    """One bit of a file in the cache is lost, one of its header, its end, or the whole file."""
     spec = {"name": "trim", "density": 0.7}
 
     def values():
@@ -226,9 +242,27 @@ def test_damaged_task_vectors_are_prepared_anew(clip_pool, caplog, damage):
     (file,) = (cache_root() / "vectors" / key).glob("*.safetensors")
     whole = file.read_bytes()
     file.unlink()  # tensors in use may be views of it
-    file.write_bytes(damage(whole))
+    if damage is not None:
+        file.write_bytes(damage(whole))
     assert torch.equal(values(), expected) and file.read_bytes() == whole
     assert "preparing the task vectors anew" in caplog.text
+
+
+def test_task_vectors_that_are_damaged_each_time(clip_pool, monkeypatch):
+    numbers = itertools.count()
+    monkeypatch.setattr("hf_mdft.pool.vectors.checksum", lambda stack: next(numbers))
+    with pytest.raises(InputError, match="damaged each time it is written; check the disk, or set HF_MDFT_CACHE"):
+        clip_pool.vectors({"name": "trim", "density": 0.6})
+
+
+def test_a_folder_is_discarded_once(tmp_path):
+    """Another process may have been faster."""
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    (folder / "file").write_text("")
+    discard(folder)
+    discard(folder)
+    assert not list(tmp_path.iterdir())
 
 
 def test_task_vectors_beyond_half_precision_are_refused(tmp_path):

@@ -102,9 +102,13 @@ class MdftModel(BaseTuner):
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         """PEFT's place around a forward pass of the whole model: here all combined parameters are made at once.
 
-        (A layer that is called without it makes its own.)
+        (A layer that is called without it makes its own, and so it does where no gradient is wanted: there its
+        parameters can go as soon as it has run.)
         """
-        layers = self._layers_of_one_adapter()
+        layers = self._layers_of_one_adapter() if torch.is_grad_enabled() else []
+        if not layers:
+            yield
+            return
         owners, starts, stacks, rows = [], [], [], []
         for layer in layers:
             for name, stack, row in layer.ingredients(layer.active_adapters[0]):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import gc
+import multiprocessing
 import platform
 import statistics
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -87,11 +89,25 @@ class Setting:
 
 
 def measure(setting: Setting, what: str) -> Cost:
-    """One of `MEASURES`; forgets everything that it made."""
+    """One of `MEASURES`."""
     with tempfile.TemporaryDirectory() as folder:
-        found = MEASURES[what](setting, Path(folder))
-    gc.collect()
-    return found
+        return MEASURES[what](setting, Path(folder))
+
+
+def measure_apart(setting: Setting, what: str, prepare: Callable[[], None]) -> Cost:
+    """As `measure`, in a process of its own, so that no measurement finds the memory that another one left.
+
+    Args:
+        prepare: Called in that process first.
+
+    Raises:
+        InputError: The process was killed.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare) as process:
+        try:
+            return process.submit(measure, setting, what).result()
+        except BrokenProcessPool as error:
+            raise InputError(f"measuring '{what}' was killed: too little memory? Try a smaller batch") from error
 
 
 def _meta(setting: Setting, folder: Path) -> Cost:
@@ -130,10 +146,9 @@ def _meta_trainer(setting: Setting, folder: Path) -> tuple[MdftTrainer, ModelPoo
 
 def _peer(setting: Setting, folder: Path) -> Cost:
     memory = PeakMemory().start()
-    trainer, pool = _meta_trainer(setting, folder)
-    batch = _noise(setting, setting.tasks * setting.images_per_task, trainer.args.device)
-    device = trainer.args.device
-    del trainer
+    pool = random_pool(setting.size, setting.experts)
+    device = _device()
+    batch = _noise(setting, setting.tasks * setting.images_per_task, device)
     step = peer_step(pool, list(pool.experts)[: setting.tasks], batch, setting.bf16)
     step()
     memory.stop()
@@ -191,6 +206,11 @@ MEASURES: dict[str, Callable[[Setting, Path], Cost]] = {
     "specialists": _specialist,
     "peer": _peer,
 }
+
+
+def _device() -> torch.device:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
 
 
 def _precision(setting: Setting) -> dict[str, bool]:

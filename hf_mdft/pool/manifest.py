@@ -14,7 +14,7 @@ from huggingface_hub import CommitInfo
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..cache import key_of, prepared
+from ..cache import discard, key_of, prepared
 from ..errors import InputError
 from ..hub import push_folder
 from ..hub.licences import combined_licence
@@ -29,6 +29,9 @@ from .weights import TowerWeights
 
 
 logger = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""At opening task vectors: another process may be repairing them too."""
 
 _OPEN_VECTORS: weakref.WeakValueDictionary[str, TaskVectors] = weakref.WeakValueDictionary()
 
@@ -242,13 +245,17 @@ class ModelPool:
                 phi.fit(self._raw_vectors, self._depths())
                 write_vectors(((name, phi(name, stack)) for name, stack in self._raw_vectors()), folder)
 
-            folder = prepared("vectors", key, make)
-            try:
-                vectors = TaskVectors(folder, list(self.experts))
-            except DamagedVectors as error:
-                logger.warning("%s; preparing the task vectors anew", error)
-                shutil.rmtree(folder)
-                vectors = TaskVectors(prepared("vectors", key, make), list(self.experts))
+            tensors = {name for name, _ in self._fit.tower.named_parameters()}
+            for _ in range(ATTEMPTS):
+                folder = prepared("vectors", key, make)
+                try:
+                    vectors = TaskVectors(folder, list(self.experts), tensors)
+                    break
+                except DamagedVectors as error:
+                    logger.warning("%s; preparing the task vectors anew", error)
+                    discard(folder)
+            else:
+                raise InputError(f"{folder}: damaged each time it is written; check the disk, or set HF_MDFT_CACHE")
             _OPEN_VECTORS[key] = vectors
         return vectors
 

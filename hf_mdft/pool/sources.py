@@ -204,8 +204,8 @@ class ModelSource:
                     )
 
     def _is_whole(self, file: Path) -> bool:
-        wanted, stat = self.checksums.get(file.name), file.stat()
-        return wanted is None or _file_hash(str(file.resolve()), stat.st_size, stat.st_mtime_ns) == wanted
+        wanted = self.checksums.get(file.name)
+        return wanted is None or _file_hash(file) == wanted
 
 
 class RepoFile(NamedTuple):
@@ -315,26 +315,31 @@ def weight_names(folder: Path, available: Iterable[str], where: str) -> list[str
 def _fingerprint(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        stat = file.stat()
-        digest.update(bytes.fromhex(_file_hash(str(file.resolve()), stat.st_size, stat.st_mtime_ns)))
+        digest.update(bytes.fromhex(_file_hash(file)))
     return f"sha256:{digest.hexdigest()}"
 
 
+def _file_hash(file: Path) -> str:
+    """SHA-256 of a file, remembered from run to run while nothing says that it was touched."""
+    stat = file.stat()
+    return _hash_of(str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
 @functools.lru_cache(maxsize=1024)
-def _file_hash(path: str, size: int, modified: int) -> str:
-    """SHA-256 of a file, remembered from run to run while size and time of change stay as they are."""
-    known = cache_root() / "hashes" / key_of("sha256 1", path, size, modified)
-    with contextlib.suppress(OSError):
-        return known.read_text()
+def _hash_of(path: str, size: int, modified: int, changed: int, inode: int) -> str:
+    known = cache_root() / "hashes" / key_of("sha256 1", path, size, modified, changed, inode)
+    with contextlib.suppress(OSError, ValueError):
+        if re.fullmatch("[0-9a-f]{64}", text := known.read_text()):
+            return text
+    settled = time.time_ns() - max(modified, changed) > SETTLED
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    found = digest.hexdigest()
-    if time.time_ns() - modified > SETTLED:
+    if settled:
         with contextlib.suppress(OSError):
             known.parent.mkdir(parents=True, exist_ok=True)
             work = known.with_name(f".{known.name}-{os.getpid()}")
-            work.write_text(found)
+            work.write_text(digest.hexdigest())
             work.replace(known)
-    return found
+    return digest.hexdigest()

@@ -33,24 +33,22 @@ class TaskVectors:
     Args:
         folder: Files written by `write_vectors`.
         experts: Names of the K experts, in row order.
+        names: Of the tensors that must be there.
 
     Raises:
-        DamagedVectors: A file cannot be read or fails its checksum.
+        DamagedVectors: A file cannot be read or fails its checksum, or a tensor is missing.
     """
 
-    def __init__(self, folder: Path, experts: list[str]) -> None:
+    def __init__(self, folder: Path, experts: list[str], names: set[str]) -> None:
         self.experts = experts
         self._stacks: dict[str, torch.Tensor] = {}
         for path in sorted(folder.glob("*.safetensors")):
             try:
-                with safe_open(path, framework="pt") as file:
-                    checksums = json.loads(file.metadata()["checksums"])
-                    for name in file.keys():
-                        self._stacks[name] = file.get_tensor(name)
-                        if checksum(self._stacks[name]) != checksums[name]:
-                            raise DamagedVectors(f"{path}: tensor '{name}' fails its checksum")
-            except (SafetensorError, OSError) as error:
-                raise DamagedVectors(f"{path}: {error}") from error
+                self._stacks.update(_read_checked(path))
+            except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+                raise DamagedVectors(f"{path}: {error!r}") from error
+        if set(self._stacks) != names:
+            raise DamagedVectors(f"{folder}: {len(self._stacks)} tensors instead of {len(names)}")
         self._elsewhere: dict[tuple[str, torch.device], torch.Tensor] = {}
 
     def __deepcopy__(self, memo: dict) -> TaskVectors:
@@ -71,6 +69,16 @@ class TaskVectors:
     def release(self) -> None:
         """Forget the copies on other devices."""
         self._elsewhere.clear()
+
+
+def _read_checked(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt") as file:
+        checksums = json.loads(file.metadata()["checksums"])
+        stacks = {name: file.get_tensor(name) for name in file.keys()}
+    for name, stack in stacks.items():
+        if checksum(stack) != checksums[name]:
+            raise ValueError(f"tensor '{name}' fails its checksum")
+    return stacks
 
 
 def write_vectors(stream: Iterator[tuple[str, torch.Tensor]], folder: Path, shard_bytes: int = 256 << 20) -> None:

@@ -131,7 +131,7 @@ class StudentTrainer(PhaseTrainer):
 
         It is known in closed form, and all weights are passed over half as often as autograd would.
         """
-        weight = self.args.pull_weight / self.args.gradient_accumulation_steps
+        weight = self.args.pull_weight / self.current_gradient_accumulation_steps
         scaler = self.accelerator.scaler
         alpha = 2 * weight * (1.0 if scaler is None else scaler.get_scale())
         total = torch.zeros((), device=self.args.device)

@@ -84,12 +84,14 @@ def own_arguments(args: TrainingArguments) -> TrainingArguments:
     """A copy to change, for one device in each process: several GPUs are for `accelerate launch`, not `DataParallel`.
 
     Raises:
-        InputError: The arguments would choose a model by its labels.
+        InputError: The arguments would choose a model by its labels, push pickles or cut up the weights.
     """
     if args.load_best_model_at_end:
         raise InputError("load_best_model_at_end would choose the model by evaluation labels; leave it off")
     if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
         raise InputError(f"hub_strategy '{args.hub_strategy.value}' would push pickles; use 'every_save' or 'end'")
+    if args.fsdp or args.deepspeed:
+        raise InputError("fsdp and deepspeed cut the weights into parts, which cannot be combined; leave them off")
     args = copy.copy(args)
     args._n_gpu = min(args.n_gpu, 1)
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != args.mixed_precision:
