@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments
 from hf_mdft.objectives import anchor_divergence, entropy
 from hf_mdft.tasks import Images, LabelledImages, embed_images
-from hf_mdft.training import MixedTasks, expert_features, resumable
+from hf_mdft.training import MixedTasks, expert_features, own_arguments, resumable
 
 
 def arguments(folder, **options):
@@ -221,6 +221,14 @@ def test_epochs_are_counted_once(make_trainer):
 def test_labels_cannot_choose_the_model(make_trainer):
     with pytest.raises(InputError, match="would choose the model by evaluation labels"):
         make_trainer(load_best_model_at_end=True, eval_strategy="steps", eval_steps=2)
+
+
+@pytest.mark.parametrize("option", ["fsdp", "deepspeed"])
+def test_weights_in_parts_are_refused(option):
+    args = MdftTrainingArguments(use_cpu=True)
+    setattr(args, option, ["full_shard"])
+    with pytest.raises(InputError, match="fsdp and deepspeed cut the weights into parts"):
+        own_arguments(args)
 
 
 def test_accumulation_sees_the_same_images(make_trainer):
