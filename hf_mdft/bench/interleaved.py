@@ -12,8 +12,9 @@ from transformers import TrainerCallback
 from .memory import PeakMemory
 
 
-WARM_UP = 2
-"""Steps before any timing: they show what memory the trainer needs by itself."""
+WARM_UP = 6
+"""Steps before any timing: they show what memory the trainer needs by itself, and until the process holds that memory,
+steps are up to twice as slow."""
 
 TURN = 4
 """Steps in a turn; the first finds caches and allocator as the other left them and is not counted."""
