@@ -56,7 +56,7 @@ def close(a, b, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("columns", [1, 7, BLOCK["cpu"] // 3, BLOCK["cpu"] + 5])
+@pytest.mark.parametrize("columns", [1, 7, BLOCK // 3, BLOCK + 5])
 def test_combine_equals_the_formula(dtype, columns):
     """Values and gradients, in blocks or not; the graph holds no copy of the stack."""
     generator = torch.Generator().manual_seed(0)
@@ -72,7 +72,7 @@ def test_combine_equals_the_formula(dtype, columns):
         torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t),
         torch.autocast("cpu", torch.bfloat16),
     ):
-        (found,) = combine([found_start], [vectors], [found_lambda])
+        found = combine(found_start, vectors, found_lambda)
     assert not kept
     (found * weight).sum().backward()
     close(found, expected)
@@ -86,25 +86,6 @@ def test_any_coefficients_equal_the_reference(pool, pixels, granularity):
     coefficients = model.base_model.coefficients()
     assert set(coefficients) == {name for name, _ in pool.tower().named_parameters()}
     close(output(model, pixels), output(reference(pool, coefficients), pixels))
-
-
-def test_all_layers_are_combined_at_once(pool, pixels, monkeypatch):
-    """One combine for the whole model in a pass, none in layers; a part called by itself makes its own."""
-    model = randomise(adapted(pool))
-    calls = []
-    for place in ("hf_mdft.adapter.model.combine", "hf_mdft.adapter.layer.combine"):
-        monkeypatch.setattr(place, lambda *a, place=place: calls.append(place.split(".")[2]) or combine(*a))
-    expected = output(model.base_model.model, pixels)
-    assert set(calls) == {"layer"}
-    with torch.no_grad():  # where each layer's weights can go at once
-        assert torch.equal(output(model, pixels), expected) and set(calls) == {"layer"}
-    calls.clear()
-    found = output(model, pixels)
-    assert calls == ["model"] and torch.equal(found, expected)
-    found.square().sum().backward()
-    assert calls == ["model"] and all(p.grad is not None for p in model.parameters() if p.requires_grad)
-    layers = [module for module in model.modules() if isinstance(module, MdftLayer)]
-    assert layers and not any(layer.prepared for layer in layers)
 
 
 def test_zero_gives_the_base_exactly(pool, pixels):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -10,10 +12,11 @@ from torch import nn
 from typer.testing import CliRunner
 
 from hf_mdft import InputError
-from hf_mdft.bench import Setting, as_markdown, measure
-from hf_mdft.bench.interleaved import TURN, WARM_UP
+from hf_mdft.bench import Setting, measure
+from hf_mdft.bench.interleaved import TURN, WARM_UP, Interleaved, training_steps
 from hf_mdft.bench.memory import PeakMemory, anonymous_bytes
-from hf_mdft.cli import app
+from hf_mdft.bench.random_pool import SIZES, random_pool
+from hf_mdft.cli import app, bench
 from hf_mdft.tasks import Images
 
 
@@ -34,33 +37,57 @@ def test_a_table_for_both_phases():
 
 @pytest.mark.parametrize("experts", [2, 6])
 def test_a_step_costs_one_combine_whatever_the_number_of_experts(experts, monkeypatch):
-    """Per step: one combine, one forward pass, one look at each image of the batch; no expert is run again."""
-    from hf_mdft.adapter import model
+    """Per step: one combine of each tensor, one look at each image of the batch; no expert is run again."""
+    from hf_mdft.adapter import layer
 
     counts = {"combine": 0, "pixels": 0}
-    combine, pixels = model.combine, Images.pixels
-    monkeypatch.setattr(
-        model, "combine", lambda *a: counts.__setitem__("combine", counts["combine"] + 1) or combine(*a)
-    )
+    combine, pixels = layer.combine, Images.pixels
 
-    def look(self, indices):
+    def count_combine(*args):
+        counts["combine"] += 1
+        return combine(*args)
+
+    def count_pixels(self, indices):
         counts["pixels"] += len(indices)
         return pixels(self, indices)
 
     setting = Setting(**{**TINY, "experts": experts})
     measure(setting, "meta")  # expert outputs are in the cache now
-    counts["combine"] = 0
-    monkeypatch.setattr(Images, "pixels", look)
-    monkeypatch.setattr(
-        "hf_mdft.training.expert_outputs.embed_views", lambda *a, **k: pytest.fail("ran an expert again")
-    )
+    monkeypatch.setattr(layer, "combine", count_combine)
+    monkeypatch.setattr(Images, "pixels", count_pixels)
+    monkeypatch.setattr("hf_mdft.training.expert_outputs.embed_views", lambda *a, **k: pytest.fail("ran an expert"))
     measure(setting, "meta")
-    assert counts == {"combine": WARM_UP + TURN, "pixels": (WARM_UP + TURN) * 2 * 4}
+    steps, tensors = WARM_UP + TURN, len(list(random_pool("tiny", experts).tower().parameters()))
+    assert counts == {"combine": steps * tensors, "pixels": steps * 2 * 4}
 
 
-def test_costs_are_medians_of_as_many_steps_as_floors():
-    cost = measure(Setting(**TINY, bf16=False), "specialists")
-    assert cost.ratio == cost.step_s / cost.floor_s and f"{cost.ratio:.2f}" in as_markdown([cost])
+def test_steps_and_floor_are_timed_in_turns(monkeypatch):
+    """As many of each; neither the warm-up nor the first of a turn counts, nor the making of the floor."""
+    clock = {"now": 0.0}
+    monkeypatch.setattr("hf_mdft.bench.interleaved._now", lambda: clock["now"])
+
+    def wait(seconds):
+        clock["now"] += seconds
+
+    made = []
+
+    def make_floor():
+        wait(1000)
+        made.append(clock["now"])
+        return lambda: wait(1)
+
+    memory = PeakMemory()
+    monkeypatch.setattr(memory, "stop", lambda: made.append("memory"))
+    timer = Interleaved(make_floor, memory)
+    for number in range(1, training_steps(2) + 1):
+        wait(100 if number <= WARM_UP or (number - WARM_UP) % TURN == 1 else 2)
+        timer.on_step_end(None, SimpleNamespace(global_step=number), None)
+    assert timer.steps == [2] * 2 * (TURN - 1) and timer.floors == [1] * 2 * (TURN - 1)
+    assert made[0] == "memory" and len(made) == 2
+
+
+def test_the_command_knows_all_sizes():
+    assert get_args(get_type_hints(bench)["size"]) == tuple(SIZES)
 
 
 def test_peak_memory_sees_what_was_freed():

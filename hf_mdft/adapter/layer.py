@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +47,6 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         self.mdft_lambda = nn.ParameterDict()
         self.mdft_vectors: dict[str, LayerVectors] = {}
-        self.prepared: dict[str, torch.Tensor] | None = None
-        """Combined parameters, while a forward pass of the whole model has made them for all layers."""
         self._disable_adapters = False
         self._active_adapter: list[str] = []
         self.merged_adapters = []
@@ -85,20 +82,15 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         mine = self.mdft_vectors[adapter_name]
         return mine.owner.mdft_lambda[adapter_name].expand(len(mine.names), -1)
 
-    def ingredients(self, adapter_name: str) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-        """For each parameter: its name within the layer, its task vectors `(K, *shape)`, its coefficients `(K,)`."""
-        mine, device = self.mdft_vectors[adapter_name], next(self.base_layer.parameters()).device
-        for row, (name, tensor) in zip(self.coefficients(adapter_name), mine.names.items(), strict=True):
-            yield name, mine.vectors.stack(tensor, device), row
-
     def _combined(self, adapter_names: list[str], sign: float = 1.0) -> dict[str, torch.Tensor]:
         parameters = dict(self.base_layer.named_parameters())
         for adapter_name in adapter_names:
-            if adapter_name in self.mdft_vectors:
-                names, stacks, rows = zip(*self.ingredients(adapter_name), strict=True)
-                starts = [parameters[name] for name in names]
-                found = combine(starts, stacks, [sign * row for row in rows])
-                parameters.update(zip(names, found, strict=True))
+            if adapter_name not in self.mdft_vectors:
+                continue
+            mine = self.mdft_vectors[adapter_name]
+            for row, (name, tensor) in zip(self.coefficients(adapter_name), mine.names.items(), strict=True):
+                stack = mine.vectors.stack(tensor, parameters[name].device)
+                parameters[name] = combine(parameters[name], stack, sign * row)
         return parameters
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -106,8 +98,7 @@ class MdftLayer(nn.Module, BaseTunerLayer):
             self.unmerge()
         if self.disable_adapters or self.merged or not self.active_adapters:
             return self.base_layer(*args, **kwargs)
-        parameters = self.prepared or self._combined(self.active_adapters)
-        return functional_call(self.base_layer, parameters, args, kwargs)
+        return functional_call(self.base_layer, self._combined(self.active_adapters), args, kwargs)
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

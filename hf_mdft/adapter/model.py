@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
@@ -13,7 +10,6 @@ from torch import nn
 
 from ..errors import InputError
 from ..pool import ModelPool
-from .combine import combine
 from .config import MdftConfig
 from .layer import MdftLayer
 
@@ -97,41 +93,6 @@ class MdftModel(BaseTuner):
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # PEFT's own version copies `.weight` on unloading, which modules with bare parameters do not have.
         setattr(parent, child_name, new_module)
-
-    @contextmanager
-    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """PEFT's place around a forward pass of the whole model: here all combined parameters are made at once.
-
-        (A layer that is called without it makes its own, and so it does where no gradient is wanted: there its
-        parameters can go as soon as it has run.)
-        """
-        layers = self._layers_of_one_adapter() if torch.is_grad_enabled() else []
-        if not layers:
-            yield
-            return
-        owners, starts, stacks, rows = [], [], [], []
-        for layer in layers:
-            for name, stack, row in layer.ingredients(layer.active_adapters[0]):
-                owners.append((layer, name))
-                starts.append(layer.base_layer.get_parameter(name))
-                stacks.append(stack)
-                rows.append(row)
-        try:
-            for (layer, name), parameter in zip(owners, combine(starts, stacks, rows), strict=True):
-                layer.prepared = {**(layer.prepared or {}), name: parameter}
-            yield
-        finally:
-            for layer in layers:
-                layer.prepared = None
-
-    def _layers_of_one_adapter(self) -> list[MdftLayer]:
-        """All layers, where each runs with the same single adapter; else none."""
-        layers = [module for module in self.model.modules() if isinstance(module, MdftLayer)]
-        active = {tuple(layer.active_adapters) for layer in layers}
-        usual = len(active) == 1 and len(next(iter(active))) == 1
-        if not usual or any(layer.disable_adapters or layer.merged for layer in layers):
-            return []
-        return layers if all(next(iter(active))[0] in layer.mdft_vectors for layer in layers) else []
 
     def add_weighted_adapter(self, adapters: list[str], weights: list[float], adapter_name: str) -> None:
         """Add an adapter whose coefficients are a weighted sum of other adapters'.

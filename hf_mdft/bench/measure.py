@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import platform
 import statistics
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import torch
@@ -21,33 +19,12 @@ from ..adapter import MdftConfig
 from ..errors import InputError
 from ..pool import ModelPool
 from ..specialize import SpecializeArguments, StudentTrainer, Teacher
-from ..tables import markdown_table
 from ..training import MdftTrainer, MdftTrainingArguments, show_progress
 from .interleaved import Interleaved, training_steps
 from .memory import PeakMemory
 from .peer import peer_step
 from .random_pool import CLASSES, config_of, random_head, random_images, random_pool
-
-
-@dataclass
-class Cost:
-    """One line of the table.
-
-    Args:
-        name: What was measured.
-        floor_s, step_s: Medians, in seconds.
-        peak_bytes: Anonymous memory of the process (of the accelerator, where there is one) over the whole run, pool
-            and expert outputs included, before the floor joined it.
-    """
-
-    name: str
-    floor_s: float
-    step_s: float
-    peak_bytes: int | None
-
-    @property
-    def ratio(self) -> float:
-        return self.step_s / self.floor_s
+from .table import Cost
 
 
 @dataclass
@@ -112,18 +89,8 @@ def measure_apart(setting: Setting, what: str, prepare: Callable[[], None]) -> C
 
 def _meta(setting: Setting, folder: Path) -> Cost:
     memory = PeakMemory().start()
-    trainer, pool = _meta_trainer(setting, folder)
-    batch = _noise(setting, setting.tasks * setting.images_per_task, trainer.args.device)
-    timer = Interleaved(lambda: _pass_over(pool, batch, setting.bf16, trainer.args.device), memory)
-    trainer.add_callback(timer)
-    trainer.train()
-    return _cost(f"meta-model step, {setting.merge}", timer)
-
-
-def _meta_trainer(setting: Setting, folder: Path) -> tuple[MdftTrainer, ModelPool]:
     pool = random_pool(setting.size, setting.experts)
     tasks = list(pool.experts)[: setting.tasks]
-    images = random_images(pool, tasks, 2 * setting.images_per_task)
     args = MdftTrainingArguments(
         output_dir=str(folder),
         max_steps=training_steps(setting.turns),
@@ -137,11 +104,15 @@ def _meta_trainer(setting: Setting, folder: Path) -> tuple[MdftTrainer, ModelPoo
     trainer = MdftTrainer(
         model=get_peft_model(pool.tower(), MdftConfig(pool=pool.reference())),
         args=args,
-        train_dataset=images,
+        train_dataset=random_images(pool, tasks, 2 * setting.images_per_task),
         heads={task: random_head(pool, number) for number, task in enumerate(tasks)},
         pool=pool,
     )
-    return trainer, pool
+    batch = _noise(setting, setting.tasks * setting.images_per_task, args.device)
+    timer = Interleaved(lambda: _pass_over(pool, batch, setting.bf16, args.device), memory)
+    trainer.add_callback(timer)
+    trainer.train()
+    return _cost(f"meta-model step, {setting.merge}", timer)
 
 
 def _peer(setting: Setting, folder: Path) -> Cost:
@@ -150,11 +121,7 @@ def _peer(setting: Setting, folder: Path) -> Cost:
     device = _device()
     batch = _noise(setting, setting.tasks * setting.images_per_task, device)
     step = peer_step(pool, list(pool.experts)[: setting.tasks], batch, setting.bf16)
-    step()
-    memory.stop()
-    floor = _pass_over(pool, batch, setting.bf16, device)
-    floor()
-    timer = Interleaved(lambda: floor, memory)
+    timer = Interleaved(lambda: _pass_over(pool, batch, setting.bf16, device), memory)
     for number in range(1, training_steps(setting.turns) + 1):
         step()
         timer.on_step_end(None, _Step(number), None)
@@ -192,10 +159,9 @@ def _specialist(setting: Setting, folder: Path) -> Cost:
         images=images,
         teacher=Teacher(targets, torch.ones(len(images)), features, {}),
     )
-    device = trainer.args.device
-    batch = _noise(setting, setting.batch_size, device)
+    batch = _noise(setting, setting.batch_size, args.device)
     show_progress(trainer, "Specialist")
-    timer = Interleaved(lambda: _fine_tuning(pool, batch, setting.bf16, device, head), memory)
+    timer = Interleaved(lambda: _fine_tuning(pool, batch, setting.bf16, args.device, head), memory)
     trainer.add_callback(timer)
     trainer.train()
     return _cost(f"specialist step, {setting.model}, {setting.batch_size} images", timer)
@@ -258,31 +224,3 @@ def _fine_tuning(
 
 def _cost(name: str, timer: Interleaved) -> Cost:
     return Cost(name, statistics.median(timer.floors), statistics.median(timer.steps), timer.memory.stop())
-
-
-def as_markdown(costs: list[Cost]) -> str:
-    """The table, with machine and date."""
-    rows = []
-    for cost in costs:
-        peak = "?" if cost.peak_bytes is None else f"{cost.peak_bytes / 2**30:.2f} GiB"
-        rows.append([cost.name, f"{cost.floor_s:.2f} s", f"{cost.step_s:.2f} s", f"{cost.ratio:.2f}", peak])
-    return f"{markdown_table(('', 'floor', 'step', 'ratio', 'peak memory'), rows)}\n\n{machine()}"
-
-
-def machine() -> str:
-    """What the figures were measured on, and when."""
-    if torch.cuda.is_available():
-        where, memory = torch.cuda.get_device_name(), "of the accelerator"
-    else:
-        where = f"{_processor()}, {torch.get_num_threads()} threads"
-        memory = "anonymous, of the process"
-    return f"{where}; torch {torch.__version__}; {date.today()}. Peak memory {memory}."
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

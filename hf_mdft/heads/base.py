@@ -47,11 +47,11 @@ class Head(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
-    def trainable(self, projection: bool = True) -> Head:
-        """A copy whose `trained_names` are trained; a projection among them only if asked for."""
+    def trainable(self, frozen: tuple[str, ...] = ()) -> Head:
+        """A copy whose `trained_names` are trained, but for those `frozen`."""
         head = copy.deepcopy(self)
         for name in self.trained_names:
-            getattr(head, name).requires_grad_(projection or name != "projection")
+            getattr(head, name).requires_grad_(name not in frozen)
         return head
 
     def key(self) -> str:

@@ -14,7 +14,7 @@ from huggingface_hub import CommitInfo
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..cache import discard, key_of, prepared
+from ..cache import key_of
 from ..errors import InputError
 from ..hub import push_folder
 from ..hub.licences import combined_licence
@@ -24,14 +24,11 @@ from .fit import Fit
 from .published import read_published, write_published
 from .sources import PROCESSOR_FILES, ModelSource
 from .threads import each
-from .vectors import DamagedVectors, TaskVectors, write_vectors
+from .vectors import TaskVectors, open_vectors, write_vectors
 from .weights import TowerWeights
 
 
 logger = logging.getLogger(__name__)
-
-ATTEMPTS = 3
-"""At opening task vectors: another process may be repairing them too."""
 
 _OPEN_VECTORS: weakref.WeakValueDictionary[str, TaskVectors] = weakref.WeakValueDictionary()
 
@@ -245,18 +242,8 @@ class ModelPool:
                 phi.fit(self._raw_vectors, self._depths())
                 write_vectors(((name, phi(name, stack)) for name, stack in self._raw_vectors()), folder)
 
-            tensors = {name for name, _ in self._fit.tower.named_parameters()}
-            for _ in range(ATTEMPTS):
-                folder = prepared("vectors", key, make)
-                try:
-                    vectors = TaskVectors(folder, list(self.experts), tensors)
-                    break
-                except DamagedVectors as error:
-                    logger.warning("%s; preparing the task vectors anew", error)
-                    discard(folder)
-            else:
-                raise InputError(f"{folder}: damaged each time it is written; check the disk, or set HF_MDFT_CACHE")
-            _OPEN_VECTORS[key] = vectors
+            names = {name for name, _ in self._fit.tower.named_parameters()}
+            vectors = _OPEN_VECTORS[key] = open_vectors(key, make, list(self.experts), names)
         return vectors
 
     def _depths(self) -> dict[str, float]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import logging
-import os
 import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +21,12 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import filter_repo_objects, tqdm
 
-from ..cache import cache_root, key_of
 from ..errors import InputError
 from ..hub.client import TIMEOUT, HTTPError, ask
+from .hashing import file_hash
 
 
 INDEX_FILE = "model.safetensors.index.json"
-SETTLED = 2_000_000_000
-"""Nanoseconds after which a change of a file shows in its time of change, whatever the file system."""
 PROCESSOR_FILES = [
     "preprocessor_config.json",
     "processor_config.json",
@@ -205,7 +200,7 @@ class ModelSource:
 
     def _is_whole(self, file: Path) -> bool:
         wanted = self.checksums.get(file.name)
-        return wanted is None or _file_hash(file) == wanted
+        return wanted is None or file_hash(file) == wanted
 
 
 class RepoFile(NamedTuple):
@@ -315,31 +310,5 @@ def weight_names(folder: Path, available: Iterable[str], where: str) -> list[str
 def _fingerprint(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(bytes.fromhex(_file_hash(file)))
+        digest.update(bytes.fromhex(file_hash(file)))
     return f"sha256:{digest.hexdigest()}"
-
-
-def _file_hash(file: Path) -> str:
-    """SHA-256 of a file, remembered from run to run while nothing says that it was touched."""
-    stat = file.stat()
-    return _hash_of(str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-
-
-@functools.lru_cache(maxsize=1024)
-def _hash_of(path: str, size: int, modified: int, changed: int, inode: int) -> str:
-    known = cache_root() / "hashes" / key_of("sha256 1", path, size, modified, changed, inode)
-    with contextlib.suppress(OSError, ValueError):
-        if re.fullmatch("[0-9a-f]{64}", text := known.read_text()):
-            return text
-    settled = time.time_ns() - max(modified, changed) > SETTLED
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if settled:
-        with contextlib.suppress(OSError):
-            known.parent.mkdir(parents=True, exist_ok=True)
-            work = known.with_name(f".{known.name}-{os.getpid()}")
-            work.write_text(digest.hexdigest())
-            work.replace(known)
-    return digest.hexdigest()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..cache import discard, prepared
 from ..errors import InputError
+
+
+logger = logging.getLogger(__name__)
 
 
 STORED = torch.float16
 """Half of fp32's bytes. Task vectors are small numbers of one scale, for which half precision keeps three bits more
 than bfloat16: an expert comes back with at most 1/2048 of its task vector rounded away, or 3e-8 where that is more."""
+
+
+ATTEMPTS = 3
+"""At opening: another process may be repairing the files too."""
 
 
 class DamagedVectors(Exception):
@@ -69,6 +78,22 @@ class TaskVectors:
     def release(self) -> None:
         """Forget the copies on other devices."""
         self._elsewhere.clear()
+
+
+def open_vectors(key: str, make: Callable[[Path], None], experts: list[str], names: set[str]) -> TaskVectors:
+    """Task vectors from the cache, prepared by `make(folder)` where they are missing or damaged.
+
+    Raises:
+        InputError: They cannot be written, or are damaged each time.
+    """
+    for _ in range(ATTEMPTS):
+        folder = prepared("vectors", key, make)
+        try:
+            return TaskVectors(folder, experts, names)
+        except DamagedVectors as error:
+            logger.warning("%s; preparing the task vectors anew", error)
+            discard(folder)
+    raise InputError(f"{folder}: damaged each time it is written; check the disk, or set HF_MDFT_CACHE")
 
 
 def _read_checked(path: Path) -> dict[str, torch.Tensor]:
