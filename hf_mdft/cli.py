@@ -346,6 +346,9 @@ def bench(
     experts: Annotated[int, typer.Option(help="In the pool.")] = 8,
     tasks: Annotated[int, typer.Option(help="In a batch of the meta-model.")] = 8,
     images_per_task: Annotated[int, typer.Option(help="In a batch of the meta-model.")] = 16,
+    images_per_pass: Annotated[
+        int | None, typer.Option(help="Of the meta-model's step. The default: 64 on a CPU, else all.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Of a specialist.")] = 64,
     precision: Annotated[Literal["bf16", "fp32"], typer.Option(help="bf16: autocast.")] = "bf16",
     turns: Annotated[int, typer.Option(help="Each is four steps and four of the floor.")] = 2,
@@ -362,7 +365,7 @@ def bench(
 
     if peer:
         find_peer()
-    setting = Setting(size, experts, tasks, images_per_task, batch_size, precision == "bf16", turns)
+    setting = Setting(size, experts, tasks, images_per_task, images_per_pass, batch_size, precision == "bf16", turns)
     wanted = (["meta", "specialists"] if phase == "both" else [phase]) + (["peer"] if peer else [])
     costs = []
     for name in wanted:

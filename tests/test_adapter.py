@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
@@ -12,6 +13,7 @@ from peft import AutoPeftModel, PeftConfig, PeftModel, PeftType, get_peft_model
 from transformers import AutoModel, CLIPModel
 
 from hf_mdft import InputError, MdftConfig, MdftLayer
+from hf_mdft.adapter import combined_once
 from hf_mdft.adapter.combine import BLOCK, combine
 from hf_mdft.adapter.registration import register
 
@@ -137,26 +139,53 @@ def test_gradient_equals_that_of_the_formula(clip_pool, pixels, granularity):
     assert learned[name][0, 1].item() == pytest.approx(expected, rel=2e-2, abs=1e-2)
 
 
-@pytest.mark.parametrize("way", ["compiled", "reentrant"])
-def test_compiled_or_checkpointed_it_is_the_same(clip_pool, pixels, way):
-    """`torch.compile` in one graph, and reentrant activation checkpointing: same outputs, same gradients."""
+@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize("way", ["plain", "compiled", "reentrant"])
+def test_compiled_checkpointed_or_combined_once_it_is_the_same(clip_pool, pixels, way, once):
+    """`torch.compile` in one graph, reentrant activation checkpointing, one combine for several passes: same outputs,
+    same gradients."""
     plain, other = (randomise(adapted(clip_pool)) for _ in range(2))
+    expected = output(plain, pixels)
+    expected.square().sum().backward()
+    run = other
     if way == "compiled":
         torch._dynamo.reset()
         run = torch.compile(other, backend="aot_eager", fullgraph=True)
-    else:
+    elif way == "reentrant":
         other.base_model.model.train()
         other.base_model.model.gradient_checkpointing_enable({"use_reentrant": True})
         pixels = pixels.clone().requires_grad_()  # it wants an input that carries a gradient
-        run = other
-    found, expected = (output(model, pixels) for model in (run, plain))
-    close(found, expected)
-    for result in (found, expected):
-        result.square().sum().backward()
+    found = []
+    with combined_once(other) if once else contextlib.nullcontext():
+        for part in pixels.chunk(2):
+            found.append(output(run, part))
+            found[-1].square().sum().backward()
+    close(torch.cat(found), expected)
     grads = dict(plain.named_parameters())
     for name, parameter in other.named_parameters():
         if parameter.requires_grad:
             close(parameter.grad, grads[name].grad, 1e-4)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_combined_once_adds_to_the_gradient_and_lets_go(clip_pool, pixels, granularity):
+    model = randomise(adapted(clip_pool, granularity=granularity))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    output(model, pixels).sum().backward()
+    once = [p.grad.clone() for p in parameters]
+    with combined_once(model):
+        output(model, pixels).sum().backward()
+    for p, grad in zip(parameters, once, strict=True):
+        close(p.grad, 2 * grad, 1e-4)
+    with pytest.raises(RuntimeError, match="from within"), combined_once(model):
+        output(model, pixels).sum().backward()
+        raise RuntimeError("from within")
+    for p, grad in zip(parameters, once, strict=True):
+        close(p.grad, 2 * grad, 1e-4)
+        p.data.zero_()
+    close(output(model, pixels), output(clip_pool.tower(), pixels))
+    with model.disable_adapter(), combined_once(model):
+        assert all(layer.held is None for layer in model.modules() if isinstance(layer, MdftLayer))
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)

@@ -35,8 +35,9 @@ def test_a_table_for_both_phases():
         assert floor >= 0 and step > 0 and ratio > 0
 
 
+@pytest.mark.parametrize("images_per_pass", [None, 4])
 @pytest.mark.parametrize("experts", [2, 6])
-def test_a_step_costs_one_combine_whatever_the_number_of_experts(experts, monkeypatch):
+def test_a_step_costs_one_combine_whatever_the_number_of_experts_and_passes(experts, images_per_pass, monkeypatch):
     """Per step: one combine of each tensor, one look at each image of the batch; no expert is run again."""
     from hf_mdft.adapter import layer
 
@@ -51,7 +52,7 @@ def test_a_step_costs_one_combine_whatever_the_number_of_experts(experts, monkey
         counts["pixels"] += len(indices)
         return pixels(self, indices)
 
-    setting = Setting(**{**TINY, "experts": experts})
+    setting = Setting(**{**TINY, "experts": experts, "images_per_pass": images_per_pass})
     measure(setting, "meta")  # expert outputs are in the cache now
     monkeypatch.setattr(layer, "combine", count_combine)
     monkeypatch.setattr(Images, "pixels", count_pixels)

@@ -114,6 +114,38 @@ def test_sharpness_aware_step_is_the_gradient_uphill(make_trainer):
     assert len([key for key in line if key.startswith("loss_")]) == 3
 
 
+@pytest.mark.parametrize("options", [{}, {"sharpness_radius": 0.3}, {"gradient_accumulation_steps": 2}])
+def test_a_step_in_passes_is_the_step(make_trainer, options, monkeypatch):
+    """Same coefficients, heads and log lines; more passes, no more combines."""
+    from hf_mdft.adapter import layer
+
+    counts = {"combine": 0, "passes": 0}
+    combine = layer.combine
+
+    def count_combine(*args):
+        counts["combine"] += 1
+        return combine(*args)
+
+    monkeypatch.setattr(layer, "combine", count_combine)
+    found = {}
+    for images in (None, 1):
+        trainer = make_trainer(f"run-{images}", images_per_pass=images, head_steps=0, max_steps=3, **options)
+        tower = trainer.model.get_base_model()
+        tower.register_forward_hook(lambda *_: counts.update(passes=counts["passes"] + 1))
+        counts.update(combine=0, passes=0)
+        trainer.train()
+        line = next(line for line in trainer.state.log_history if "loss" in line)
+        found[images] = coefficients(trainer), trainer.extra_state(), line, dict(counts)
+    (whole, state, line, once), (parts, other_state, other_line, several) = found.values()
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)
+    for key, value in state.items():
+        torch.testing.assert_close(other_state[key], value, atol=1e-5, rtol=1e-4)
+    assert other_line.keys() == line.keys()
+    for key in [key for key in line if key.startswith(("loss", "kept"))]:
+        assert other_line[key] == pytest.approx(line[key], rel=1e-4), key
+    assert several["passes"] == len(TASKS) * once["passes"] and several["combine"] == once["combine"] > 0
+
+
 @pytest.mark.parametrize("distance", ["hard", "embedding"])
 def test_other_anchors_train(make_trainer, distance):
     trainer = make_trainer(anchor_distance=distance, diversity_weight=0.1)

@@ -1,5 +1,6 @@
 """The merging adapter as a PEFT method; importing this registers `MDFT` with PEFT."""
 
+from .combined_once import combined_once
 from .config import STRONG_TRANSFORM, MdftConfig
 from .layer import MdftLayer
 from .model import MdftModel
@@ -8,4 +9,4 @@ from .registration import register
 
 register()
 
-__all__ = ["STRONG_TRANSFORM", "MdftConfig", "MdftLayer", "MdftModel"]
+__all__ = ["STRONG_TRANSFORM", "MdftConfig", "MdftLayer", "MdftModel", "combined_once"]

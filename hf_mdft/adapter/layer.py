@@ -36,7 +36,8 @@ class MdftLayer(nn.Module, BaseTunerLayer):
 
     Works for any module (bare parameters included) because it calls the module functionally instead of rewriting
     its forward pass. `mdft_lambda[adapter]` is `(P, K)` for granularity `tensor` (P parameter tensors below the
-    module, in `names` order), `(1, K)` for a coefficient that covers more.
+    module, in `names` order), `(1, K)` for a coefficient that covers more. `held` are parameters that were combined
+    already, see `combined_once`.
     """
 
     adapter_layer_names = ("mdft_lambda",)
@@ -47,6 +48,7 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         self.mdft_lambda = nn.ParameterDict()
         self.mdft_vectors: dict[str, LayerVectors] = {}
+        self.held: dict[str, torch.Tensor] | None = None
         self._disable_adapters = False
         self._active_adapter: list[str] = []
         self.merged_adapters = []
@@ -82,7 +84,13 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         mine = self.mdft_vectors[adapter_name]
         return mine.owner.mdft_lambda[adapter_name].expand(len(mine.names), -1)
 
-    def _combined(self, adapter_names: list[str], sign: float = 1.0) -> dict[str, torch.Tensor]:
+    @property
+    def combines(self) -> bool:
+        """Whether the forward pass uses anything but the wrapped module's own parameters."""
+        return bool(self.active_adapters) and not self.disable_adapters and not self.merged
+
+    def combined(self, adapter_names: list[str], sign: float = 1.0) -> dict[str, torch.Tensor]:
+        """The wrapped module's parameters with these adapters' task vectors, by name within the module."""
         parameters = dict(self.base_layer.named_parameters())
         for adapter_name in adapter_names:
             if adapter_name not in self.mdft_vectors:
@@ -96,9 +104,10 @@ class MdftLayer(nn.Module, BaseTunerLayer):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.disable_adapters and self.merged:
             self.unmerge()
-        if self.disable_adapters or self.merged or not self.active_adapters:
+        if not self.combines:
             return self.base_layer(*args, **kwargs)
-        return functional_call(self.base_layer, self._combined(self.active_adapters), args, kwargs)
+        parameters = self.combined(self.active_adapters) if self.held is None else self.held
+        return functional_call(self.base_layer, parameters, args, kwargs)
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -112,7 +121,7 @@ class MdftLayer(nn.Module, BaseTunerLayer):
             ValueError: `safe_merge` found NaN or infinity; nothing was changed.
         """
         adapter_names = check_adapters_to_merge(self, adapter_names)
-        folded = self._combined(adapter_names)
+        folded = self.combined(adapter_names)
         if safe_merge:
             for name, tensor in folded.items():
                 if not torch.isfinite(tensor).all():
@@ -127,7 +136,7 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        unfolded = self._combined(self.merged_adapters, sign=-1.0)
+        unfolded = self.combined(self.merged_adapters, sign=-1.0)
         for name, parameter in self.base_layer.named_parameters():
             parameter.data = unfolded[name].detach()
         self.merged_adapters.clear()

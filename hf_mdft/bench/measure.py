@@ -36,6 +36,7 @@ class Setting:
         experts: K.
         tasks: How many of them are in a batch.
         images_per_task: Of a meta-model's batch.
+        images_per_pass: Of the meta-model's step; see `MdftTrainingArguments`. The floor is always one pass.
         batch_size: Of a specialist's.
         bf16: Autocast to bfloat16, or fp32.
         turns: Of four steps and four of the floor.
@@ -45,6 +46,7 @@ class Setting:
     experts: int = 8
     tasks: int = 8
     images_per_task: int = 16
+    images_per_pass: int | None = None
     batch_size: int = 64
     bf16: bool = True
     turns: int = 2
@@ -95,6 +97,7 @@ def _meta(setting: Setting, folder: Path) -> Cost:
         output_dir=str(folder),
         max_steps=training_steps(setting.turns),
         images_per_task=setting.images_per_task,
+        images_per_pass=setting.images_per_pass,
         head_steps=0,
         save_strategy="no",
         report_to="none",

@@ -35,11 +35,6 @@ class PhaseTrainer(Trainer):
         for name, value in terms.items():
             self._terms.setdefault(name, []).append(value.detach())
 
-    def forget_last(self) -> None:
-        """Take the last recorded terms back."""
-        for values in self._terms.values():
-            values.pop()
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs.update({name: torch.stack(values).mean().item() for name, values in self._terms.items()})

@@ -116,14 +116,18 @@ class MetaObjective:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss, and what to log: each term averaged over tasks, and kept ratios by task.
 
+        Tasks without a row add nothing to either: a batch's parts with whole tasks sum up to the batch.
+
         Args:
-            features: `(batch, width)`, rows of all tasks mixed.
+            features: `(batch, width)`, rows of tasks mixed.
             task: Task number of each row, `(batch,)`.
             index: Row of the task's images that each row is, `(batch,)`.
         """
         loss, logs = features.sum() * 0.0, {}
         for number, (name, objective) in enumerate(self.tasks.items()):
             rows = task == number
+            if not rows.any():
+                continue
             terms, kept = objective.terms(features[rows], index[rows], self.args)
             for term, value in terms.items():
                 loss = loss + self.weight[term] * value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import logging
@@ -19,6 +20,7 @@ from torch.utils.data import SequentialSampler
 from transformers.trainer_utils import HubStrategy, TrainOutput
 from transformers.utils import PushInProgress
 
+from ..adapter import combined_once
 from ..errors import InputError
 from ..evaluation import accuracy, predict
 from ..heads import Head
@@ -33,6 +35,7 @@ from .expert_outputs import expert_features
 from .finish_heads import finish_head
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective, TaskObjective
+from .passes import average, in_parts
 from .progress import show_progress
 from .saving import meta_facts, options_of, refuse_local, save_meta
 
@@ -43,9 +46,8 @@ logger = logging.getLogger(__name__)
 class MdftTrainer(PhaseTrainer):
     """Learns the coefficients of an MDFT adapter on unlabelled images of all tasks at once.
 
-    One combine, one forward and one backward pass for each step, whatever the number of tasks: rows of a mixed batch
-    are routed to their task's head, and the sum of all tasks' terms is one loss. Every term and kept ratio is logged
-    by itself.
+    One combine for each step, whatever the number of experts and of passes: rows of a mixed batch are routed to their
+    task's head, and the sum of all tasks' terms is one loss. Every term and kept ratio is logged by itself.
 
     Args:
         model: A PEFT model with an `MdftConfig`.
@@ -74,6 +76,7 @@ class MdftTrainer(PhaseTrainer):
         pool: ModelPool | None = None,
         **kwargs: Any,
     ) -> None:
+        self._logs: dict[str, torch.Tensor] = {}
         self._given_args = args or MdftTrainingArguments()
         args = own_arguments(self._given_args)
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
@@ -141,8 +144,7 @@ class MdftTrainer(PhaseTrainer):
         outputs = model(pixel_values=self.preprocessor.normalize(inputs["pixels"]))
         features = self._gather_with_gradient(self.pool.architecture.features(outputs).float())
         task, index = self.accelerator.gather((inputs["task"], inputs["index"]))
-        loss, logs = self.objective(features, task, index)
-        self.record(logs)
+        loss, self._logs = self.objective(features, task, index)
         return (loss, outputs) if return_outputs else loss
 
     def _gather_with_gradient(self, features: torch.Tensor) -> torch.Tensor:
@@ -192,31 +194,63 @@ class MdftTrainer(PhaseTrainer):
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """As in `Trainer`; with `sharpness_radius`, the gradient is taken where the loss is highest nearby."""
-        if not self.args.sharpness_radius:
-            return super().training_step(model, inputs, *args, **kwargs)
+        """As in `Trainer`, in passes of `images_per_pass` images over one combine; with `sharpness_radius`, the
+        gradient is taken where the loss is highest nearby."""
         parameters = self._coefficients() + self.objective.head_parameters()
-        accumulated = [p.grad for p in parameters]
+        accumulated = {p: p.grad for p in parameters if p.grad is not None}
+        gradient = functools.partial(self._gradient, parameters, model, inputs, *args, **kwargs)
+        loss, logs = self._gradient_uphill(parameters, gradient) if self.args.sharpness_radius else gradient()
+        for p, earlier in accumulated.items():
+            p.grad += earlier
+        self.record(logs)
+        return loss
+
+    def _gradient(
+        self,
+        parameters: list[torch.nn.Parameter],
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        *args: Any,
+        **kw: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss and what to log; `grad` is this batch's alone, and the same in every process."""
         for p in parameters:
             p.grad = None
-        memory = copy.deepcopy([task.filter for task in self.objective.tasks.values()])
-        loss = super().training_step(model, dict(inputs), *args, **kwargs)
-        norm = torch.stack([p.grad.norm() for p in parameters]).norm().clamp(min=1e-12)
-        steps = [self.args.sharpness_radius / norm * p.grad for p in parameters]
-        with torch.no_grad():
-            for p, step in zip(parameters, steps, strict=True):
-                p.add_(step)
-                p.grad = None
+        if self.accelerator.num_processes > 1:
+            model = self.accelerator.unwrap_model(model)  # we send the gradients, once for all passes
+        parts = in_parts(inputs, len(self.objective.tasks), self.args.images_per_pass)
+        losses, logs = [], {}
+        with combined_once(model) if len(parts) > 1 else contextlib.nullcontext():
+            for part in parts:
+                losses.append(super().training_step(model, part, *args, **kw))
+                for name, value in self._logs.items():
+                    logs[name] = logs.get(name, 0.0) + value
+        if self.accelerator.num_processes > 1:
+            average([p.grad for p in self._coefficients() if p.grad is not None], self.accelerator)
+        return torch.stack(losses).sum(), logs
+
+    @torch.no_grad()
+    def _gradient_uphill(
+        self,
+        parameters: list[torch.nn.Parameter],
+        gradient: Callable[[], tuple[torch.Tensor, dict[str, torch.Tensor]]],
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss and what to log from here; `grad` from one step of `sharpness_radius` up the slope."""
+        memory = copy.deepcopy([task.filter.state_dict() for task in self.objective.tasks.values()])
+        with torch.enable_grad():
+            found = gradient()
+        slope = {p: p.grad for p in parameters if p.grad is not None}
+        norm = torch.stack([grad.norm() for grad in slope.values()]).norm().clamp(min=1e-12)
+        steps = {p: self.args.sharpness_radius / norm * grad for p, grad in slope.items()}
+        for p, step in steps.items():
+            p.add_(step)
         for task, before in zip(self.objective.tasks.values(), memory, strict=True):
-            task.filter.load_state_dict(before.state_dict())
-        super().training_step(model, dict(inputs), *args, **kwargs)
-        self.forget_last()
-        with torch.no_grad():
-            for p, step, earlier in zip(parameters, steps, accumulated, strict=True):
-                p.sub_(step)
-                if earlier is not None:
-                    p.grad += earlier
-        return loss
+            task.filter.load_state_dict(before)
+        with torch.enable_grad():
+            gradient()
+        for p, step in steps.items():
+            p.sub_(step)
+        return found
 
     def extra_state(self) -> dict[str, torch.Tensor]:
         return self.objective.state()
