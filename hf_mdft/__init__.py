@@ -1,6 +1,7 @@
 """hf_mdft: model-driven, labelled-data-free fine-tuning.
 
-Importing it registers the adapter type `MDFT` with PEFT. Everything else is loaded when it is first used.
+Importing it registers the adapter type `MDFT` with PEFT, now or as soon as PEFT is imported. Everything else is loaded
+when it is first used.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .adapter import MdftConfig, MdftLayer, MdftModel
+from .peft_hook import register_with_peft
 
 
 if TYPE_CHECKING:
+    from .adapter import MdftConfig, MdftLayer, MdftModel
     from .errors import InputError
     from .evaluation import Report
     from .heads import Head, load_head
@@ -28,6 +30,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Head": "heads",
     "InputError": "errors",
+    "MdftConfig": "adapter",
+    "MdftLayer": "adapter",
+    "MdftModel": "adapter",
     "MdftTrainer": "training",
     "MdftTrainingArguments": "training",
     "MetaMerger": "merger",
@@ -67,3 +72,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
+
+
+register_with_peft()

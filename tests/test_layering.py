@@ -9,7 +9,7 @@ import hf_mdft
 
 
 LAYERS = [
-    {"errors", "versions", "tables", "allocator"},
+    {"errors", "versions", "tables", "allocator", "peft_hook"},
     {"presets"},
     {"registry", "cache", "hub"},
     {"transforms", "objectives", "architectures"},

@@ -1,0 +1,45 @@
+"""Registering the adapter with PEFT without importing PEFT.
+
+PEFT takes seconds to import, which `hf-mdft --help` need not wait for. So the adapter is registered when somebody
+imports PEFT: at once if that has happened, else right after it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+ADAPTER = "hf_mdft.adapter"
+
+
+class _AfterPeft(MetaPathFinder):
+    """Finds `peft` as all others would, and has it followed by the adapter."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "peft":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_and_register(module: ModuleType) -> None:
+                load(module)
+                importlib.import_module(ADAPTER)
+
+            spec.loader.exec_module = load_and_register
+        return spec
+
+
+def register_with_peft() -> None:
+    """Register the adapter now or when PEFT is imported."""
+    if "peft" in sys.modules:
+        importlib.import_module(ADAPTER)
+    else:
+        sys.meta_path.insert(0, _AfterPeft())

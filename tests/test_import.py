@@ -1,0 +1,40 @@
+"""What importing the package does, and what it leaves to others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+REGISTERED = (
+    "from peft import PEFT_TYPE_TO_CONFIG_MAPPING as m, PeftType; assert m[PeftType.MDFT].__name__ == 'MdftConfig'"
+)
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "imports",
+    ["import hf_mdft, peft", "import peft, hf_mdft", "from hf_mdft import MdftConfig", "import hf_mdft.adapter"],
+)
+def test_peft_knows_the_adapter_whatever_is_imported_first(imports):
+    found = run(f"{imports}\n{REGISTERED}")
+    assert found.returncode == 0, found.stderr
+
+
+def test_the_package_and_its_help_wait_for_no_other_package():
+    heavy = "('torch', 'transformers', 'peft', 'datasets', 'huggingface_hub', 'numpy')"
+    check = f"import sys; print([name for name in {heavy} if name in sys.modules])"
+    assert run(f"import hf_mdft\n{check}").stdout.strip() == "[]"
+    code = f"from hf_mdft.cli import app\ntry: app(['run', '--help'])\nexcept SystemExit: pass\n{check}"
+    found = run(code)
+    assert "Example" in found.stdout and found.stdout.splitlines()[-1] == "[]", found.stdout + found.stderr
+
+
+def test_without_peft_the_error_is_pefts_own():
+    found = run("import sys, hf_mdft\nsys.path[:] = []\nimport peft")
+    assert "ModuleNotFoundError: No module named 'peft'" in found.stderr
