@@ -7,7 +7,6 @@ imports PEFT: at once if that has happened, else right after it.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -19,18 +18,23 @@ ADAPTER = "hf_mdft.adapter"
 
 
 class _AfterPeft(MetaPathFinder):
-    """Finds `peft` as all others would, and has it followed by the adapter."""
+    """Finds `peft` as all others would, and has it followed by the adapter.
+
+    It stays until PEFT is really imported: to be asked for it may also mean that somebody wonders whether it is there.
+    """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "peft":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, others), None)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
             def load_and_register(module: ModuleType) -> None:
                 load(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 importlib.import_module(ADAPTER)
 
             spec.loader.exec_module = load_and_register

@@ -19,7 +19,13 @@ def run(code):
 
 @pytest.mark.parametrize(
     "imports",
-    ["import hf_mdft, peft", "import peft, hf_mdft", "from hf_mdft import MdftConfig", "import hf_mdft.adapter"],
+    [
+        "import hf_mdft, peft",
+        "import hf_mdft, importlib.util as u; u.find_spec('peft')",
+        "import peft, hf_mdft",
+        "from hf_mdft import MdftConfig",
+        "import hf_mdft.adapter",
+    ],
 )
 def test_peft_knows_the_adapter_whatever_is_imported_first(imports):
     found = run(f"{imports}\n{REGISTERED}")

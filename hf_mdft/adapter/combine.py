@@ -9,7 +9,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 
-BLOCK = 1 << 18
+BLOCK = 1 << 19
 """Numbers that are widened to fp32 at a time: they stay in the processor's cache."""
 ACCELERATOR_BLOCK = 1 << 25
 """On accelerators, where starting a kernel is what costs."""
