@@ -347,7 +347,7 @@ def bench(
     tasks: Annotated[int, typer.Option(help="In a batch of the meta-model.")] = 8,
     images_per_task: Annotated[int, typer.Option(help="In a batch of the meta-model.")] = 16,
     images_per_pass: Annotated[
-        int | None, typer.Option(help="Of the meta-model's step. The default: 64 on a CPU, else all.")
+        int | None, typer.Option(help="Of the meta-model's step; the default is what is fast.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Of a specialist.")] = 64,
     precision: Annotated[Literal["bf16", "fp32"], typer.Option(help="bf16: autocast.")] = "bf16",

@@ -15,6 +15,7 @@ from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments
 from hf_mdft.objectives import anchor_divergence, entropy
 from hf_mdft.tasks import Images, LabelledImages, embed_images
 from hf_mdft.training import MixedTasks, expert_features, own_arguments, resumable
+from hf_mdft.training.passes import images_at_once, in_parts
 
 
 def arguments(folder, **options):
@@ -327,6 +328,24 @@ def test_plain_datasets_will_do(merger, unlabelled_data, tmp_path):
     trainer.train()
     with pytest.raises(InputError, match="task 'shade' has images but no head"):
         MdftTrainer(model, arguments(tmp_path), train_dataset=unlabelled_data, heads={})
+    with pytest.raises(InputError, match="train_dataset holds no task"):
+        MdftTrainer(model, arguments(tmp_path), train_dataset={}, heads={})
+
+
+def test_passes_are_as_large_as_is_fast(merger):
+    """As many images as make 3,200 tokens on a CPU; whole tasks, evenly; all at once on an accelerator."""
+    tower = merger.pool.tower()
+    tokens = (tower.config.image_size // tower.config.patch_size) ** 2 + 1
+    shape = (3, tower.config.image_size, tower.config.image_size)
+    assert images_at_once(tower, shape, torch.device("cpu")) == 3200 // tokens
+    assert images_at_once(tower, shape, torch.device("cuda")) > 10**9
+    task = torch.arange(5).repeat(4)  # five tasks, four images of each
+    batch = {"task": task, "index": torch.arange(20)}
+    for limit, sizes in {20: [20], 19: [12, 8], 8: [8, 8, 4], 4: [4] * 5, 1: [4] * 5}.items():
+        parts = in_parts(batch, 5, limit)
+        assert [len(part["task"]) for part in parts] == sizes
+        assert torch.equal(torch.cat([part["index"] for part in parts]).sort().values, torch.arange(20))
+        assert all((part["task"].bincount()[part["task"].unique()] == 4).all() for part in parts)
 
 
 def test_checkpoint_is_an_adapter(make_trainer, tmp_path):

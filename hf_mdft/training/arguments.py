@@ -25,7 +25,8 @@ class MdftTrainingArguments(TrainingArguments):
         images_per_task: Images of every task that one optimizer step sees, over all processes and accumulated parts
             together: the same recipe gives the same result on any number of processes.
         images_per_pass: Images that go through a process's model at once, in whole tasks: how much memory a step
-            needs, not what it does. By default 64 on a CPU, where that is fastest too, and all on accelerators.
+            needs, not what it does. By default as many as make 3,200 tokens on a CPU (64 of ViT-B/32: fastest there),
+            all on accelerators.
         entropy_weight: Of the filtered entropy.
         normalize_entropy: Divide entropies by ln C, so that tasks with many classes count no more than others.
         anchor_weight: Of the agreement with the task's expert; for a task without one, with the base.
@@ -63,7 +64,7 @@ class MdftTrainingArguments(TrainingArguments):
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay off: batches are ours."})
     images_per_task: int = field(default=16, metadata={"help": "Images of every task in one optimizer step."})
     images_per_pass: int | None = field(
-        default=None, metadata={"help": "Images at once; null: 64 on a CPU, else all."}
+        default=None, metadata={"help": "Images at once, of whole tasks; null: what is fast."}
     )
     entropy_weight: float = field(default=0.1, metadata={"help": "Weight of the filtered entropy; 0 is off."})
     normalize_entropy: bool = field(default=True, metadata={"help": "Divide entropies by ln C."})

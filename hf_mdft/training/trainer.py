@@ -35,7 +35,7 @@ from .expert_outputs import expert_features
 from .finish_heads import finish_head
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective, TaskObjective
-from .passes import average, in_parts
+from .passes import average, images_at_once, in_parts
 from .progress import show_progress
 from .saving import meta_facts, options_of, refuse_local, save_meta
 
@@ -82,6 +82,8 @@ class MdftTrainer(PhaseTrainer):
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
         self.heads = dict(heads)
         self._own_heads = dict(heads)
+        if not train_dataset:
+            raise InputError("train_dataset holds no task")
         missing = [task for task in train_dataset if task not in self.heads]
         if missing:
             raise InputError(f"task '{missing[0]}' has images but no head")
@@ -93,6 +95,9 @@ class MdftTrainer(PhaseTrainer):
         self._images_of = images
         self.heads |= {task: objective.head for task, objective in objectives.items()}
         self._labelled = dict(eval_dataset or {})
+        _, tower = self.pool.architecture.find_tower(model)
+        shape = next(iter(images.values())).shape
+        self._images_per_pass = args.images_per_pass or images_at_once(tower, shape, args.device)
         super().__init__(
             model=model,
             args=args,
@@ -218,7 +223,7 @@ class MdftTrainer(PhaseTrainer):
             p.grad = None
         if self.accelerator.num_processes > 1:
             model = self.accelerator.unwrap_model(model)  # we send the gradients, once for all passes
-        parts = in_parts(inputs, len(self.objective.tasks), self.args.images_per_pass)
+        parts = in_parts(inputs, len(self.objective.tasks), self._images_per_pass)
         losses, logs = [], {}
         with combined_once(model) if len(parts) > 1 else contextlib.nullcontext():
             for part in parts:
