@@ -365,7 +365,16 @@ def bench(
 
     if peer:
         find_peer()
-    setting = Setting(size, experts, tasks, images_per_task, images_per_pass, batch_size, precision == "bf16", turns)
+    setting = Setting(
+        size=size,
+        experts=experts,
+        tasks=tasks,
+        images_per_task=images_per_task,
+        images_per_pass=images_per_pass,
+        batch_size=batch_size,
+        bf16=precision == "bf16",
+        turns=turns,
+    )
     wanted = (["meta", "specialists"] if phase == "both" else [phase]) + (["peer"] if peer else [])
     costs = []
     for name in wanted:

@@ -197,7 +197,7 @@ class MetaMerger:
         tasks = {task: [self.head(task).key(), self.unlabelled(task).key] for task in self.tasks}
         # How a step is divided does not change it.
         key = arguments_key(args)
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "images_per_pass"):
             key.pop(name)
         return ["meta 1", self.pool.reference(), adapter, tasks, key]
 

@@ -33,9 +33,9 @@ class _AfterPeft(MetaPathFinder):
 
             def load_and_register(module: ModuleType) -> None:
                 load(module)
+                importlib.import_module(ADAPTER)
                 if self in sys.meta_path:
                     sys.meta_path.remove(self)
-                importlib.import_module(ADAPTER)
 
             spec.loader.exec_module = load_and_register
         return spec
@@ -45,5 +45,5 @@ def register_with_peft() -> None:
     """Register the adapter now or when PEFT is imported."""
     if "peft" in sys.modules:
         importlib.import_module(ADAPTER)
-    else:
+    elif not any(type(finder).__qualname__ == _AfterPeft.__qualname__ for finder in sys.meta_path):  # or a reload's
         sys.meta_path.insert(0, _AfterPeft())

@@ -214,8 +214,9 @@ TWO_PROCESSES = [
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_same_coefficients(clip_paths, tmp_path):
-    meta = {"max_steps": 20, "images_per_task": 8, "images_per_pass": 8, "head_steps": 3, "use_cpu": True}
+@pytest.mark.parametrize("options", [{}, {"sharpness_radius": 0.1, "gradient_accumulation_steps": 2}])
+def test_two_processes_give_the_same_coefficients(options, clip_paths, tmp_path):
+    meta = {"max_steps": 20, "images_per_task": 8, "images_per_pass": 8, "head_steps": 3, "use_cpu": True, **options}
     recipe = write_recipe(tmp_path, clip_paths, meta=meta)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     one = subprocess.run(

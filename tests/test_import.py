@@ -41,6 +41,14 @@ def test_the_package_and_its_help_wait_for_no_other_package():
     assert "Example" in found.stdout and found.stdout.splitlines()[-1] == "[]", found.stdout + found.stderr
 
 
+def test_a_reload_registers_once():
+    found = run(
+        f"import importlib, hf_mdft, hf_mdft.peft_hook as hook\nimportlib.reload(hook)\n"
+        f"importlib.reload(hf_mdft)\n{REGISTERED}"
+    )
+    assert found.returncode == 0, found.stderr
+
+
 def test_without_peft_the_error_is_pefts_own():
     found = run("import sys, hf_mdft\nsys.path[:] = []\nimport peft")
     assert "ModuleNotFoundError: No module named 'peft'" in found.stderr

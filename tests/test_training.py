@@ -115,6 +115,51 @@ def test_sharpness_aware_step_is_the_gradient_uphill(make_trainer):
     assert len([key for key in line if key.startswith("loss_")]) == 3
 
 
+def test_an_overflow_or_an_error_uphill_moves_nothing(make_trainer):
+    """fp16 starts with gradients that overflow, and the scaler skips their step."""
+    trainer = make_trainer(sharpness_radius=0.3)
+    parameters = [p for p in trainer.model.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in parameters]
+    calls = []
+
+    def gradient(value):
+        calls.append(value)
+        for p in parameters:
+            p.grad = torch.full_like(p, value)
+        return "loss", "logs"
+
+    assert trainer._gradient_uphill(parameters, lambda: gradient(torch.inf)) == ("loss", "logs")
+    assert calls == [torch.inf] and parameters[0].grad.isinf().all()
+
+    def fail():
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return gradient(1.0)
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer._gradient_uphill(parameters, fail)
+    assert all(torch.equal(p, old) for p, old in zip(parameters, before, strict=True))
+
+
+def test_a_skipped_step_leaves_no_gradient_behind(make_trainer):
+    trainer = make_trainer(images_per_pass=1, max_steps=1, filter="none")
+    trainer.train()
+    batch = trainer.train_dataset.__getitems__(list(range(12)))
+    heads = trainer.objective.head_parameters()
+    for p in heads:
+        p.grad = torch.full_like(p, torch.inf)
+    for _ in range(2):
+        trainer.training_step(trainer.model, dict(batch))
+        found = [p.grad.clone() for p in heads]
+        assert all(grad.isfinite().all() for grad in found)
+    trainer.accelerator.gradient_state._set_sync_gradients(False)
+    trainer.training_step(trainer.model, dict(batch))
+    trainer.accelerator.gradient_state._set_sync_gradients(True)
+    trainer.training_step(trainer.model, dict(batch))
+    for p, once in zip(heads, found, strict=True):
+        torch.testing.assert_close(p.grad, 2 * once, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("options", [{}, {"sharpness_radius": 0.3}, {"gradient_accumulation_steps": 2}])
 def test_a_step_in_passes_is_the_step(make_trainer, options, monkeypatch):
     """Same coefficients, heads and log lines; more passes, no more combines."""

@@ -1,7 +1,7 @@
 """The merging adapter as a PEFT method; importing this registers `MDFT` with PEFT."""
 
-from .combined_once import combined_once
 from .config import STRONG_TRANSFORM, MdftConfig
+from .held import combined_once
 from .layer import MdftLayer
 from .model import MdftModel
 from .registration import register

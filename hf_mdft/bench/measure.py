@@ -54,9 +54,10 @@ class Setting:
     def __post_init__(self) -> None:
         if not 1 <= self.tasks <= self.experts:
             raise InputError(f"tasks must lie between 1 and the number of experts, {self.experts}; got {self.tasks}")
-        for name in ("images_per_task", "batch_size", "turns"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("images_per_task", "images_per_pass", "batch_size", "turns"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
 
     @property
     def model(self) -> str:
@@ -64,7 +65,8 @@ class Setting:
 
     @property
     def merge(self) -> str:
-        return f"{self.model}, K = {self.experts}, {self.tasks} x {self.images_per_task} images"
+        passes = f", {self.images_per_pass} at once" if self.images_per_pass else ""
+        return f"{self.model}, K = {self.experts}, {self.tasks} x {self.images_per_task} images{passes}"
 
 
 def measure(setting: Setting, what: str) -> Cost:

@@ -77,6 +77,7 @@ class MdftTrainer(PhaseTrainer):
         **kwargs: Any,
     ) -> None:
         self._logs: dict[str, torch.Tensor] = {}
+        self._step_is_over = True
         self._given_args = args or MdftTrainingArguments()
         args = own_arguments(self._given_args)
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
@@ -182,8 +183,6 @@ class MdftTrainer(PhaseTrainer):
 
     @torch.no_grad()
     def _after_step(self, *_: Any) -> None:
-        for parameter in self.objective.head_parameters():
-            parameter.grad = None  # the Trainer clears the model's only
         if self.args.coefficient_range is not None:
             low, high = (float(bound) for bound in self.args.coefficient_range)
             for parameter in self._coefficients():
@@ -201,13 +200,18 @@ class MdftTrainer(PhaseTrainer):
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """As in `Trainer`, in passes of `images_per_pass` images over one combine; with `sharpness_radius`, the
         gradient is taken where the loss is highest nearby."""
-        parameters = self._coefficients() + self.objective.head_parameters()
+        heads = self.objective.head_parameters()
+        if self._step_is_over:  # the Trainer clears the model's gradients only
+            for p in heads:
+                p.grad = None
+        parameters = self._coefficients() + heads
         accumulated = {p: p.grad for p in parameters if p.grad is not None}
         gradient = functools.partial(self._gradient, parameters, model, inputs, *args, **kwargs)
         loss, logs = self._gradient_uphill(parameters, gradient) if self.args.sharpness_radius else gradient()
         for p, earlier in accumulated.items():
-            p.grad += earlier
+            p.grad = earlier if p.grad is None else p.grad + earlier
         self.record(logs)
+        self._step_is_over = self.accelerator.sync_gradients
         return loss
 
     def _gradient(
@@ -216,22 +220,21 @@ class MdftTrainer(PhaseTrainer):
         model: torch.nn.Module,
         inputs: dict[str, Any],
         *args: Any,
-        **kw: Any,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss and what to log; `grad` is this batch's alone, and the same in every process."""
         for p in parameters:
             p.grad = None
-        if self.accelerator.num_processes > 1:
-            model = self.accelerator.unwrap_model(model)  # we send the gradients, once for all passes
         parts = in_parts(inputs, len(self.objective.tasks), self._images_per_pass)
         losses, logs = [], {}
-        with combined_once(model) if len(parts) > 1 else contextlib.nullcontext():
+        # Gradients are sent once for all passes, by ourselves.
+        with self.accelerator.no_sync(model), combined_once(model) if len(parts) > 1 else contextlib.nullcontext():
             for part in parts:
-                losses.append(super().training_step(model, part, *args, **kw))
+                losses.append(super().training_step(model, part, *args, **kwargs))
                 for name, value in self._logs.items():
                     logs[name] = logs.get(name, 0.0) + value
         if self.accelerator.num_processes > 1:
-            average([p.grad for p in self._coefficients() if p.grad is not None], self.accelerator)
+            average([p.grad for p in parameters if p.grad is not None], self.accelerator)
         return torch.stack(losses).sum(), logs
 
     @torch.no_grad()
@@ -246,15 +249,19 @@ class MdftTrainer(PhaseTrainer):
             found = gradient()
         slope = {p: p.grad for p in parameters if p.grad is not None}
         norm = torch.stack([grad.norm() for grad in slope.values()]).norm().clamp(min=1e-12)
-        steps = {p: self.args.sharpness_radius / norm * grad for p, grad in slope.items()}
-        for p, step in steps.items():
-            p.add_(step)
+        if not norm.isfinite():
+            return found  # fp16 overflowed: the scaler will skip the step
+        here = {p: p.clone() for p in slope}
         for task, before in zip(self.objective.tasks.values(), memory, strict=True):
             task.filter.load_state_dict(before)
-        with torch.enable_grad():
-            gradient()
-        for p, step in steps.items():
-            p.sub_(step)
+        try:
+            for p, grad in slope.items():
+                p.add_(self.args.sharpness_radius / norm * grad)
+            with torch.enable_grad():
+                gradient()
+        finally:
+            for p, before in here.items():
+                p.copy_(before)
         return found
 
     def extra_state(self) -> dict[str, torch.Tensor]:
