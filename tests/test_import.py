@@ -25,6 +25,7 @@ def run(code):
         "import peft, hf_mdft",
         "from hf_mdft import MdftConfig",
         "import hf_mdft.adapter",
+        "import hf_mdft.pool",
     ],
 )
 def test_peft_knows_the_adapter_whatever_is_imported_first(imports):

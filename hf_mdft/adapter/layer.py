@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import nn
 from torch.func import functional_call
 
-from ..pool import TaskVectors
 from .combine import combine
+
+
+if TYPE_CHECKING:
+    from ..pool import TaskVectors
 
 
 @dataclass

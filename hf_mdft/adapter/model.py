@@ -9,7 +9,6 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from ..errors import InputError
-from ..pool import ModelPool
 from .config import MdftConfig
 from .layer import MdftLayer
 
@@ -34,6 +33,9 @@ class MdftModel(BaseTuner):
     target_module_mapping = {}
 
     def _prepare_adapter_config(self, peft_config: MdftConfig, model_config: dict) -> MdftConfig:
+        # Not above: importing PEFT imports this module, whoever does it, the pool's modules included.
+        from ..pool import ModelPool
+
         if peft_config.pool is None:
             raise InputError("MdftConfig needs a pool: MdftConfig(pool=pool.reference())")
         pool = ModelPool.from_reference(peft_config.pool)
