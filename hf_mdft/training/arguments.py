@@ -24,9 +24,9 @@ class MdftTrainingArguments(TrainingArguments):
     Args:
         images_per_task: Images of every task that one optimizer step sees, over all processes and accumulated parts
             together: the same recipe gives the same result on any number of processes.
-        images_per_pass: Images that go through a process's model at once, in whole tasks: how much memory and
-            time a step needs, not what it does. By default as many as make 3,200 tokens on a CPU (64 of ViT-B/32:
-            fastest there), all on accelerators.
+        images_per_pass: Images that go through a process's model at once, in whole tasks: how much memory and time a
+            step needs, not what it does. By default as many as make 3,200 tokens on a CPU (64 of ViT-B/32: no slower
+            than more, in less memory), all on accelerators.
         entropy_weight: Of the filtered entropy.
         normalize_entropy: Divide entropies by ln C, so that tasks with many classes count no more than others.
         anchor_weight: Of the agreement with the task's expert; for a task without one, with the base.
