@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 
 TOKENS_PER_PASS = 3200
-"""On a CPU: 64 ViT-B/32 images, of 50 tokens each, take no longer than 128 at once, and less memory; 16 take longer."""
+"""On a CPU: 64 ViT-B/32 images, of 50 tokens each, take no longer than 128 and less memory; 16 take longer."""
 
 
 def images_at_once(tower: PreTrainedModel, shape: tuple[int, ...], device: torch.device) -> int:
