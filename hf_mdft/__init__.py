@@ -14,30 +14,30 @@ from .peft_hook import register_with_peft
 
 if TYPE_CHECKING:
     from .adapter import MdftConfig, MdftLayer, MdftModel
-    from .errors import InputError
+    from .core.errors import InputError
     from .evaluation import Report
     from .heads import Head, load_head
     from .merger import MetaMerger
+    from .meta import MdftTrainer, MdftTrainingArguments
     from .pool import ModelPool
-    from .recipe import Recipe
+    from .recipes import Recipe
     from .specialize import Specialist, SpecializeArguments
     from .tasks import Task
-    from .training import MdftTrainer, MdftTrainingArguments
 
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Head": "heads",
-    "InputError": "errors",
+    "InputError": "core.errors",
     "MdftConfig": "adapter",
     "MdftLayer": "adapter",
     "MdftModel": "adapter",
-    "MdftTrainer": "training",
-    "MdftTrainingArguments": "training",
+    "MdftTrainer": "meta",
+    "MdftTrainingArguments": "meta",
     "MetaMerger": "merger",
     "ModelPool": "pool",
-    "Recipe": "recipe",
+    "Recipe": "recipes",
     "Report": "evaluation",
     "Specialist": "specialize",
     "SpecializeArguments": "specialize",

@@ -20,7 +20,20 @@ from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
 
 from .adapter import STRONG_TRANSFORM, MdftConfig
-from .errors import InputError, suggest
+from .artifacts.provenance import dataset_options, recipe_of
+from .artifacts.saving import (
+    ADAPTER_FILES,
+    HEAD_FOLDERS,
+    RESULT_FILE,
+    TRAINED_HEAD,
+    coefficient_table,
+    meta_facts,
+    read_adapter,
+    refuse_local,
+    save_meta,
+)
+from .core.errors import InputError, suggest
+from .core.versions import versions
 from .evaluation import (
     BASELINES,
     Report,
@@ -33,27 +46,12 @@ from .evaluation import (
 )
 from .heads import TEMPLATES, Head, build_head, load_head
 from .hub import push_folder
+from .meta import MdftTrainer, MdftTrainingArguments
 from .pool import ModelPool
 from .pool.sources import fetch_files
-from .provenance import dataset_options, recipe_of
 from .specialize import Specialist, SpecializeArguments, specialize_task
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
-from .training import (
-    ADAPTER_FILES,
-    HEAD_FOLDERS,
-    RESULT_FILE,
-    TRAINED_HEAD,
-    MdftTrainer,
-    MdftTrainingArguments,
-    arguments_key,
-    coefficient_table,
-    meta_facts,
-    read_adapter,
-    refuse_local,
-    resumable,
-    save_meta,
-)
-from .versions import versions
+from .trainers import arguments_key, resumable
 
 
 class MetaMerger:
@@ -197,7 +195,7 @@ class MetaMerger:
         tasks = {task: [self.head(task).key(), self.unlabelled(task).key] for task in self.tasks}
         # How a step is divided does not change it.
         key = arguments_key(args)
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "images_per_pass"):
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "images_per_micro_batch"):
             key.pop(name)
         return ["meta 1", self.pool.reference(), adapter, tasks, key]
 
@@ -392,7 +390,7 @@ class MetaMerger:
             templates = spec.templates if isinstance(spec.templates, list) else TEMPLATES.get(spec.templates)
             specialist.facts = {
                 **specialist.facts,
-                **{name: shared[name] for name in ("licence", "licence_problems", "pipeline_tag", "coefficients")},
+                **{name: shared[name] for name in ("license", "license_problems", "pipeline_tag", "coefficients")},
                 "recipe": shared["recipe"],
                 "versions": shared["versions"],
                 "history": {**shared["history"], "specialist": specialist.history},

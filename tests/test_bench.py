@@ -16,7 +16,7 @@ from hf_mdft.bench import Setting, measure
 from hf_mdft.bench.interleaved import TURN, WARM_UP, Interleaved, training_steps
 from hf_mdft.bench.memory import PeakMemory, anonymous_bytes
 from hf_mdft.bench.random_pool import SIZES, random_pool
-from hf_mdft.cli import app, bench
+from hf_mdft.cli.app import app, bench
 from hf_mdft.tasks import Images
 
 
@@ -35,9 +35,9 @@ def test_a_table_for_both_phases():
         assert floor >= 0 and step > 0 and ratio > 0
 
 
-@pytest.mark.parametrize("images_per_pass", [None, 4])
+@pytest.mark.parametrize("images_per_micro_batch", [None, 4])
 @pytest.mark.parametrize("experts", [2, 6])
-def test_a_step_costs_one_combine_whatever_the_number_of_experts_and_passes(experts, images_per_pass, monkeypatch):
+def test_a_step_costs_one_combine_whatever_the_number_of_experts(experts, images_per_micro_batch, monkeypatch):
     """Per step: one combine of each tensor, one look at each image of the batch; no expert is run again."""
     from hf_mdft.adapter import layer
 
@@ -52,11 +52,11 @@ def test_a_step_costs_one_combine_whatever_the_number_of_experts_and_passes(expe
         counts["pixels"] += len(indices)
         return pixels(self, indices)
 
-    setting = Setting(**{**TINY, "experts": experts, "images_per_pass": images_per_pass})
+    setting = Setting(**{**TINY, "experts": experts, "images_per_micro_batch": images_per_micro_batch})
     measure(setting, "meta")  # expert outputs are in the cache now
     monkeypatch.setattr(layer, "combine", count_combine)
     monkeypatch.setattr(Images, "pixels", count_pixels)
-    monkeypatch.setattr("hf_mdft.training.expert_outputs.embed_views", lambda *a, **k: pytest.fail("ran an expert"))
+    monkeypatch.setattr("hf_mdft.embedding.expert_outputs.embed_views", lambda *a, **k: pytest.fail("ran an expert"))
     measure(setting, "meta")
     steps, tensors = WARM_UP + TURN, len(list(random_pool("tiny", experts).tower().parameters()))
     assert counts == {"combine": steps * tensors, "pixels": steps * 2 * 4}

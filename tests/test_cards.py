@@ -13,9 +13,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from hf_mdft.cards.cards import eval_results, meta_card, pool_card, specialist_card
+from hf_mdft.cards.licenses import ORDER, combined_license
 from hf_mdft.hub import cards
-from hf_mdft.hub.cards import eval_results, meta_card, pool_card, specialist_card
-from hf_mdft.hub.licences import ORDER, combined_licence
 
 
 PIPELINES = ("zero-shot-image-classification", "image-classification", "image-feature-extraction")
@@ -48,8 +48,8 @@ SPECIALIST = {
     "pool": REFERENCE, "gate": GATE, "class_names": DIGITS, "recipe": RECIPE,
     "template": 'a photo of the number: "{}".',
     "accuracy": {"base": 0.482, "expert": 0.731, "meta": 0.616, "specialist_ungated": 0.785, "specialist": 0.785},
-    "images": 1000, "overlap": 0.0, "p_value": 1.1e-9, "difference": 0.054, "licence": "mit",
-    "licence_problems": ["no licence stated, ask the owner before you publish what is made from it: tanganke/x"],
+    "images": 1000, "overlap": 0.0, "p_value": 1.1e-9, "difference": 0.054, "license": "mit",
+    "license_problems": ["no license stated, ask the owner before you publish what is made from it: tanganke/x"],
     "evaluation": {"path": "ylecun/mnist", "split": "test"}, "unlabelled": {"path": "ylecun/mnist", "split": "train[:4000]"},
     "pipeline_tag": "zero-shot-image-classification", "features": "pooler_output",
     "figures": {"Merging coefficients of the meta-model": "figures/coefficients.png"},
@@ -59,7 +59,7 @@ OWN = {
     "unlabelled": {"path": "parquet", "data_files": "/home/someone/secret/own.parquet"},
 }  # fmt: skip
 META = {
-    "pool": REFERENCE, "adapter": {"granularity": "tensor", "transform": {"name": "identity"}}, "licence": "mit",
+    "pool": REFERENCE, "adapter": {"granularity": "tensor", "transform": {"name": "identity"}}, "license": "mit",
     "tasks": ["mnist", "own"], "recipe": RECIPE, "pipeline_tag": "zero-shot-image-classification",
     "accuracy": {
         "base": {"mnist": 0.48, "own": 0.5, "average": 0.49}, "expert": {"mnist": 0.9},
@@ -68,7 +68,7 @@ META = {
     "images": {"mnist": 1000, "own": 200}, "overlap": {"mnist": 0.0, "own": 1.0},
     "evaluations": {"mnist": {"path": "ylecun/mnist", "split": "test"}, "own": "200 images in memory"},
     "datasets": {"mnist": {"path": "ylecun/mnist", "split": "train"}, "own": None},
-    "kept": {"mnist": {"anchor": 0.9, "entropy": 0.4}, "own": {"entropy": 0.5}},
+    "kept": {"mnist": {"distillation": 0.9, "entropy": 0.4}, "own": {"entropy": 0.5}},
 }  # fmt: skip
 POOL_TASKS = {
     "mnist": {"class_names": DIGITS, "templates": "mnist", "unlabelled": {"path": "ylecun/mnist"}},
@@ -82,7 +82,7 @@ CARDS = {
     "expert_kept": lambda: specialist_card("own", OWN),
     "meta_model": lambda: meta_card(META),
     "meta_model_folded": lambda: meta_card({**META, "folded": True}),
-    "pool": lambda: pool_card(PUBLIC, POOL_TASKS, ("mit", ["no licence stated: a/b"])),
+    "pool": lambda: pool_card(PUBLIC, POOL_TASKS, ("mit", ["no license stated: a/b"])),
 }
 
 
@@ -158,7 +158,7 @@ def test_user_text_is_escaped():
     bad = "x](http://evil) <script>alert(1)</script> | y\n# heading ```"
     facts = {
         **SPECIALIST, "pool": {**REFERENCE, "experts": {bad: None}}, "class_names": [bad, "b"], "template": bad + "{}",
-        "recipe": {"tasks": {bad: {"class_names": [bad]}}}, "licence_problems": [bad], "unlabelled": {"path": bad},
+        "recipe": {"tasks": {bad: {"class_names": [bad]}}}, "license_problems": [bad], "unlabelled": {"path": bad},
     }  # fmt: skip
     for text in (
         str(specialist_card(bad, facts)),
@@ -189,7 +189,7 @@ def test_results_in_the_hubs_own_format():
 
 
 @pytest.mark.parametrize(
-    ("stated", "licence", "problem"),
+    ("stated", "license", "problem"),
     [
         ({"a": "mit", "b": "mit"}, "mit", None),
         ({"a": "mit", "b": "apache-2.0"}, "apache-2.0", None),
@@ -199,16 +199,16 @@ def test_results_in_the_hubs_own_format():
         ({"a": "gpl-3.0", "b": "cc-by-nc-4.0"}, "cc-by-nc-4.0", "a (gpl-3.0) and b (cc-by-nc-4.0) set terms"),
         ({"a": "cc-by-sa-4.0", "b": "gpl-3.0"}, "gpl-3.0", "set terms that exclude each other"),
         ({"a": "mit", "b": "cc-by-nc-nd-4.0"}, "cc-by-nc-nd-4.0", "b (cc-by-nc-nd-4.0) forbids sharing derivatives"),
-        ({"a": "mit", "b": "llama3"}, "other", "licence 'llama3' cannot be compared, read its terms: b"),
+        ({"a": "mit", "b": "llama3"}, "other", "license 'llama3' cannot be compared, read its terms: b"),
         ({"a": "mit", "b": None}, "mit", "before you publish what is made from it: b"),
         ({"a": None}, None, "before you publish what is made from it: a"),
     ],
 )
-def test_licences(stated, licence, problem):
-    found, problems = combined_licence(list(stated.items()))
-    assert found == licence
+def test_licenses(stated, license, problem):
+    found, problems = combined_license(list(stated.items()))
+    assert found == license
     assert any(problem in line for line in problems) if problem else not problems
 
 
 def test_models_of_one_name_are_two():
-    assert combined_licence([("checkpoint", "gpl-3.0"), ("checkpoint", "mit")])[0] == "gpl-3.0"
+    assert combined_license([("checkpoint", "gpl-3.0"), ("checkpoint", "mit")])[0] == "gpl-3.0"

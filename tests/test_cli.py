@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from hf_mdft import InputError, Recipe
-from hf_mdft.cli import main
+from hf_mdft.cli.app import main
 
 
 def call(arguments, monkeypatch, capsys):
@@ -147,7 +147,7 @@ def test_no_permission_is_named(clip_paths, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
 def test_no_space_is_named(error, clip_paths, tmp_path, monkeypatch, capsys):
     recipe = write_recipe(tmp_path, clip_paths)
-    monkeypatch.setattr("hf_mdft.training.base.save_file", lambda *_: (_ for _ in ()).throw(error))
+    monkeypatch.setattr("hf_mdft.trainers.base.save_file", lambda *_: (_ for _ in ()).throw(error))
     code, _, err = call(["run", recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
     assert code == 2 and "No space left on device" in err and "free space" in err
     assert not (tmp_path / "out" / "results.json").exists() and not (tmp_path / "out" / "meta").exists()
@@ -165,7 +165,7 @@ def test_push_needs_a_result(tmp_path, monkeypatch, capsys):
 
 
 def test_interruption_exits_with_130(clip_paths, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("hf_mdft.cli.run_recipe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr("hf_mdft.cli.app.run_recipe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     code, _, err = call(["run", write_recipe(tmp_path, clip_paths)], monkeypatch, capsys)
     assert code == 130 and "goes on where it stopped" in err
 
@@ -216,7 +216,14 @@ TWO_PROCESSES = [
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"sharpness_radius": 0.1, "gradient_accumulation_steps": 2}])
 def test_two_processes_give_the_same_coefficients(options, clip_paths, tmp_path):
-    meta = {"max_steps": 20, "images_per_task": 8, "images_per_pass": 8, "head_steps": 3, "use_cpu": True, **options}
+    meta = {
+        "max_steps": 20,
+        "images_per_task": 8,
+        "images_per_micro_batch": 8,
+        "head_steps": 3,
+        "use_cpu": True,
+        **options,
+    }
     recipe = write_recipe(tmp_path, clip_paths, meta=meta)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     one = subprocess.run(

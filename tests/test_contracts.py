@@ -11,10 +11,10 @@ from conftest import TASKS
 from transformers import AutoConfig
 
 from hf_mdft.architectures import ARCHITECTURES, architecture_of
-from hf_mdft.errors import InputError
+from hf_mdft.core.errors import InputError
+from hf_mdft.core.registry import Registry
 from hf_mdft.heads import HEADS, load_head
 from hf_mdft.objectives import FILTERS
-from hf_mdft.registry import Registry
 from hf_mdft.transforms import TRANSFORMS
 
 
@@ -156,12 +156,12 @@ def test_dare_keeps_the_expectation_and_its_seed():
     assert torch.equal(state, torch.get_rng_state()), "the global generator was used"
 
 
-def test_sign_and_quantise_equal_their_definitions():
+def test_sign_and_quantize_equal_their_definitions():
     vectors = torch.tensor([[4.0, -1.0, 0.0, 3.0]])
     assert TRANSFORMS.build("sign")("t", vectors).tolist() == [[2, -2, 0, 2]]
-    assert TRANSFORMS.build({"name": "quantise", "bits": 2})("t", vectors).tolist() == [[4, 0, 0, 4]]
+    assert TRANSFORMS.build({"name": "quantize", "bits": 2})("t", vectors).tolist() == [[4, 0, 0, 4]]
     noisy = matrices(2, 50, 50)
-    errors = [(TRANSFORMS.build({"name": "quantise", "bits": b})("t", noisy) - noisy).abs().max() for b in (3, 5, 8)]
+    errors = [(TRANSFORMS.build({"name": "quantize", "bits": b})("t", noisy) - noisy).abs().max() for b in (3, 5, 8)]
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
     largest = noisy.flatten(1).abs().amax(dim=1)
     assert errors[1] <= (largest / 15 / 2).max() + 1e-9

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from hf_mdft.specialize import Source, build_teacher
-from hf_mdft.specialize.discriminant import SHRINKAGE, certainty, joint_features, log_posterior, mean_entropy, refine
+from hf_mdft.specialize.lda import SHRINKAGE, certainty, joint_features, log_posterior, mean_entropy, refine
 
 
 def clusters(count=300, width=6, spread=0.1, seed=0):
@@ -74,12 +74,12 @@ def test_the_teacher_looks_at_the_models_it_hears(with_student):
     """The clusters are in one model's embedding only; they count unless that model is shut out."""
     truth, features = clusters()
     logits = unsure(truth, 5).log()
-    blind = Source(logits, logits, torch.ones(300, 6), logits.argmax(-1)[None], stability=1.0)
-    seeing = Source(logits, logits, features, logits.argmax(-1)[None], stability=0.5)
+    blind = Source(logits, logits, torch.ones(300, 6), logits.argmax(-1)[None], consistency=1.0)
+    seeing = Source(logits, logits, features, logits.argmax(-1)[None], consistency=0.5)
     sources, student = ({"expert": blind}, seeing) if with_student else ({"expert": blind, "base": seeing}, None)
 
-    def right(others_weight, weight):
-        teacher = build_teacher(sources, others_weight, 0.5, weight, student)
+    def right(ensemble_weight, weight):
+        teacher = build_teacher(sources, ensemble_weight, 0.5, weight, student)
         return (teacher.probabilities.argmax(-1) == truth).float().mean().item()
 
     assert right(1.0, 0.0) < 0.81 < 0.97 < right(1.0, 0.3)

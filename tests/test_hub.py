@@ -81,7 +81,7 @@ def test_headers_are_checked_before_any_weights_move(hub, client, clip_paths, tm
     tensors = {"vision_model.post_layernorm.bias": torch.zeros(99)}
     save_file({**torch_load(clip_paths["colour"]), **tensors}, tmp_path / "model.safetensors", {"format": "pt"})
     hub.add("lab/wide", {**files, "model.safetensors": (tmp_path / "model.safetensors").read_bytes()})
-    done = client.run("run", hub_recipe(tmp_path / "job", clip_paths, colour="lab/wide"), "--output-dir", "out")
+    done = client.run("run", hub_recipe(tmp_path / "job", clip_paths, color="lab/wide"), "--output-dir", "out")
     assert done["code"] == 2
     assert "lab/wide: tensor 'post_layernorm.bias' has shape (99,), the base has (16,)" in done["err"]
     assert "Downloading" not in done["err"]
@@ -95,13 +95,13 @@ def torch_load(folder):
     return load_file(folder / "model.safetensors")
 
 
-def test_quantised_weights_are_refused(hub, client, clip_paths, tmp_path):
+def test_quantized_weights_are_refused(hub, client, clip_paths, tmp_path):
     tensors = torch_load(clip_paths["colour"])
     tensors["vision_model.post_layernorm.bias"] = torch.zeros(16, dtype=torch.int8)
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     files = files_of(clip_paths["colour"])
     hub.add("lab/int8", {**files, "model.safetensors": (tmp_path / "model.safetensors").read_bytes()})
-    done = client.run("pool", "inspect", hub_recipe(tmp_path, clip_paths, colour="lab/int8"))
+    done = client.run("pool", "inspect", hub_recipe(tmp_path, clip_paths, color="lab/int8"))
     assert done["code"] == 2 and "lab/int8: tensor 'post_layernorm.bias' is stored as I8" in done["err"]
 
 
@@ -172,14 +172,14 @@ def test_the_size_is_told_before_the_download(hub, client, clip_paths, tmp_path)
     assert (tmp_path / "cosines.png").read_bytes().startswith(b"\x89PNG")
     again = client.run("pool", "inspect", recipe, "--format", "json")
     told = json.loads(again["out"])
-    assert told["bytes_to_download"] == 0 and told["licence"] == "mit" and "Downloading" not in again["err"]
+    assert told["bytes_to_download"] == 0 and told["license"] == "mit" and "Downloading" not in again["err"]
     assert told["cosines"]["shade"]["shade"] == pytest.approx(1)
 
 
-def test_licence_conflicts_are_shown(hub, client, clip_paths, tmp_path):
+def test_license_conflicts_are_shown(hub, client, clip_paths, tmp_path):
     hub.add("lab/gpl", files_of(clip_paths["shade"], "license: gpl-3.0"))
     hub.add("lab/nc", files_of(clip_paths["colour"], "license: cc-by-nc-4.0"))
-    recipe = hub_recipe(tmp_path, clip_paths, shade="lab/gpl", colour="lab/nc")
+    recipe = hub_recipe(tmp_path, clip_paths, shade="lab/gpl", color="lab/nc")
     done = client.run("pool", "inspect", recipe, "--dry-run")
     assert "lab/gpl (gpl-3.0) and lab/nc (cc-by-nc-4.0) set terms that exclude each other" in done["out"]
 

@@ -20,7 +20,7 @@ def results(tmp_path_factory, clip_paths):
     """Output folder of a run on local folders, made once."""
     from typer.testing import CliRunner
 
-    from hf_mdft.cli import app
+    from hf_mdft.cli.app import app
 
     folder = tmp_path_factory.mktemp("results")
     recipe = write_recipe(folder / "job", clip_paths)

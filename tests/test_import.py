@@ -37,7 +37,7 @@ def test_the_package_and_its_help_wait_for_no_other_package():
     heavy = "('torch', 'transformers', 'peft', 'datasets', 'huggingface_hub', 'numpy')"
     check = f"import sys; print([name for name in {heavy} if name in sys.modules])"
     assert run(f"import hf_mdft\n{check}").stdout.strip() == "[]"
-    code = f"from hf_mdft.cli import app\ntry: app(['run', '--help'])\nexcept SystemExit: pass\n{check}"
+    code = f"from hf_mdft.cli.app import app\ntry: app(['run', '--help'])\nexcept SystemExit: pass\n{check}"
     found = run(code)
     assert "Example" in found.stdout and found.stdout.splitlines()[-1] == "[]", found.stdout + found.stderr
 

@@ -114,12 +114,12 @@ def test_a_loaded_meta_model_tells_what_was_done_since(merger, tasks, tmp_path):
     first.save_pretrained(tmp_path / "meta")
     again = MetaMerger.from_pretrained(tmp_path / "meta", tasks=tasks)
     again.evaluate()
-    found = again.specialize(specialize_arguments(tmp_path, pull_weight=0.5), ["stripes"])
+    found = again.specialize(specialize_arguments(tmp_path, l2_sp_weight=0.5), ["stripes"])
     found["stripes"].save_pretrained(tmp_path / "stripes")
     again.save_pretrained(tmp_path / "saved")
     for folder in ("stripes", "saved"):
         recipe = yaml.safe_load((tmp_path / folder / "README.md").read_text().split("```yaml\n")[1].split("```")[0])
-        assert recipe["meta"]["learning_rate"] == 0.02 and recipe["specialize"]["pull_weight"] == 0.5
+        assert recipe["meta"]["learning_rate"] == 0.02 and recipe["specialize"]["l2_sp_weight"] == 0.5
         assert set(recipe["tasks"]) == set(TASKS)
 
 
@@ -314,7 +314,7 @@ def test_a_second_call_of_specialize_does_not_keep_the_first_ones_results(merger
     merger.fit(fit_arguments(tmp_path))
     first = merger.specialize(specialize_arguments(tmp_path / "first", gate=False))
     assert all(specialist.improved for specialist in first.values())
-    monkeypatch.setattr("hf_mdft.specialize.gate.STABLER_BY", 2.0)
+    monkeypatch.setattr("hf_mdft.specialize.gate.LEAST_CONSISTENCY_GAIN", 2.0)
     second = merger.specialize(specialize_arguments(tmp_path / "second"))
     assert not any(specialist.improved for specialist in second.values())
     assert all("second" in str(specialist.candidate) for specialist in second.values())
@@ -359,7 +359,7 @@ def test_fit_goes_on_and_notices_changes(merger, tmp_path, monkeypatch):
     first = merger.model.base_model.coefficients()
     again = MetaMerger(merger.pool, merger.tasks)
     with monkeypatch.context() as patch:
-        patch.setattr("hf_mdft.training.MdftTrainer.training_step", lambda *_: pytest.fail("trained again"))
+        patch.setattr("hf_mdft.meta.MdftTrainer.training_step", lambda *_: pytest.fail("trained again"))
         again.fit(fit_arguments(tmp_path))
     second = again.model.base_model.coefficients()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -382,4 +382,4 @@ def test_a_run_goes_on_however_its_steps_are_divided(merger, tmp_path):
     def key(**options):
         return merger._meta_key(MdftTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options))
 
-    assert key(images_per_pass=1) == key(gradient_accumulation_steps=2) == key() != key(images_per_task=8)
+    assert key(images_per_micro_batch=1) == key(gradient_accumulation_steps=2) == key() != key(images_per_task=8)

@@ -11,12 +11,12 @@ from hf_mdft.evaluation import mcnemar
 from hf_mdft.objectives import (
     FILTERS,
     agreement_rule,
-    anchor_divergence,
     concentration,
     embedding_distance,
     entropy,
     estimate_prior,
-    hard_anchor,
+    expert_divergence,
+    hard_distillation,
     prior_divergence,
 )
 
@@ -70,18 +70,18 @@ def test_nothing_kept_gives_zero_loss_and_finite_gradient():
 
 def test_anchor_is_zero_at_the_expert_and_positive_elsewhere():
     q = torch.randn(6, 5)
-    torch.testing.assert_close(anchor_divergence(q, q), torch.zeros(6), atol=1e-6, rtol=0)
-    assert (anchor_divergence(torch.randn(6, 5), q) > 0).all()
+    torch.testing.assert_close(expert_divergence(q, q), torch.zeros(6), atol=1e-6, rtol=0)
+    assert (expert_divergence(torch.randn(6, 5), q) > 0).all()
     p, t = torch.randn(6, 5), 2.0
     expected = t**2 * ((q / t).softmax(-1) * ((q / t).log_softmax(-1) - (p / t).log_softmax(-1))).sum(-1)
-    torch.testing.assert_close(anchor_divergence(p, q, t), expected)
+    torch.testing.assert_close(expert_divergence(p, q, t), expected)
 
 
 def test_other_objectives_equal_their_definitions():
     logits, expert = torch.randn(6, 4), torch.randn(6, 4)
     p = logits.softmax(-1)
     wanted = -p[range(6), expert.argmax(-1)].log()
-    torch.testing.assert_close(hard_anchor(logits, expert), wanted)
+    torch.testing.assert_close(hard_distillation(logits, expert), wanted)
     mean = p.mean(0)
     torch.testing.assert_close(concentration(logits), (mean * mean.log()).sum() / math.log(4))
     assert concentration(50 * torch.eye(4)) == pytest.approx(-1, abs=1e-4)

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
 from hf_mdft import InputError, ModelPool
-from hf_mdft.cache import cache_root, discard, key_of
+from hf_mdft.core.cache import cache_root, discard, key_of
+from hf_mdft.core.hashing import _hash_of, file_hash
 from hf_mdft.pool.geometry import geometry, task_vector_gram
-from hf_mdft.pool.hashing import _hash_of, file_hash
 from hf_mdft.pool.inspect import geometry_text, listing
 from hf_mdft.pool.vectors import checksum, write_vectors
 
@@ -48,7 +48,7 @@ def test_weights_in_folders_are_hashed_once(tmp_path, monkeypatch):
 
     def in_a_new_process(after_s):
         now = file.stat().st_ctime_ns + int(after_s * 1e9)
-        monkeypatch.setattr("hf_mdft.pool.hashing.time.time_ns", lambda: now)
+        monkeypatch.setattr("hf_mdft.core.hashing.time.time_ns", lambda: now)
         _hash_of.cache_clear()
         reads.clear()
         assert file_hash(file) == hashlib.sha256(file.read_bytes()).hexdigest()

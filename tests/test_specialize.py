@@ -11,11 +11,11 @@ from conftest import perturbed
 from safetensors.torch import load_file
 
 from hf_mdft import InputError, SpecializeArguments
+from hf_mdft.embedding import embed_views
+from hf_mdft.embedding.views import HELD_OUT_VIEWS, TEACHER_VIEWS, jitter, translate
 from hf_mdft.specialize import Source, StudentTrainer, Teacher, build_teacher, decide, specialize_task
 from hf_mdft.specialize.task_loop import FASTEST, GENTLE, gentle_learning_rate
 from hf_mdft.specialize.teacher import observe
-from hf_mdft.tasks import embed_views
-from hf_mdft.tasks.views import JUDGE_VIEWS, TEACHER_VIEWS, jitter, translate
 
 
 def arguments(folder, **options):
@@ -46,7 +46,7 @@ def test_jitter_is_one_of_the_translations_for_each_image():
     used = [next(o for o in offsets if torch.equal(translate(x[i : i + 1], o)[0], moved[i])) for i in range(16)]
     assert len(set(used)) > 3
     assert torch.equal(moved, jitter(x, torch.Generator().manual_seed(0)))
-    assert set(JUDGE_VIEWS).isdisjoint(TEACHER_VIEWS)
+    assert set(HELD_OUT_VIEWS).isdisjoint(TEACHER_VIEWS)
 
 
 def test_teacher_follows_the_reliable_and_the_confident():
@@ -56,29 +56,29 @@ def test_teacher_follows_the_reliable_and_the_confident():
     torch.testing.assert_close(alone.probabilities.sum(-1), torch.ones(6))
     assert ((alone.weights >= 0) & (alone.weights <= 1)).all()
 
-    expert.stability = 0.8
+    expert.consistency = 0.8
     stranger = source([1, 2, 0, 1, 2, 0], confidence=20.0)
     both = build_teacher({"expert": expert, "meta": stranger}, 1.0)
     assert both.source_weights["meta"] == 0.0
     assert both.probabilities.argmax(-1).tolist() == [0, 1, 2, 0, 1, 2], "a model that never agrees is not heard"
 
     shaky = source([1, 1, 2, 0, 1, 2], confidence=20.0)
-    shaky.stability = 0.8
+    shaky.consistency = 0.8
     both = build_teacher({"expert": expert, "meta": shaky}, 1.0)
     assert both.source_weights["meta"] == 0.0, "a model that is no stabler than the expert is not heard"
 
     unsure = source([0, 1, 2, 0, 1, 2])
-    unsure.stability = 0.8
+    unsure.consistency = 0.8
     unsure.log_probs[5] = torch.tensor([0.34, 0.33, 0.33]).log()
     friend = source([0, 1, 2, 0, 1, 2], confidence=20.0)
     combined = build_teacher({"expert": unsure, "meta": friend}, 1.0)
     assert combined.probabilities[5].argmax() == 2, "where the expert is unsure the confident friend decides"
 
 
-def judged(specialist, stability=0.95, **expert):
-    """The gate's decision on predicted classes; the expert's stability is 0.9."""
+def judged(specialist, consistency=0.95, **expert):
+    """The gate's decision on predicted classes; the expert's consistency is 0.9."""
     mine, theirs = source(specialist), source(**expert)
-    mine.stability, theirs.stability = stability, 0.9
+    mine.consistency, theirs.consistency = consistency, 0.9
     return decide(mine, theirs, {})
 
 
@@ -90,18 +90,18 @@ def test_gate_accepts_the_better_and_refuses_the_worse():
     expert = {"predictions": spoiled, "judged": fresh_views}
     better = judged(truth, **expert)
     assert better.chosen == "specialist" and better.lead > 0.05
-    assert better.changed == pytest.approx(0.1) and better.stability_gain == pytest.approx(0.05)
+    assert better.changed == pytest.approx(0.1) and better.consistency_gain == pytest.approx(0.05)
     worse = judged(torch.where(torch.arange(300) % 5 == 1, wrong, spoiled), **expert)
     assert worse.chosen == "expert" and worse.lead < 0 and "judges prefer" in worse.reason
-    same = judged(spoiled, stability=0.9, **expert)
+    same = judged(spoiled, consistency=0.9, **expert)
     assert same.chosen == "expert" and same.lead == 0 and "no improvement shown" in same.reason
 
 
-def test_gate_refuses_what_gained_no_stability_and_what_drifts():
+def test_gate_refuses_what_gained_no_consistency_and_what_drifts():
     truth = torch.arange(300) % 3
-    assert judged(truth, stability=0.92, predictions=truth).chosen == "expert"
+    assert judged(truth, consistency=0.92, predictions=truth).chosen == "expert"
     assert judged(truth, predictions=truth).chosen == "specialist"
-    collapsed = judged(torch.zeros(300, dtype=torch.long), stability=1.0, predictions=truth)
+    collapsed = judged(torch.zeros(300, dtype=torch.long), consistency=1.0, predictions=truth)
     assert collapsed.chosen == "expert" and collapsed.drift > 0.3 and "class prior explains" in collapsed.reason
 
 
@@ -126,8 +126,8 @@ def setting(merger):
 
 def test_observation_averages_views(setting):
     pool, meta, head, images = setting
-    features = embed_views(meta, pool.architecture, images, TEACHER_VIEWS + JUDGE_VIEWS)
-    seen = observe(features, head, len(JUDGE_VIEWS))
+    features = embed_views(meta, pool.architecture, images, TEACHER_VIEWS + HELD_OUT_VIEWS)
+    seen = observe(features, head, len(HELD_OUT_VIEWS))
     x = images.preprocessor.normalize(images.pixels(range(len(images))))
     with torch.no_grad():
         logits = [head(pool.architecture.features(meta(pixel_values=translate(x, v)))) for v in TEACHER_VIEWS]
@@ -136,10 +136,10 @@ def test_observation_averages_views(setting):
     torch.testing.assert_close(seen.log_probs, expected, atol=1e-4, rtol=1e-4)
     assert seen.judged.shape == (4, len(images))
     same = torch.stack([entry.argmax(-1) == logits[0].argmax(-1) for entry in logits[1:5]]).float().mean()
-    assert seen.stability == pytest.approx(same.item())
-    plain = observe(features, head, len(JUDGE_VIEWS), averaged=False)
+    assert seen.consistency == pytest.approx(same.item())
+    plain = observe(features, head, len(HELD_OUT_VIEWS), averaged=False)
     torch.testing.assert_close(plain.log_probs, logits[0].log_softmax(-1), atol=1e-4, rtol=1e-4)
-    assert plain.stability == seen.stability and torch.equal(plain.judged, seen.judged)
+    assert plain.consistency == seen.consistency and torch.equal(plain.judged, seen.judged)
 
 
 def test_student_moves_towards_the_teacher_and_the_head_stays(setting, tmp_path):
@@ -149,7 +149,7 @@ def test_student_moves_towards_the_teacher_and_the_head_stays(setting, tmp_path)
     teacher = Teacher(targets, torch.ones(len(images)), torch.randn(len(images), 16), {})
     student = pool.tower("shade")
     args = arguments(
-        tmp_path, max_steps=40, learning_rate=3e-3, alignment_weight=0, information_weight=0, pull_weight=0,
+        tmp_path, max_steps=40, learning_rate=3e-3, alignment_weight=0, infomax_weight=0, l2_sp_weight=0,
         ema_decay=0.5, logging_steps=10,
     )  # fmt: skip
     trainer = StudentTrainer(student, args, architecture=pool.architecture, head=head, images=images, teacher=teacher)
@@ -171,7 +171,7 @@ def test_pull_keeps_the_student_near_its_start(setting, tmp_path):
     moved = []
     for number, weight in enumerate((0.0, 100.0)):
         student = pool.tower("shade")
-        args = arguments(tmp_path / str(number), max_steps=10, learning_rate=1e-3, pull_weight=weight, ema_decay=0)
+        args = arguments(tmp_path / str(number), max_steps=10, learning_rate=1e-3, l2_sp_weight=weight, ema_decay=0)
         StudentTrainer(
             student, args, architecture=pool.architecture, head=head, images=images, teacher=teacher
         ).train()
@@ -187,7 +187,7 @@ def test_pull_is_the_gradient_of_the_squared_distance(setting, tmp_path, accumul
     teacher = Teacher(torch.full((len(images), 3), 1 / 3), torch.ones(len(images)), torch.randn(len(images), 16), {})
     losses, grads = [], []
     for weight in (0.0, 0.3):
-        args = arguments(tmp_path, pull_weight=weight, gradient_accumulation_steps=3, jitter_steps=0)
+        args = arguments(tmp_path, l2_sp_weight=weight, gradient_accumulation_steps=3, jitter_steps=0)
         trainer = StudentTrainer(
             perturbed(pool.tower("shade"), 1),
             args,
@@ -311,6 +311,6 @@ def test_learning_rate_follows_the_task_vector(clip_pool, monkeypatch):
 
 
 def test_strengths_out_of_range_are_refused(tmp_path):
-    for name in ("start", "prior_strength", "discriminant_weight"):
+    for name in ("start", "prior_strength", "lda_weight"):
         with pytest.raises(InputError, match=rf"{name} must lie in \[0, 1\], got 1.5"):
             arguments(tmp_path, **{name: 1.5})

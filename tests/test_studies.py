@@ -13,7 +13,7 @@ from test_cli import call
 
 from hf_mdft import InputError, MdftTrainingArguments, Recipe
 from hf_mdft.evaluation import average_p_value, paired_interval
-from hf_mdft.presets import LEARNED, PRESETS
+from hf_mdft.recipes.presets import LEARNED, PRESETS
 from hf_mdft.studies.gate_record import as_text, gate_record
 from hf_mdft.studies.outcome import remembered
 
@@ -74,7 +74,7 @@ def test_ablation_goes_on_and_compares_with_the_full_recipe(clip_paths, tmp_path
 
 
 def test_few_shot_uses_few_images_in_both_phases(clip_paths, tmp_path, monkeypatch, capsys):
-    from hf_mdft.training import MdftTrainer
+    from hf_mdft.meta import MdftTrainer
 
     counts, init = [], MdftTrainer.__init__
 

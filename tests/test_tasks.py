@@ -10,7 +10,8 @@ from conftest import TASKS, make_dataset
 from PIL import Image
 
 from hf_mdft import InputError, Task
-from hf_mdft.tasks import Images, Preprocessor, embed_images, read_labelled, read_unlabelled
+from hf_mdft.embedding import embed_images
+from hf_mdft.tasks import Images, Preprocessor, read_labelled, read_unlabelled
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 
 from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments
-from hf_mdft.objectives import anchor_divergence, entropy
-from hf_mdft.tasks import Images, LabelledImages, embed_images
-from hf_mdft.training import MixedTasks, expert_features, own_arguments, resumable
-from hf_mdft.training.passes import images_at_once, in_parts
+from hf_mdft.embedding import embed_images, expert_features
+from hf_mdft.meta import MixedTasks
+from hf_mdft.meta.micro_batches import micro_batch_size, micro_batches
+from hf_mdft.objectives import entropy, expert_divergence
+from hf_mdft.tasks import Images, LabelledImages
+from hf_mdft.trainers import own_arguments, resumable
 
 
 def arguments(folder, **options):
@@ -76,7 +78,7 @@ def test_finished_heads_follow_the_expert_better_and_leave_the_tower(make_traine
         for task, objective in trainer.objective.tasks.items():
             features = embed_images(trainer.model, merger.pool.architecture, merger.unlabelled(task))
             with torch.no_grad():
-                parts.append(anchor_divergence(objective.head(features), objective.expert_logits).mean())
+                parts.append(expert_divergence(objective.head(features), objective.expert_logits).mean())
         distance[steps] = sum(parts)
     assert torch.equal(coefficients(trainers[0]), coefficients(trainers[200]))
     assert distance[200] < 0.8 * distance[0]
@@ -142,7 +144,7 @@ def test_an_overflow_or_an_error_uphill_moves_nothing(make_trainer):
 
 
 def test_a_skipped_step_leaves_no_gradient_behind(make_trainer):
-    trainer = make_trainer(images_per_pass=1, max_steps=1, filter="none")
+    trainer = make_trainer(images_per_micro_batch=1, max_steps=1, filter="none")
     trainer.train()
     batch = trainer.train_dataset.__getitems__(list(range(12)))
     heads = trainer.objective.head_parameters()
@@ -175,7 +177,7 @@ def test_a_step_in_passes_is_the_step(make_trainer, options, monkeypatch):
     monkeypatch.setattr(layer, "combine", count_combine)
     found = {}
     for images in (None, 1):
-        trainer = make_trainer(f"run-{images}", images_per_pass=images, head_steps=0, max_steps=3, **options)
+        trainer = make_trainer(f"run-{images}", images_per_micro_batch=images, head_steps=0, max_steps=3, **options)
         tower = trainer.model.get_base_model()
         tower.register_forward_hook(lambda *_: counts.update(passes=counts["passes"] + 1))
         counts.update(combine=0, passes=0)
@@ -194,25 +196,25 @@ def test_a_step_in_passes_is_the_step(make_trainer, options, monkeypatch):
 
 @pytest.mark.parametrize("distance", ["hard", "embedding"])
 def test_other_anchors_train(make_trainer, distance):
-    trainer = make_trainer(anchor_distance=distance, diversity_weight=0.1)
+    trainer = make_trainer(distillation_distance=distance, diversity_weight=0.1)
     trainer.train()
     line = next(line for line in trainer.state.log_history if "loss" in line)
-    assert line["loss_anchor"] > 0 and -1 <= line["loss_diversity"] <= 0
+    assert line["loss_distillation"] > 0 and -1 <= line["loss_diversity"] <= 0
 
 
 def test_every_term_is_logged_by_itself(make_trainer):
     trainer = make_trainer(filter="none")
     trainer.train()
     line = next(line for line in trainer.state.log_history if "loss" in line)
-    terms = {"entropy": 0.1, "anchor": 1.0, "prior": 0.1}
+    terms = {"entropy": 0.1, "distillation": 1.0, "prior": 0.1}
     total = sum(len(TASKS) * weight * line[f"loss_{term}"] for term, weight in terms.items())
     assert line["loss"] == pytest.approx(total, rel=1e-4)
     for task in TASKS:
         assert line[f"kept_entropy/{task}"] == 1.0
-        assert 0 <= line[f"kept_anchor/{task}"] <= 1
+        assert 0 <= line[f"kept_distillation/{task}"] <= 1
 
 
-@pytest.mark.parametrize("term", ["entropy", "anchor", "prior"])
+@pytest.mark.parametrize("term", ["entropy", "distillation", "prior"])
 def test_a_term_can_be_switched_off(make_trainer, term):
     trainer = make_trainer(**{f"{term}_weight": 0.0}, max_steps=1)
     trainer.train()
@@ -222,8 +224,8 @@ def test_a_term_can_be_switched_off(make_trainer, term):
 
 def test_loss_equals_plain_tensors(make_trainer, merger, monkeypatch):
     """Routing of mixed rows to heads, against one task at a time."""
-    monkeypatch.setattr("hf_mdft.training.expert_outputs.fast_bf16", lambda _: False)
-    trainer = make_trainer(filter="none", agreement_rule=False, prior_weight=0.0, anchor_views=False)
+    monkeypatch.setattr("hf_mdft.embedding.expert_outputs.fast_bf16", lambda _: False)
+    trainer = make_trainer(filter="none", agreement_rule=False, prior_weight=0.0, distillation_views=False)
     batch = trainer.train_dataset.__getitems__(list(range(12)))
     with torch.no_grad():
         loss = trainer.compute_loss(trainer.model, {k: v.clone() for k, v in batch.items()})
@@ -235,14 +237,14 @@ def test_loss_equals_plain_tensors(make_trainer, merger, monkeypatch):
             logits = head(merger.pool.architecture.features(trainer.model(pixel_values=x)))
             expert = head(merger.pool.architecture.features(merger.pool.tower(task)(pixel_values=x)))
             uniform = torch.log(torch.tensor(float(len(TASKS[task]))))
-            expected += anchor_divergence(logits, expert).mean() + 0.1 * entropy(logits).mean() / uniform
+            expected += expert_divergence(logits, expert).mean() + 0.1 * entropy(logits).mean() / uniform
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_training_follows_the_experts(make_trainer):
     trainer = make_trainer(max_steps=60, images_per_task=8, learning_rate=0.02, save_strategy="no")
     trainer.train()
-    losses = [line["loss_anchor"] for line in trainer.state.log_history if "loss_anchor" in line]
+    losses = [line["loss_distillation"] for line in trainer.state.log_history if "loss_distillation" in line]
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
 
@@ -312,10 +314,10 @@ def test_weights_in_parts_are_refused(option):
 def test_accumulation_sees_the_same_images(make_trainer):
     """Linear terms do not care whether a step is done at once or in parts."""
     options = dict(prior_weight=0.0, entropy_weight=0.0, max_steps=2, save_strategy="no")
-    at_once, in_parts = make_trainer(**options), make_trainer(**options, gradient_accumulation_steps=2)
-    for trainer in (at_once, in_parts):
+    at_once, micro_batches = make_trainer(**options), make_trainer(**options, gradient_accumulation_steps=2)
+    for trainer in (at_once, micro_batches):
         trainer.train()
-    torch.testing.assert_close(coefficients(at_once), coefficients(in_parts), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(coefficients(at_once), coefficients(micro_batches), atol=1e-4, rtol=1e-4)
 
 
 def test_uneven_parts_are_refused(make_trainer):
@@ -345,7 +347,7 @@ def test_schedule(merger):
 def test_expert_outputs_are_computed_once(merger, monkeypatch):
     images = merger.unlabelled("shade")
     first = expert_features(merger.pool, "shade", images)
-    monkeypatch.setattr("hf_mdft.training.expert_outputs.embed_views", lambda *_, **__: pytest.fail("again"))
+    monkeypatch.setattr("hf_mdft.embedding.expert_outputs.embed_views", lambda *_, **__: pytest.fail("again"))
     assert torch.equal(first, expert_features(merger.pool, "shade", images))
 
 
@@ -382,12 +384,12 @@ def test_passes_are_as_large_as_is_fast(merger):
     tower = merger.pool.tower()
     tokens = (tower.config.image_size // tower.config.patch_size) ** 2 + 1
     shape = (3, tower.config.image_size, tower.config.image_size)
-    assert images_at_once(tower, shape, torch.device("cpu")) == 3200 // tokens
-    assert images_at_once(tower, shape, torch.device("cuda")) > 10**9
+    assert micro_batch_size(tower, shape, torch.device("cpu")) == 3200 // tokens
+    assert micro_batch_size(tower, shape, torch.device("cuda")) > 10**9
     task = torch.arange(5).repeat(4)  # five tasks, four images of each
     batch = {"task": task, "index": torch.arange(20)}
     for limit, sizes in {20: [20], 19: [12, 8], 8: [8, 8, 4], 4: [4] * 5, 1: [4] * 5}.items():
-        parts = in_parts(batch, 5, limit)
+        parts = micro_batches(batch, 5, limit)
         assert [len(part["task"]) for part in parts] == sizes
         assert torch.equal(torch.cat([part["index"] for part in parts]).sort().values, torch.arange(20))
         assert all((part["task"].bincount()[part["task"].unique()] == 4).all() for part in parts)

@@ -7,7 +7,7 @@ from typing import Any
 
 from peft import PeftConfig
 
-from ..errors import InputError, suggest
+from ..core.errors import InputError, suggest
 from ..transforms import TRANSFORMS
 from .peft_type import mdft_peft_type
 

@@ -8,7 +8,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .config import MdftConfig
 from .layer import MdftLayer
 

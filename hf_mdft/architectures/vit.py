@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, ViTForImageClassification, ViTModel
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .base import ARCHITECTURES, Architecture, read_config
 
 

@@ -1,7 +1,7 @@
 """What a step costs, beside the least that it could cost, measured in the same run."""
 
+from .fusion_bench import find_peer
 from .measure import Setting, measure, measure_apart
-from .peer import find_peer
 from .table import Cost, as_markdown
 
 

@@ -16,13 +16,14 @@ from peft import get_peft_model
 from torch.nn import functional as F
 
 from ..adapter import MdftConfig
-from ..errors import InputError
+from ..core.errors import InputError
+from ..meta import MdftTrainer, MdftTrainingArguments
 from ..pool import ModelPool
 from ..specialize import SpecializeArguments, StudentTrainer, Teacher
-from ..training import MdftTrainer, MdftTrainingArguments, show_progress
+from ..trainers import show_progress
+from .fusion_bench import peer_step
 from .interleaved import Interleaved, training_steps
 from .memory import PeakMemory
-from .peer import peer_step
 from .random_pool import CLASSES, config_of, random_head, random_images, random_pool
 from .table import Cost
 
@@ -36,7 +37,7 @@ class Setting:
         experts: K.
         tasks: How many of them are in a batch.
         images_per_task: Of a meta-model's batch.
-        images_per_pass: Of the meta-model's step; see `MdftTrainingArguments`. The floor is always one pass.
+        images_per_micro_batch: Of the meta-model's step; see `MdftTrainingArguments`. The floor is always one pass.
         batch_size: Of a specialist's.
         bf16: Autocast to bfloat16, or fp32.
         turns: Of four steps and four of the floor.
@@ -46,7 +47,7 @@ class Setting:
     experts: int = 8
     tasks: int = 8
     images_per_task: int = 16
-    images_per_pass: int | None = None
+    images_per_micro_batch: int | None = None
     batch_size: int = 64
     bf16: bool = True
     turns: int = 2
@@ -54,7 +55,7 @@ class Setting:
     def __post_init__(self) -> None:
         if not 1 <= self.tasks <= self.experts:
             raise InputError(f"tasks must lie between 1 and the number of experts, {self.experts}; got {self.tasks}")
-        for name in ("images_per_task", "images_per_pass", "batch_size", "turns"):
+        for name in ("images_per_task", "images_per_micro_batch", "batch_size", "turns"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
@@ -65,7 +66,7 @@ class Setting:
 
     @property
     def merge(self) -> str:
-        passes = f", {self.images_per_pass} at once" if self.images_per_pass else ""
+        passes = f", {self.images_per_micro_batch} at once" if self.images_per_micro_batch else ""
         return f"{self.model}, K = {self.experts}, {self.tasks} x {self.images_per_task} images{passes}"
 
 
@@ -99,7 +100,7 @@ def _meta(setting: Setting, folder: Path) -> Cost:
         output_dir=str(folder),
         max_steps=training_steps(setting.turns),
         images_per_task=setting.images_per_task,
-        images_per_pass=setting.images_per_pass,
+        images_per_micro_batch=setting.images_per_micro_batch,
         head_steps=0,
         save_strategy="no",
         report_to="none",

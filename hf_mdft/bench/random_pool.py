@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from ..cache import key_of, prepared
+from ..core.cache import key_of, prepared
 from ..heads import LinearHead
 from ..pool import ModelPool
 from ..tasks import Images, Preprocessor, Task, read_unlabelled

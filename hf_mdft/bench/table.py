@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..tables import markdown_table
+from ..core.tables import markdown_table
 
 
 @dataclass

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 
 PARTS = ("pretrain", "train", "unlabelled", "test")

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, CLIPVisionModel
 
+from ..embedding.views import jitter
 from ..heads import ZeroShotHead
 from ..tasks import Preprocessor
-from ..tasks.views import jitter
 from .images import SIDE, TASKS, TEMPLATES, Part
 
 

@@ -9,7 +9,7 @@ import datasets
 import yaml
 from tqdm.auto import tqdm
 
-from ..cache import key_of, prepared
+from ..core.cache import key_of, prepared
 from .images import TASKS, TEMPLATES, Part, load_task
 from .models import fine_tune, pretrain
 

@@ -3,7 +3,7 @@
 from .accuracy import Accuracy, accuracy, predict
 from .baselines import BASELINES, combined_tower
 from .paired import average_p_value, mcnemar, paired_interval
-from .results import Report
+from .report import Report
 
 
 __all__ = [

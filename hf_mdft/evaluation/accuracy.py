@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from ..architectures import Architecture
+from ..embedding import embed_images
 from ..heads import Head
-from ..tasks import Images, embed_images
+from ..tasks import Images
 
 
 class Accuracy(evaluate.Metric):

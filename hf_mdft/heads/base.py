@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ..cache import key_of
-from ..errors import InputError
-from ..registry import Registry
+from ..core.cache import key_of
+from ..core.errors import InputError
+from ..core.registry import Registry
 
 
 class Head(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..architectures.base import read_config
-from ..errors import InputError
+from ..core.errors import InputError
 from ..pool import ModelPool
 from ..tasks import Task
 from ..tasks.source import open_dataset

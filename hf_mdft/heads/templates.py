@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import InputError, suggest
+from ..core.errors import InputError, suggest
 
 
 _ARTICLES = ("", "a ", "the ")

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPModel
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .base import HEADS, Head
 
 

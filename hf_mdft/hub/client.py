@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from ..errors import InputError
-from .cards import put_repo_id
+from ..cards.cards import put_repo_id
+from ..core.errors import InputError
 from .client import ATTEMPTS, ask
 
 

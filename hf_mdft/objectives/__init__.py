@@ -1,7 +1,7 @@
 """Losses and filters on tensors: no model, no data, no labels."""
 
-from .anchor import agreement_rule, anchor_divergence, embedding_distance, hard_anchor
-from .entropy import entropy, max_entropy
+from .distillation import agreement_rule, embedding_distance, expert_divergence, hard_distillation
+from .entropy import entropy, max_entropy, mean_log_probs
 from .filters import FILTERS, SampleFilter
 from .prior import PRIORS, concentration, estimate_prior, prior_divergence
 
@@ -11,12 +11,13 @@ __all__ = [
     "PRIORS",
     "SampleFilter",
     "agreement_rule",
-    "anchor_divergence",
     "concentration",
     "embedding_distance",
     "entropy",
     "estimate_prior",
-    "hard_anchor",
+    "expert_divergence",
+    "hard_distillation",
     "max_entropy",
+    "mean_log_probs",
     "prior_divergence",
 ]

@@ -1,4 +1,4 @@
-"""Shannon entropy of predictions."""
+"""Predictions: their Shannon entropy, and their mean."""
 
 import math
 
@@ -14,3 +14,8 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
 def max_entropy(num_classes: int) -> float:
     """`ln C`: dividing by it makes entropies of tasks with different class counts comparable."""
     return math.log(num_classes)
+
+
+def mean_log_probs(logits: torch.Tensor) -> torch.Tensor:
+    """Normalised geometric mean `(N, C)`, as log-probabilities, of predictions with logits `(V, N, C)`."""
+    return logits.log_softmax(dim=-1).mean(dim=0).log_softmax(dim=-1)

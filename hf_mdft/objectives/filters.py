@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..registry import Registry
+from ..core.registry import Registry
 from .entropy import entropy, max_entropy
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from huggingface_hub import HfApi, ModelInfo
 
-from ..errors import InputError
+from ..core.errors import InputError
+from ..core.tables import text_table
+from ..core.threads import each
 from ..hub.client import ask
-from ..tables import text_table
 from .download import size_text
 from .fit import Fit
 from .sources import INDEX_FILE, ModelSource
-from .threads import each
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Candidate:
         revision: Its commit; none where it could not be read.
         task: A name for what it does: the end of the repo's name, or the data set's.
         datasets: That its card names.
-        licence: That its card states.
+        license: That its card states.
         downloads: Of the last month.
         bytes: Size of its weight files.
         refused: Why it does not fit; none where it does.
@@ -37,7 +37,7 @@ class Candidate:
     revision: str | None
     task: str
     datasets: list[str]
-    licence: str | None
+    license: str | None
     downloads: int
     bytes: int
     refused: str | None
@@ -100,7 +100,7 @@ def _look_at(info: ModelInfo, fit: Fit, token: str | bool | None) -> Candidate:
         revision=None,
         task="",
         datasets=[str(name) for name in _as_list(card.get("datasets"))],
-        licence=card.get("license"),
+        license=card.get("license"),
         downloads=info.downloads or 0,
         bytes=0,
         refused=None,
@@ -136,10 +136,10 @@ def _name_tasks(candidates: list[Candidate], base: str) -> None:
 def as_text(candidates: list[Candidate]) -> str:
     """A table for people."""
     rows = [
-        [c.task, c.id, ", ".join(c.datasets) or "-", c.licence or "-", f"{c.downloads:,}", size_text(c.bytes)]
+        [c.task, c.id, ", ".join(c.datasets) or "-", c.license or "-", f"{c.downloads:,}", size_text(c.bytes)]
         for c in candidates
     ]
-    return text_table(["task", "model", "data set", "licence", "downloads", "size"], rows, left=4)
+    return text_table(["task", "model", "data set", "license", "downloads", "size"], rows, left=4)
 
 
 def as_json(base: ModelSource, candidates: list[Candidate]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.utils import are_progress_bars_disabled, tqdm
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .sources import ModelSource
 
 

@@ -6,7 +6,7 @@ import torch
 
 from ..architectures import Architecture, architecture_of
 from ..architectures.base import read_config
-from ..errors import InputError
+from ..core.errors import InputError
 from .headers import check_header, read_header
 from .sources import ModelSource
 

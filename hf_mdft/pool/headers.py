@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from ..architectures import Architecture
-from ..errors import InputError
+from ..core.errors import InputError
 from ..hub.client import TIMEOUT, ask
 from .sources import ModelSource
 

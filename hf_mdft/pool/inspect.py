@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..tables import text_table
+from ..core.tables import text_table
 from .download import bytes_to_fetch, size_text
 from .geometry import Geometry
 from .manifest import ModelPool
 
 
 def facts(pool: ModelPool, shape: Geometry | None = None) -> dict[str, Any]:
-    """A pool in JSON form: models with revisions, sizes and licences, what is to be downloaded, and, where it was
+    """A pool in JSON form: models with revisions, sizes and licenses, what is to be downloaded, and, where it was
     computed, the geometry of task vectors."""
-    licence, problems = pool.licence()
+    license, problems = pool.license()
     models = [
         {
             "task": task,
             **source.reference(),
             "bytes": sum(source.weights.values()),
             "bytes_to_download": sum(source.missing().values()),
-            "licence": source.card().get("license"),
+            "license": source.card().get("license"),
         }
         for task, source in [("base", pool.base), *pool.experts.items()]
     ]
@@ -29,8 +29,8 @@ def facts(pool: ModelPool, shape: Geometry | None = None) -> dict[str, Any]:
         "models": models,
         "tasks_without_expert": [task for task in pool.tasks if task not in pool.experts],
         "bytes_to_download": bytes_to_fetch(pool.sources()),
-        "licence": licence,
-        "licence_problems": problems,
+        "license": license,
+        "license_problems": problems,
     }
     if shape is not None:
         told["relative_norms"] = dict(zip(shape.experts, shape.norms, strict=True))
@@ -42,24 +42,24 @@ def facts(pool: ModelPool, shape: Geometry | None = None) -> dict[str, Any]:
 
 
 def listing(pool: ModelPool) -> str:
-    """A pool as text: models, sizes, what is to be downloaded, licences."""
+    """A pool as text: models, sizes, what is to be downloaded, licenses."""
     told = facts(pool)
     rows = [
         [
             model["task"],
             model["id"],
             model["revision"].removeprefix("sha256:")[:12],
-            model["licence"] or "-",
+            model["license"] or "-",
             size_text(model["bytes"]),
             size_text(model["bytes_to_download"]) if model["bytes_to_download"] else "-",
         ]
         for model in told["models"]
     ]
     rows += [[task, "no expert", "", "", "", ""] for task in told["tasks_without_expert"]]
-    lines = [text_table(["task", "model", "revision", "licence", "size", "to download"], rows, left=4), ""]
+    lines = [text_table(["task", "model", "revision", "license", "size", "to download"], rows, left=4), ""]
     lines.append(f"To download: {size_text(told['bytes_to_download']) if told['bytes_to_download'] else 'nothing'}")
-    lines.append(f"Licence of what is made from it: {told['licence'] or 'none is stated'}")
-    lines += [f"  {problem}" for problem in told["licence_problems"]]
+    lines.append(f"License of what is made from it: {told['license'] or 'none is stated'}")
+    lines += [f"  {problem}" for problem in told["license_problems"]]
     return "\n".join(lines)
 
 

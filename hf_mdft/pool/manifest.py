@@ -14,16 +14,16 @@ from huggingface_hub import CommitInfo
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..cache import key_of
-from ..errors import InputError
+from ..cards.licenses import combined_license
+from ..core.cache import key_of
+from ..core.errors import InputError
+from ..core.threads import each
 from ..hub import push_folder
-from ..hub.licences import combined_licence
 from ..transforms import TRANSFORMS
 from .download import fetch_all
 from .fit import Fit
 from .published import read_published, write_published
 from .sources import PROCESSOR_FILES, ModelSource
-from .threads import each
 from .vectors import TaskVectors, open_vectors, write_vectors
 from .weights import TowerWeights
 
@@ -145,9 +145,9 @@ class ModelPool:
         """Base and experts."""
         return [self.base, *self.experts.values()]
 
-    def licence(self) -> tuple[str | None, list[str]]:
-        """The strictest licence that base and experts state, and problems of combining them."""
-        return combined_licence([(source.name, source.card().get("license")) for source in self.sources()])
+    def license(self) -> tuple[str | None, list[str]]:
+        """The strictest license that base and experts state, and problems of combining them."""
+        return combined_license([(source.name, source.card().get("license")) for source in self.sources()])
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the pool as a folder that `from_pretrained` reads: ids, pinned revisions, tasks, and a card.
@@ -155,7 +155,7 @@ class ModelPool:
         Raises:
             InputError: A model is a folder of this machine.
         """
-        write_published(self.reference(), self.descriptions, self.licence(), Path(folder))
+        write_published(self.reference(), self.descriptions, self.license(), Path(folder))
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> CommitInfo:
         """Push the pool (its manifest and card, no weights) in one commit; see `hf_mdft.hub.push_folder`.

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..hub.cards import is_hub_dataset, pool_card, public_dataset
+from ..cards.cards import is_hub_dataset, pool_card, public_dataset
+from ..core.errors import InputError
 from .sources import COMMIT, fetch_files
 
 
@@ -21,7 +21,7 @@ REPO_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 def write_published(
     reference: Mapping[str, Any],
     tasks: Mapping[str, Mapping[str, Any]],
-    licence: tuple[str | None, list[str]],
+    license: tuple[str | None, list[str]],
     folder: Path,
 ) -> None:
     """Write manifest and card.
@@ -38,7 +38,7 @@ def write_published(
     folder.mkdir(parents=True, exist_ok=True)
     content = {"schema": SCHEMA, "pool": dict(reference), "tasks": {name: dict(tasks[name]) for name in tasks}}
     (folder / POOL_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    pool_card(reference, tasks, licence).save(folder / "README.md")
+    pool_card(reference, tasks, license).save(folder / "README.md")
 
 
 def _told(options: Mapping[str, Any]) -> dict[str, Any]:

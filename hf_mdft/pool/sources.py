@@ -21,9 +21,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import filter_repo_objects, tqdm
 
-from ..errors import InputError
+from ..core.errors import InputError
+from ..core.hashing import file_hash
 from ..hub.client import TIMEOUT, HTTPError, ask
-from .hashing import file_hash
 
 
 INDEX_FILE = "model.safetensors.index.json"

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..cache import discard, prepared
-from ..errors import InputError
+from ..core.cache import discard, prepared
+from ..core.errors import InputError
 
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from ..architectures import Architecture
-from ..errors import InputError
+from ..core.errors import InputError
 from .headers import check_header, read_header
 from .sources import ModelSource
 

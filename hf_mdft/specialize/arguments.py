@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
-from ..errors import InputError
-from ..tasks import fast_bf16
+from ..core.device import fast_bf16
+from ..core.errors import InputError
 
 
 @dataclass
@@ -28,18 +28,18 @@ class SpecializeArguments(TrainingArguments):
         shots: Unlabelled images per task; `None` uses all.
         rounds: Of meta-model and specialists; ends earlier when the gate finds no improvement. 0: no specialists.
         start: Where the student starts: 0 at the expert, 1 at the meta-model.
-        others_weight: How much the teacher listens to models other than the expert; 0: not at all.
+        ensemble_weight: How much the teacher listens to models other than the expert; 0: not at all.
         teacher_views: The first model of the teacher speaks as its mean over nine small translations, the others as
             theirs over five; off: on the image alone.
         prior_strength: How far the teacher is corrected towards the estimated class prior: 0 not at all, 1 fully.
-        discriminant_weight: Of a Gaussian discriminant that is fitted to the teacher's targets, in the embeddings of
+        lda_weight: Of a Gaussian discriminant that is fitted to the teacher's targets, in the embeddings of
             all the models heard, and corrects them; needs ten images per class; 0 is off.
         jitter_steps: How far the student's images are moved at random, in steps of 1/32 of the side; 0 is off.
         self_training: Half-way, the student's own average over views joins the teacher with full weight.
         alignment_weight: Of the representation alignment, 1 - cosine to the expert's embedding.
-        information_weight: Of information maximisation: confident on each image, and over the batch as diverse as
+        infomax_weight: Of information maximisation: confident on each image, and over the batch as diverse as
             the teacher is over all images.
-        pull_weight: Of the squared distance to the start (L2-SP, Li et al. 2018,
+        l2_sp_weight: Of the squared distance to the start (L2-SP, Li et al. 2018,
             https://huggingface.co/papers/1802.01483).
         ema_decay: Of the average of the student's weights that is kept; 0 keeps the last weights. In a short run (few
             images) the average stays near the start, as it should: with 64 images, forgetting faster cost experts of
@@ -65,15 +65,15 @@ class SpecializeArguments(TrainingArguments):
     shots: int | None = field(default=None, metadata={"help": "Unlabelled images per task; null uses all."})
     rounds: int = field(default=1, metadata={"help": "Rounds of meta-model and specialists."})
     start: float = field(default=0.0, metadata={"help": "Start of the student: 0 the expert, 1 the meta-model."})
-    others_weight: float = field(default=1.0, metadata={"help": "Teacher's weight of models besides the expert."})
+    ensemble_weight: float = field(default=1.0, metadata={"help": "Teacher's weight of models besides the expert."})
     teacher_views: bool = field(default=True, metadata={"help": "Average the teacher over small translations."})
     prior_strength: float = field(default=0.5, metadata={"help": "Correction of the teacher by the class prior."})
-    discriminant_weight: float = field(default=0.3, metadata={"help": "Weight of clusters in the teacher's targets."})
+    lda_weight: float = field(default=0.3, metadata={"help": "Weight of clusters in the teacher's targets."})
     jitter_steps: int = field(default=1, metadata={"help": "Random moves of the student's images; 0 is off."})
     self_training: bool = field(default=True, metadata={"help": "The student joins its teacher half-way."})
     alignment_weight: float = field(default=0.5, metadata={"help": "Weight of the representation alignment."})
-    information_weight: float = field(default=0.4, metadata={"help": "Weight of information maximisation."})
-    pull_weight: float = field(default=0.001, metadata={"help": "Weight of the pull towards the start."})
+    infomax_weight: float = field(default=0.4, metadata={"help": "Weight of information maximisation."})
+    l2_sp_weight: float = field(default=0.001, metadata={"help": "Weight of the pull towards the start."})
     ema_decay: float = field(default=0.98, metadata={"help": "Decay of the weight average; 0 is off."})
     gate: bool = field(default=True, metadata={"help": "Keep the expert unless the specialist is better."})
 
@@ -95,7 +95,7 @@ class SpecializeArguments(TrainingArguments):
             raise InputError("push_to_hub: there is a specialist for every task; push each with its own push_to_hub()")
         if self.rounds < 0:
             raise InputError(f"rounds must be at least 0, got {self.rounds}")
-        for name in ("start", "prior_strength", "discriminant_weight"):
+        for name in ("start", "prior_strength", "lda_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:

@@ -10,7 +10,7 @@ from ..objectives import estimate_prior
 from .teacher import Source, reliability
 
 
-STABLER_BY = 0.03
+LEAST_CONSISTENCY_GAIN = 0.03
 """Least gain in stability. What views can teach is bounded by how unstable the expert is: where little was gained, the
 changes are noise."""
 
@@ -18,7 +18,7 @@ LARGEST_DRIFT = 0.02
 """How far, in nats, the specialist's class frequencies may leave what lies between the expert's and the estimated
 class prior. Coming closer to the prior is no fault: the largest gains had frequencies far from the expert's."""
 
-LARGEST_OPPOSITION = 0.15
+LARGEST_DISAGREEMENT = 0.15
 """Share of changed images, net, that the judges may give to the expert."""
 
 
@@ -28,7 +28,7 @@ class Decision:
 
     Args:
         chosen: `"specialist"` or `"expert"`.
-        stability_gain: How much larger a share of the specialist's predictions survives small translations.
+        consistency_gain: How much larger a share of the specialist's predictions survives small translations.
         drift: How far, in nats, the specialist's class frequencies are from what lies between the expert's and the
             estimated class prior; negative: they are between.
         lead: Mean over images of judges' weighted votes for the specialist minus those for the expert.
@@ -39,7 +39,7 @@ class Decision:
     """
 
     chosen: str
-    stability_gain: float
+    consistency_gain: float
     drift: float
     lead: float
     standard_error: float
@@ -51,7 +51,7 @@ class Decision:
         return asdict(self)
 
 
-def decide(specialist: Source, expert: Source, others: dict[str, Source], others_weight: float = 1.0) -> Decision:
+def decide(specialist: Source, expert: Source, others: dict[str, Source], ensemble_weight: float = 1.0) -> Decision:
     """Choose the specialist where label-free evidence speaks for it and none against.
 
     For it: its predictions are stabler under small translations. Against it: class frequencies that have drifted from
@@ -63,11 +63,11 @@ def decide(specialist: Source, expert: Source, others: dict[str, Source], others
         specialist: On the unlabelled images.
         expert: On the same.
         others: By name, on the same.
-        others_weight: As in the teacher.
+        ensemble_weight: As in the teacher.
     """
     judges = [(1 / len(expert.judged), view) for view in expert.judged]
     for source in others.values():
-        judges.append((reliability(source, expert, others_weight), source.log_probs.argmax(dim=-1)))
+        judges.append((reliability(source, expert, ensemble_weight), source.log_probs.argmax(dim=-1)))
     votes = torch.zeros(len(expert.logits))
     for weight, judged in judges:
         for_specialist = (specialist.predictions == judged).float()
@@ -77,15 +77,15 @@ def decide(specialist: Source, expert: Source, others: dict[str, Source], others
     lead = votes.mean().item()
     error = (votes.std() / len(votes) ** 0.5).item()
     changed = (specialist.predictions != expert.predictions).float().mean().item()
-    gain = specialist.stability - expert.stability
+    gain = specialist.consistency - expert.consistency
     drift = class_drift(specialist, expert)
     found = f"{100 * changed:.1f} % of predictions changed and {100 * gain:+.1f} points more of them are stable"
-    if gain < STABLER_BY:
-        reason = f"no improvement shown: {found}, fewer than {100 * STABLER_BY:.0f}"
+    if gain < LEAST_CONSISTENCY_GAIN:
+        reason = f"no improvement shown: {found}, fewer than {100 * LEAST_CONSISTENCY_GAIN:.0f}"
     elif drift > LARGEST_DRIFT:
         away = f"by {drift:.3f} nats more than the class prior explains (limit {LARGEST_DRIFT})"
         reason = f"no improvement shown: class frequencies drifted {away}"
-    elif lead < -LARGEST_OPPOSITION * changed:
+    elif lead < -LARGEST_DISAGREEMENT * changed:
         reason = f"no improvement shown: the judges prefer the expert by {-100 * lead:.1f} +- {100 * error:.1f} points"
     else:
         return Decision("specialist", gain, drift, lead, error, changed, len(votes), found)

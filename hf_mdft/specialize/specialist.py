@@ -15,15 +15,15 @@ from transformers import AutoImageProcessor
 
 from ..architectures import Architecture, architecture_of
 from ..architectures.base import read_config
-from ..errors import InputError
-from ..evaluation.figures import card_figures
+from ..artifacts.figures import card_figures
+from ..artifacts.saving import RESULT_FILE, write_eval_results
+from ..cards.cards import specialist_card, without_paths
+from ..core.errors import InputError
 from ..heads import Head, load_head
 from ..hub import push_folder
-from ..hub.cards import specialist_card, without_paths
 from ..pool import ModelPool, ModelSource
 from ..pool.headers import read_header
 from ..pool.weights import TowerWeights
-from ..training import RESULT_FILE, write_eval_results
 from .gate import Decision
 
 

@@ -12,11 +12,11 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, TrainerCallback
 
 from ..architectures import Architecture
+from ..embedding.views import jitter
 from ..heads import Head
 from ..objectives import embedding_distance, entropy
 from ..tasks import Images
-from ..tasks.views import jitter
-from ..training import PhaseTrainer, own_arguments
+from ..trainers import PhaseTrainer, own_arguments
 from .arguments import SpecializeArguments
 from .teacher import Teacher
 
@@ -115,7 +115,7 @@ class StudentTrainer(PhaseTrainer):
                 self.args.alignment_weight,
                 embedding_distance(features, self.target_features[index]).mean(),
             ),
-            "information": (self.args.information_weight, entropy(logits).mean() + skew),
+            "infomax": (self.args.infomax_weight, entropy(logits).mean() + skew),
         }
         self.record({**{f"loss_{name}": value for name, (_, value) in terms.items()}, "kept": weights.mean()})
         loss = sum(weight * value for weight, value in terms.values() if weight)
@@ -123,15 +123,15 @@ class StudentTrainer(PhaseTrainer):
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(model, inputs, *args, **kwargs)
-        return loss + self._pull() if self.args.pull_weight else loss
+        return loss + self._l2_sp() if self.args.l2_sp_weight else loss
 
     @torch.no_grad()
-    def _pull(self) -> torch.Tensor:
+    def _l2_sp(self) -> torch.Tensor:
         """Value of the pull towards the start, whose gradient is added to the others'.
 
         It is known in closed form, and all weights are passed over half as often as autograd would.
         """
-        weight = self.args.pull_weight / self.current_gradient_accumulation_steps
+        weight = self.args.l2_sp_weight / self.current_gradient_accumulation_steps
         scaler = self.accelerator.scaler
         alpha = 2 * weight * (1.0 if scaler is None else scaler.get_scale())
         total = torch.zeros((), device=self.args.device)
@@ -140,7 +140,7 @@ class StudentTrainer(PhaseTrainer):
             total += torch.linalg.vector_norm(moved).square()
             if p.grad is not None:  # else nothing moves it
                 p.grad.add_(moved, alpha=alpha)
-        self.record({"loss_pull": total})
+        self.record({"loss_l2_sp": total})
         return weight * total
 
     def extra_state(self) -> dict[str, torch.Tensor]:

@@ -13,11 +13,13 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
+from ..core.device import fast_bf16
+from ..embedding import embed_views, expert_features
+from ..embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, Offset
 from ..heads import Head
 from ..pool import ModelPool
-from ..tasks import Images, embed_views, fast_bf16
-from ..tasks.views import FEW_VIEWS, JUDGE_VIEWS, TEACHER_VIEWS, Offset
-from ..training import arguments_key, expert_features, resumable, show_progress
+from ..tasks import Images
+from ..trainers import arguments_key, resumable, show_progress
 from .arguments import SpecializeArguments
 from .gate import Decision, decide
 from .specialist import Specialist
@@ -102,13 +104,13 @@ def _train(
     def known(expert: str | None, name: str, views: tuple[Offset, ...]) -> torch.Tensor:
         return expert_features(pool, expert, images, views=views, device=args.device, desc=f"{task}: {name}")
 
-    every, averaged = TEACHER_VIEWS + JUDGE_VIEWS, args.teacher_views
+    every, averaged = TEACHER_VIEWS + HELD_OUT_VIEWS, args.teacher_views
     sources = {}
     if has_expert:
-        sources["expert"] = observe(known(task, "expert", every), head, len(JUDGE_VIEWS), averaged)
+        sources["expert"] = observe(known(task, "expert", every), head, len(HELD_OUT_VIEWS), averaged)
         sources["meta"] = observe(look(meta, "meta-model", FEW_VIEWS), head, averaged=averaged)
     else:
-        sources["meta"] = observe(look(meta, "meta-model", every), head, len(JUDGE_VIEWS), averaged)
+        sources["meta"] = observe(look(meta, "meta-model", every), head, len(HELD_OUT_VIEWS), averaged)
     sources["base"] = observe(known(None, "base", FEW_VIEWS), head, averaged=averaged)
     first = next(iter(sources))
     student = pool.tower()
@@ -122,7 +124,7 @@ def _train(
     task_args.max_steps = min(args.max_steps, MOST_EPOCHS * math.ceil(len(images) / batch))
 
     def teacher(own: Source | None = None) -> Teacher:
-        return build_teacher(sources, args.others_weight, args.prior_strength, args.discriminant_weight, own)
+        return build_teacher(sources, args.ensemble_weight, args.prior_strength, args.lda_weight, own)
 
     def with_student(average: nn.Module) -> Teacher:
         # Weight 1: the student has learned from everything that the others know.
@@ -142,7 +144,7 @@ def _train(
     student.load_state_dict(trainer.finish())
     others = {name: source for name, source in sources.items() if name != first}
     judged = observe(look(student, "specialist", FEW_VIEWS), head)
-    decision = decide(judged, sources[first], others, args.others_weight)
+    decision = decide(judged, sources[first], others, args.ensemble_weight)
     if not args.gate and decision.chosen != "specialist":
         decision.chosen, decision.reason = "specialist", f"gate off ({decision.reason})"
     return decision, trainer.state.log_history, student.cpu()

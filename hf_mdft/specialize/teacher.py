@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from ..embedding.views import FEW_VIEWS
 from ..heads import Head
-from ..objectives import estimate_prior
-from ..tasks.views import FEW_VIEWS
-from ..training import mean_log_probs
-from .discriminant import certainty, joint_features, refine
+from ..objectives import estimate_prior, mean_log_probs
+from .lda import certainty, joint_features, refine
 
 
 @dataclass
@@ -29,21 +28,21 @@ class Source:
     log_probs: torch.Tensor
     features: torch.Tensor
     judged: torch.Tensor
-    stability: float = 1.0
+    consistency: float = 1.0
 
     @property
     def predictions(self) -> torch.Tensor:
         return self.logits.argmax(dim=-1)
 
 
-def observe(features: torch.Tensor, head: Head, judge_views: int = 0, averaged: bool = True) -> Source:
+def observe(features: torch.Tensor, head: Head, held_out_views: int = 0, averaged: bool = True) -> Source:
     """What a model says whose embeddings under V views, first of them the images as they are, are `(V, N, width)`.
 
     Args:
-        judge_views: How many of the views, the last ones, only the judge sees.
+        held_out_views: How many of the views, the last ones, only the judge sees.
         averaged: Off: it speaks on the images as they are, and its other views show its stability only.
     """
-    seen = len(features) - judge_views
+    seen = len(features) - held_out_views
     logits = head(features[:seen])
     predictions = logits[: len(FEW_VIEWS)].argmax(dim=-1)
     return Source(
@@ -64,12 +63,12 @@ STABLER = 0.1
 """How much stabler than the first, relatively, a model must be to count fully beside it."""
 
 
-def reliability(source: Source, first: Source, others_weight: float) -> float:
+def reliability(source: Source, first: Source, ensemble_weight: float) -> float:
     """Weight of a model beside the first, from two pieces of label-free evidence: how much stabler its predictions are
     under small translations, and how often it agrees with the first (a model that says one class everywhere is stable
     too)."""
-    lead = (source.stability / max(first.stability, 1e-8) - 1) / STABLER
-    return others_weight * agreement(source, first) * min(1.0, max(0.0, lead))
+    lead = (source.consistency / max(first.consistency, 1e-8) - 1) / STABLER
+    return ensemble_weight * agreement(source, first) * min(1.0, max(0.0, lead))
 
 
 @dataclass
@@ -91,9 +90,9 @@ class Teacher:
 
 def build_teacher(
     sources: dict[str, Source],
-    others_weight: float,
+    ensemble_weight: float,
     prior_strength: float = 0.5,
-    discriminant_weight: float = 0.0,
+    lda_weight: float = 0.0,
     student: Source | None = None,
 ) -> Teacher:
     """Combine models per image: a geometric mean of their probabilities, each model's share rising with its
@@ -101,9 +100,9 @@ def build_teacher(
 
     Args:
         sources: By name; the first is the reference: the task's expert, or the meta-model for a task without one.
-        others_weight: Share of the others before the evidence for them.
+        ensemble_weight: Share of the others before the evidence for them.
         prior_strength: Exponent of the correction by the class prior.
-        discriminant_weight: Of a discriminant fitted to the targets in all models' embeddings.
+        lda_weight: Of a discriminant fitted to the targets in all models' embeddings.
         student: The student itself, so far; counts like the first.
     """
     first = next(iter(sources.values()))
@@ -111,7 +110,7 @@ def build_teacher(
     heard = {**sources, **({"student": student} if student else {})}
     for name, source in heard.items():
         equal = source is first or source is student
-        shares[name] = 1.0 if equal else reliability(source, first, others_weight)
+        shares[name] = 1.0 if equal else reliability(source, first, ensemble_weight)
         confidence = source.log_probs.exp().amax(dim=-1, keepdim=True)
         total = total + shares[name] * confidence * source.log_probs
         weight_sum = weight_sum + shares[name] * confidence
@@ -119,7 +118,7 @@ def build_teacher(
     mean = probabilities.mean(dim=0)
     corrected = probabilities * (estimate_prior(probabilities) / mean.clamp(min=1e-8)) ** prior_strength
     corrected = corrected / corrected.sum(dim=-1, keepdim=True)
-    if discriminant_weight:
-        speakers = heard.values() if others_weight else [s for s in heard.values() if s is first or s is student]
-        corrected = refine(corrected, joint_features([s.features for s in speakers]), discriminant_weight)
+    if lda_weight:
+        speakers = heard.values() if ensemble_weight else [s for s in heard.values() if s is first or s is student]
+        corrected = refine(corrected, joint_features([s.features for s in speakers]), lda_weight)
     return Teacher(corrected, certainty(corrected), first.features, shares)

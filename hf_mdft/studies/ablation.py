@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..adapter import MdftConfig
+from ..core.tables import markdown_table
 from ..evaluation import average_p_value, paired_interval
 from ..merger import MetaMerger
-from ..recipe import Recipe
+from ..meta import MdftTrainingArguments
+from ..recipes.recipe import Recipe
 from ..specialize import SpecializeArguments
-from ..tables import markdown_table
-from ..training import MdftTrainingArguments
 from .outcome import (
     Outcome,
     average,
@@ -32,8 +32,8 @@ from .outcome import (
 META_PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "without the entropy": {"meta": {"entropy_weight": 0.0}},
     "without the filter": {"meta": {"filter": "none"}},
-    "without the anchor": {"meta": {"anchor_weight": 0.0}},
-    "without the anchor's views": {"meta": {"anchor_views": False}},
+    "without the anchor": {"meta": {"distillation_weight": 0.0}},
+    "without the anchor's views": {"meta": {"distillation_views": False}},
     "without the agreement rule": {"meta": {"agreement_rule": False}},
     "without the prior": {"meta": {"prior_weight": 0.0}},
     "with the heads' projection frozen": {"meta": {"train_projection": False}},
@@ -47,17 +47,17 @@ META_PARTS: dict[str, dict[str, dict[str, Any]]] = {
 
 SPECIALIST_PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "the expert alone on plain images as teacher": {
-        "specialize": {"teacher_views": False, "others_weight": 0.0, "discriminant_weight": 0.0}
+        "specialize": {"teacher_views": False, "ensemble_weight": 0.0, "lda_weight": 0.0}
     },
     "without views in the teacher": {"specialize": {"teacher_views": False}},
-    "without other models in the teacher": {"specialize": {"others_weight": 0.0}},
+    "without other models in the teacher": {"specialize": {"ensemble_weight": 0.0}},
     "without the prior": {"specialize": {"prior_strength": 0.0}},
-    "without the discriminant": {"specialize": {"discriminant_weight": 0.0}},
+    "without the discriminant": {"specialize": {"lda_weight": 0.0}},
     "without consistency": {"specialize": {"jitter_steps": 0}},
     "without self-training": {"specialize": {"self_training": False}},
     "without alignment": {"specialize": {"alignment_weight": 0.0}},
-    "without information maximisation": {"specialize": {"information_weight": 0.0}},
-    "without L2-SP": {"specialize": {"pull_weight": 0.0}},
+    "without information maximisation": {"specialize": {"infomax_weight": 0.0}},
+    "without L2-SP": {"specialize": {"l2_sp_weight": 0.0}},
     "without the weight average": {"specialize": {"ema_decay": 0.0}},
     "with a second round": {"specialize": {"rounds": 2}},
 }

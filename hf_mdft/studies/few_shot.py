@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ..merger import MetaMerger
-from ..recipe import Recipe
+from ..recipes.recipe import Recipe
 from .ablation import Row
 from .outcome import (
     measured_tasks,

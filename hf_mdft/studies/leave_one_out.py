@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..core.errors import InputError
+from ..embedding import embed_views
+from ..embedding.views import FEW_VIEWS
 from ..evaluation import combined_tower
 from ..merger import MetaMerger
 from ..pool import ModelPool
-from ..recipe import Recipe
+from ..recipes.recipe import Recipe
 from ..specialize.teacher import observe
-from ..tasks import embed_views
-from ..tasks.views import FEW_VIEWS
 from .ablation import Row
 from .outcome import Outcome, measured_tasks, needs_specialists, outcome, pack, remembered, unpack
 
@@ -98,4 +98,4 @@ def best_expert(merger: MetaMerger, task: str) -> str:
     agreement = {name: (s.log_probs.argmax(dim=-1) == base).float().mean().item() for name, s in seen.items()}
     # No more than the largest: the mean of equal numbers may be rounded up.
     usual = min(max(agreement.values()), sum(agreement.values()) / len(agreement))
-    return max((name for name in seen if agreement[name] >= usual), key=lambda name: seen[name].stability)
+    return max((name for name in seen if agreement[name] >= usual), key=lambda name: seen[name].consistency)

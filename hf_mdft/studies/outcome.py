@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..cache import key_of
-from ..errors import InputError
+from ..core.cache import key_of
+from ..core.errors import InputError
+from ..core.versions import versions
 from ..evaluation import predict
 from ..heads import Head
 from ..merger import MetaMerger
-from ..recipe import Recipe
-from ..versions import versions
+from ..recipes.recipe import Recipe
 
 
 Outcome = dict[str, torch.Tensor]

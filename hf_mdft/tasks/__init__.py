@@ -1,6 +1,5 @@
-"""Tasks and their images: labels dropped on load, images preprocessed once, embedded in batches."""
+"""Tasks and their images: labels dropped on load, images preprocessed once."""
 
-from .embed import embed_images, embed_views, fast_bf16
 from .images import Images, Preprocessor
 from .labelled import LabelledImages, read_labelled
 from .task import Task
@@ -12,9 +11,6 @@ __all__ = [
     "LabelledImages",
     "Preprocessor",
     "Task",
-    "embed_images",
-    "embed_views",
-    "fast_bf16",
     "read_labelled",
     "read_unlabelled",
 ]

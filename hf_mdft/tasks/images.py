@@ -14,8 +14,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from transformers import AutoImageProcessor
 
-from ..cache import cache_root, key_of
-from ..errors import InputError
+from ..core.cache import cache_root, key_of
+from ..core.errors import InputError
 
 
 class Preprocessor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import datasets
 import torch
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .images import Images, Preprocessor
 from .source import check_column, open_dataset
 from .task import Task

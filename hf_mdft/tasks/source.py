@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 
-from ..errors import InputError, suggest
+from ..core.errors import InputError, suggest
 
 
 def open_dataset(spec: Any, where: str) -> datasets.Dataset:

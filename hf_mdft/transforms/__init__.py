@@ -6,7 +6,7 @@ from .identity import Identity
 from .iso import IsoC, IsoCts
 from .lines import Lines
 from .low_rank import LowRank
-from .quantise import Quantise
+from .quantize import Quantize
 from .sign import Sign
 from .ties import Ties
 from .trim import Trim
@@ -21,7 +21,7 @@ __all__ = [
     "IsoCts",
     "Lines",
     "LowRank",
-    "Quantise",
+    "Quantize",
     "Sign",
     "Ties",
     "Transform",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from ..registry import Registry
+from ..core.registry import Registry
 
 
 class Transform:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .base import TRANSFORMS, Transform
-from .matrix import as_matrices, orthogonalised
+from .matrix import as_matrices, orthogonalized
 
 
 def shares(matrices: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -73,8 +73,8 @@ class IsoCts(Transform):
         part = shares(matrices, left, right)
         rest = matrices - left @ (left.T @ matrices)
         own_left, own_values, own_right = (x for x in torch.linalg.svd(rest, full_matrices=False))
-        lefts = orthogonalised(torch.cat([left, *own_left[..., :own]], dim=1))
-        rights = orthogonalised(torch.cat([right, *own_right[:, :own]], dim=0))
+        lefts = orthogonalized(torch.cat([left, *own_left[..., :own]], dim=1))
+        rights = orthogonalized(torch.cat([right, *own_right[:, :own]], dim=0))
         belongs = torch.zeros(count, rank + own * count, dtype=vectors.dtype)
         belongs[:, :rank] = part
         for k in range(count):

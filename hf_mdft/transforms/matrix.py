@@ -13,7 +13,7 @@ def as_matrices(vectors: torch.Tensor) -> torch.Tensor | None:
     return vectors.flatten(2) if vectors.dim() > 2 else None
 
 
-def orthogonalised(factor: torch.Tensor) -> torch.Tensor:
+def orthogonalized(factor: torch.Tensor) -> torch.Tensor:
     """The nearest matrix with orthonormal columns (or rows, where there are fewer): the Procrustes solution `P Q^T` of
     the singular value decomposition `P D Q^T`."""
     left, _, right = torch.linalg.svd(factor, full_matrices=False)

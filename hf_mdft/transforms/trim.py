@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from peft.utils.merge_utils import prune
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .base import TRANSFORMS, Transform
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .base import TRANSFORMS, Transform
-from .matrix import as_matrices, orthogonalised
+from .matrix import as_matrices, orthogonalized
 
 
 @TRANSFORMS.register("tsv")
@@ -27,7 +27,7 @@ class Tsv(Transform):
         count = len(matrices)
         left, values, right = torch.linalg.svd(matrices, full_matrices=False)
         rank = max(1, values.shape[-1] // count)
-        lefts = orthogonalised(torch.cat(list(left[..., :rank]), dim=1)).split(rank, dim=1)
-        rights = orthogonalised(torch.cat(list(right[:, :rank]), dim=0)).split(rank, dim=0)
+        lefts = orthogonalized(torch.cat(list(left[..., :rank]), dim=1)).split(rank, dim=1)
+        rights = orthogonalized(torch.cat(list(right[:, :rank]), dim=0)).split(rank, dim=0)
         rows = [(u * s) @ v for u, s, v in zip(lefts, values[:, :rank], rights, strict=True)]
         return count * torch.stack(rows).reshape(vectors.shape)

@@ -1,0 +1,1 @@
+"""Finished results: folders, figures, report page."""

@@ -1,0 +1,168 @@
+"""Figures of reports and cards."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from ..evaluation.report import MODELS, Report
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+COLORS = {
+    "base": "#b8bcc4",
+    "weight_average": "#9fb8d0",
+    "task_arithmetic": "#7f9fc4",
+    "expert": "#5b6270",
+    "meta": "#2f6db3",
+    "specialist": "#d9822b",
+    "specialist_ungated": "#ecc08e",
+}
+
+
+STYLE = {"svg.hashsalt": "hf_mdft", "svg.fonttype": "none", "font.family": "sans-serif"}
+
+
+def svg(figure: Figure) -> str:
+    """A figure as text to put into a page."""
+    stream = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure to a file; the kind is the file's ending."""
+    metadata = {"Software": None} if path.suffix == ".png" else {"Date": None} if path.suffix == ".svg" else None
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(path, bbox_inches="tight", dpi=110, metadata=metadata)
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def accuracy_figure(report: Report) -> Figure | None:
+    """Bars by task for the models that matter most."""
+    shown = [m for m in ("base", "expert", "meta", "specialist") if report.accuracy.get(m)]
+    names = [*report.tasks, "average"]
+    if not shown:
+        return None
+    figure, axes = _axes(max(6, 1.1 * len(names)), 3)
+    width = 0.8 / len(shown)
+    for i, model in enumerate(shown):
+        heights = [100 * report.accuracy[model].get(name, 0) for name in names]
+        places = [j + (i - (len(shown) - 1) / 2) * width for j in range(len(names))]
+        axes.bar(places, heights, width * 0.92, label=MODELS[model], color=COLORS[model])
+    axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
+    axes.set_ylabel("accuracy in %")
+    axes.set_ylim(0, 100)
+    axes.legend(frameon=False, ncols=len(shown), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def gain_figure(report: Report) -> Figure | None:
+    """Points gained over the expert by each specialist, with and without the gate."""
+    names = [t for t in report.tasks if t in report.comparison]
+    if not names:
+        return None
+    expert, ungated = report.accuracy["expert"], report.accuracy["specialist_ungated"]
+    figure, axes = _axes(max(5, 0.9 * len(names)), 2.6)
+    for i, name in enumerate(names):
+        gain = 100 * (ungated[name] - expert[name])
+        kept = report.gate[name]["chosen"] == "specialist"
+        axes.bar(i, gain, 0.6, color=COLORS["specialist"] if kept else "white", edgecolor=COLORS["specialist"])
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
+    axes.set_ylabel("points over the expert")
+    axes.set_title("filled: kept by the gate; hollow: the expert was kept", fontsize=9, loc="left")
+    return figure
+
+
+def coefficient_figure(coefficients: Mapping[str, Mapping[str, float]]) -> Figure | None:
+    """Coefficients by tensor (rows, from the embeddings down) and expert (columns)."""
+    if not coefficients:
+        return None
+    experts = list(next(iter(coefficients.values())))
+    values = [[row[expert] for expert in experts] for row in coefficients.values()]
+    figure, axes = _axes(1.5 + 0.55 * len(experts), 4.2)
+    limit = max(abs(v) for row in values for v in row) or 1.0
+    image = axes.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.set_xticks(range(len(experts)), experts, rotation=35, ha="right")
+    axes.set_ylabel(f"{len(values)} parameter tensors, input to output")
+    axes.set_yticks([])
+    figure.colorbar(image, ax=axes, label="merging coefficient")
+    return figure
+
+
+def history_figure(history: list[dict[str, Any]], prefix: str, ylabel: str, scale: float = 1.0) -> Figure | None:
+    """Everything logged under a prefix, over the steps."""
+    lines = [line for line in history if "loss" in line]
+    keys = sorted({key for line in lines for key in line if key.startswith(prefix)})
+    if len(lines) < 2 or not keys:
+        return None
+    figure, axes = _axes(5, 2.6)
+    for key in keys:
+        points = [(line["step"], scale * line[key]) for line in lines if key in line]
+        axes.plot(*zip(*points, strict=True), label=key.removeprefix(prefix), linewidth=1.4)
+    axes.set_xlabel("step")
+    axes.set_ylabel(ylabel)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def cosine_figure(names: list[str], cosines: list[list[float]]) -> Figure:
+    """How alike task vectors are, pair by pair."""
+    size = 2.2 + 0.5 * len(names)
+    figure = Figure(figsize=(size + 0.6, size))
+    axes = figure.add_subplot()
+    image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    if len(names) <= 20:
+        for i, row in enumerate(cosines):
+            for j, value in enumerate(row):
+                color = "white" if abs(value) > 0.6 else "black"
+                axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=color)
+    figure.colorbar(image, ax=axes, label="cosine of task vectors", shrink=0.8)
+    return figure
+
+
+def card_figures(facts: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Draw what a card shows beside its text: coefficients, loss terms, kept ratios.
+
+    Returns:
+        Path within the folder, by caption.
+    """
+    history = facts.get("history", {})
+    meta, specialist = history.get("meta", []), history.get("specialist", [])
+    share = "Share of images that count in the meta-model's training"
+    drawn = {
+        "coefficients": ("Merging coefficients of the meta-model", coefficient_figure(facts.get("coefficients", {}))),
+        "specialist_loss": ("Loss terms of the specialist", history_figure(specialist, "loss_", "mean over images")),
+        "meta_loss": ("Loss terms of the meta-model", history_figure(meta, "loss_", "mean over tasks")),
+        "kept_distillation": (
+            f"{share}: agreement with the expert",
+            history_figure(meta, "kept_distillation/", "%", 100),
+        ),
+        "kept_entropy": (f"{share}: filtered entropy", history_figure(meta, "kept_entropy/", "%", 100)),
+    }
+    paths = {}
+    for name, (caption, figure) in drawn.items():
+        if figure is not None:
+            (folder / "figures").mkdir(parents=True, exist_ok=True)
+            save(figure, folder / "figures" / f"{name}.png")
+            paths[caption] = f"figures/{name}.png"
+    return paths

@@ -1,0 +1,1 @@
+"""Model cards: typed facts in, text out."""

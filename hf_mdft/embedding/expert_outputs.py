@@ -1,0 +1,40 @@
+"""What the experts see: never changes, so it is computed once and kept."""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..core.cache import key_of, prepared
+from ..core.device import fast_bf16
+from ..embedding import embed_views
+from ..pool import ModelPool
+from ..tasks import Images
+from .views import TEACHER_VIEWS, Offset
+
+
+def expert_features(
+    pool: ModelPool,
+    task: str | None,
+    images: Images,
+    *,
+    views: tuple[Offset, ...] = TEACHER_VIEWS[:1],
+    device: torch.device | str = "cpu",
+    desc: str | None = None,
+) -> torch.Tensor:
+    """Image embeddings `(V, N, width)` of a task's expert (of the base for `None`) under V views, computed the first
+    time only; in bfloat16 where that is faster, for they are soft targets, not results."""
+    source, tower, found = pool.base if task is None else pool.experts[task], None, []
+    bf16 = fast_bf16(device)
+    for number, offset in enumerate(views):
+
+        def make(folder, offset=offset, number=number) -> None:
+            nonlocal tower
+            tower = tower or pool.tower(task).to(device)
+            title = desc and (f"{desc}, view {number + 1} of {len(views)}" if len(views) > 1 else desc)
+            (features,) = embed_views(tower, pool.architecture, images, (offset,), desc=title, bf16=bf16)
+            save_file({"features": features}, folder / "features.safetensors")
+
+        folder = prepared("features", key_of("features 2", source.revision, images.key, offset, bf16), make)
+        found.append(load_file(folder / "features.safetensors")["features"])
+    return torch.stack(found)

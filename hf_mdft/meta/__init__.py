@@ -1,0 +1,8 @@
+"""Phase 1: learning the coefficients on unlabelled images of all tasks at once."""
+
+from .arguments import MdftTrainingArguments
+from .mixed import MixedTasks
+from .trainer import MdftTrainer
+
+
+__all__ = ["MdftTrainer", "MdftTrainingArguments", "MixedTasks"]

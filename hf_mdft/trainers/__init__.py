@@ -1,0 +1,8 @@
+"""What the trainers of both phases share on top of `transformers.Trainer`."""
+
+from .base import PhaseTrainer, own_arguments
+from .progress import show_progress
+from .resume import arguments_key, resumable
+
+
+__all__ = ["PhaseTrainer", "arguments_key", "own_arguments", "resumable", "show_progress"]
