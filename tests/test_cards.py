@@ -13,9 +13,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from hf_mdft.cards import cards
 from hf_mdft.cards.cards import eval_results, meta_card, pool_card, specialist_card
 from hf_mdft.cards.licenses import ORDER, combined_license
-from hf_mdft.hub import cards
 
 
 PIPELINES = ("zero-shot-image-classification", "image-classification", "image-feature-extraction")
@@ -30,7 +30,7 @@ REFERENCE = {
     "tasks": ["mnist", "own", "none"],
 }
 GATE = {
-    "chosen": "specialist", "lead": 0.0172, "standard_error": 0.0026, "changed": 0.089, "images": 4000,
+    "chosen": "specialist", "agreement_gain": 0.0172, "standard_error": 0.0026, "changed": 0.089, "images": 4000,
     "reason": "judges prefer the specialist by 1.72 +- 0.26 points",
 }  # fmt: skip
 KEPT = {**GATE, "chosen": "expert", "reason": "no improvement shown: the judges' lead is 0.02 +- 0.26 points"}

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = {
     "quickstart": {"output_dir": "out"},
     "plain_peft_and_trainer": {"output_dir": "out", "max_steps": 2},
-    "specialize_one_task": {"output_dir": "out", "task": "shade", "shots": 8},
+    "specialize_one_task": {"output_dir": "out", "task": "shade", "images": 8},
 }
 
 

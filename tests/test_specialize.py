@@ -89,12 +89,12 @@ def test_gate_accepts_the_better_and_refuses_the_worse():
     fresh_views = torch.stack([torch.where(torch.arange(300) % 20 == k, wrong, truth) for k in range(4)])
     expert = {"predictions": spoiled, "judged": fresh_views}
     better = judged(truth, **expert)
-    assert better.chosen == "specialist" and better.lead > 0.05
+    assert better.chosen == "specialist" and better.agreement_gain > 0.05
     assert better.changed == pytest.approx(0.1) and better.consistency_gain == pytest.approx(0.05)
     worse = judged(torch.where(torch.arange(300) % 5 == 1, wrong, spoiled), **expert)
-    assert worse.chosen == "expert" and worse.lead < 0 and "judges prefer" in worse.reason
+    assert worse.chosen == "expert" and worse.agreement_gain < 0 and "judges prefer" in worse.reason
     same = judged(spoiled, consistency=0.9, **expert)
-    assert same.chosen == "expert" and same.lead == 0 and "no improvement shown" in same.reason
+    assert same.chosen == "expert" and same.agreement_gain == 0 and "no improvement shown" in same.reason
 
 
 def test_gate_refuses_what_gained_no_consistency_and_what_drifts():
@@ -225,7 +225,7 @@ def test_specialist_or_expert(setting, tmp_path, gate):
 
 def test_shots_limit_the_images(setting, tmp_path):
     pool, meta, head, images = setting
-    assert specialize_task("shade", pool, meta, head, images, arguments(tmp_path, shots=9)).decision.images == 9
+    assert specialize_task("shade", pool, meta, head, images, arguments(tmp_path, images=9)).decision.images == 9
 
 
 @pytest.mark.parametrize(("max_steps", "expected"), [(100, 40), (7, 7)])
@@ -236,7 +236,7 @@ def test_no_image_is_seen_too_often(setting, tmp_path, monkeypatch, max_steps, e
         StudentTrainer, "compute_loss", lambda *a, **k: (seen.append(a[2]["index"]), compute_loss(*a, **k))[1]
     )
     pool, meta, head, images = setting
-    specialize_task("shade", pool, meta, head, images, arguments(tmp_path, shots=9, max_steps=max_steps))
+    specialize_task("shade", pool, meta, head, images, arguments(tmp_path, images=9, max_steps=max_steps))
     assert len(seen) == expected
     assert torch.bincount(torch.cat(seen)).max() <= 20
 
@@ -290,7 +290,12 @@ def test_interrupted_training_goes_on_exactly(setting, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"shots": 1}, "shots"), ({"rounds": -1}, "rounds"), ({"start": 2}, "start"), ({"ema_decay": 1.0}, "ema_decay")],
+    [
+        ({"images": 1}, "images"),
+        ({"rounds": -1}, "rounds"),
+        ({"start": 2}, "start"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+    ],
 )
 def test_argument_errors(tmp_path, options, message):
     with pytest.raises(InputError, match=message):

@@ -84,18 +84,18 @@ def test_few_shot_uses_few_images_in_both_phases(clip_paths, tmp_path, monkeypat
 
     monkeypatch.setattr(MdftTrainer, "__init__", counted)
     recipe = write_recipe(tmp_path, clip_paths, **QUICK)
-    options = ["--shots", "5", "--shots", "all", "--output-dir", tmp_path / "out"]
+    options = ["--images", "5", "--images", "all", "--output-dir", tmp_path / "out"]
     code, out, _ = call(["study", "few-shot", recipe, *options], monkeypatch, capsys)
     assert code == 0 and counts == [{5}, {24}]
     facts = json.loads((tmp_path / "out" / "few-shot.json").read_text())
-    assert [entry["shots"] for entry in facts] == [5, None]
-    assert all(entry["gate"][task]["images"] == (entry["shots"] or 24) for entry in facts for task in TASKS)
+    assert [entry["images"] for entry in facts] == [5, None]
+    assert all(entry["gate"][task]["images"] == (entry["images"] or 24) for entry in facts for task in TASKS)
     record = gate_record([tmp_path / "out" / "few-shot.json"])
     assert record.pairs == 2 * len(TASKS)
     ungated = [entry["specialist_ungated"]["difference"] for entry in facts]
     assert record.ungated == pytest.approx(100 * sum(ungated) / 2, abs=1e-4)
-    code, _, err = call(["study", "few-shot", recipe, "--shots", "some"], monkeypatch, capsys)
-    assert code == 2 and "--shots" in err
+    code, _, err = call(["study", "few-shot", recipe, "--images", "some"], monkeypatch, capsys)
+    assert code == 2 and "--images" in err
 
 
 def test_leave_one_out_never_opens_the_expert_of_the_task(clip_paths, tmp_path, monkeypatch, capsys):

@@ -384,11 +384,11 @@ def bench(
 
 
 @study_app.command(
-    epilog="Example: `hf-mdft study few-shot recipe.yaml --shots 16 --shots 64 --shots 256 --shots all`"
+    epilog="Example: `hf-mdft study few-shot recipe.yaml --images 16 --images 64 --images 256 --images all`"
 )
 def few_shot(
     recipe: RecipeFile,
-    shots: Annotated[list[str] | None, typer.Option(help="Images per task, or 'all'; repeat.")] = None,
+    images: Annotated[list[str] | None, typer.Option(help="Images per task, or 'all'; repeat.")] = None,
     output_dir: StudyDir = Path("few-shot"),
     token: Token = None,
     verbose: Verbose = False,
@@ -400,16 +400,16 @@ def few_shot(
     from ..studies.few_shot import HEADER, as_facts, as_lines
     from ..studies.few_shot import few_shot as study
 
-    counts = [_shots(text) for text in shots or ("16", "64", "256", "1000", "all")]
+    counts = [_images(text) for text in images or ("16", "64", "256", "1000", "all")]
     table = study(Recipe.load(recipe), counts, output_dir / "work", say)
     _write_study(output_dir, {"few-shot": markdown_table(HEADER, as_lines(table))}, as_facts(table))
 
 
-def _shots(text: str) -> int | None:
+def _images(text: str) -> int | None:
     if text == "all":
         return None
     if not text.isdigit() or int(text) < 2:
-        raise InputError(f"--shots: give a number of at least 2, or 'all', got '{text}'")
+        raise InputError(f"--images: give a number of at least 2, or 'all', got '{text}'")
     return int(text)
 
 
@@ -454,7 +454,7 @@ def ablate(
     """Take one part of the recipe out at a time, and show what each part adds, with paired intervals.
 
     Writes `ablation.md` and `ablation.json`; a study that was cut off goes on with the same command. It takes as many
-    runs as there are parts: set `max_steps` and `shots` in the recipe for a quick look.
+    runs as there are parts: set `max_steps` and `images` in the recipe for a quick look.
     """
     prepare(verbose, token)
     import dataclasses

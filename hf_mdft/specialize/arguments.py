@@ -25,7 +25,7 @@ class SpecializeArguments(TrainingArguments):
         learning_rate: `None` takes 0.15 times the root mean square of the expert's task vector, at most 2e-4: experts
             that were fine-tuned gently are taught gently, whatever their size and how they were trained.
         bf16: `None` computes in bfloat16 (autocast; weights stay in fp32) where that is faster.
-        shots: Unlabelled images per task; `None` uses all.
+        images: Unlabelled images per task; `None` uses all.
         rounds: Of meta-model and specialists; ends earlier when the gate finds no improvement. 0: no specialists.
         start: Where the student starts: 0 at the expert, 1 at the meta-model.
         ensemble_weight: How much the teacher listens to models other than the expert; 0: not at all.
@@ -62,7 +62,7 @@ class SpecializeArguments(TrainingArguments):
     ddp_timeout: int = field(default=86_400, metadata={"help": "Seconds that processes wait for the first one."})
     disable_tqdm: bool | None = field(default=False, metadata={"help": "Show no progress bars."})
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay off: batches are ours."})
-    shots: int | None = field(default=None, metadata={"help": "Unlabelled images per task; null uses all."})
+    images: int | None = field(default=None, metadata={"help": "Unlabelled images per task; null uses all."})
     rounds: int = field(default=1, metadata={"help": "Rounds of meta-model and specialists."})
     start: float = field(default=0.0, metadata={"help": "Start of the student: 0 the expert, 1 the meta-model."})
     ensemble_weight: float = field(default=1.0, metadata={"help": "Teacher's weight of models besides the expert."})
@@ -85,8 +85,8 @@ class SpecializeArguments(TrainingArguments):
             if self.bf16 and device == "cpu":
                 self.use_cpu = True  # transformers refuses bfloat16 on a processor unless it is asked for
         super().__post_init__()
-        if self.shots is not None and self.shots < 2:
-            raise InputError(f"shots must be at least 2 (or null for all images), got {self.shots}")
+        if self.images is not None and self.images < 2:
+            raise InputError(f"images must be at least 2 (or null for all images), got {self.images}")
         if self.max_steps == 0:
             raise InputError(
                 "max_steps must be at least 1 (or -1 to count num_train_epochs), got 0; rounds: 0 is none"

@@ -31,7 +31,7 @@ class Decision:
         consistency_gain: How much larger a share of the specialist's predictions survives small translations.
         drift: How far, in nats, the specialist's class frequencies are from what lies between the expert's and the
             estimated class prior; negative: they are between.
-        lead: Mean over images of judges' weighted votes for the specialist minus those for the expert.
+        agreement_gain: Mean over images of judges' weighted votes for the specialist minus those for the expert.
         standard_error: Of the lead.
         changed: Share of images that the two classify differently.
         images: How many images were judged.
@@ -41,7 +41,7 @@ class Decision:
     chosen: str
     consistency_gain: float
     drift: float
-    lead: float
+    agreement_gain: float
     standard_error: float
     changed: float
     images: int

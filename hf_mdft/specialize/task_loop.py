@@ -50,12 +50,12 @@ def specialize_task(
         pool: Base and experts.
         meta: The meta-model's tower.
         head: Of the task.
-        images: All its unlabelled images; `args.shots` of them are used.
+        images: All its unlabelled images; `args.images` of them are used.
         args: Of phase 2. Work in progress goes to a folder of the task's own in `args.output_dir`; an interrupted run
             goes on there.
         meta_key: What the meta-model depends on: a result found in the folder is used only for the same.
     """
-    images = images.sample(args.shots, args.seed)
+    images = images.sample(args.images, args.seed)
     head = copy.deepcopy(head).cpu()
     work = Path(args.output_dir) / task
     state = PartialState()

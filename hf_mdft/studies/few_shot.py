@@ -24,18 +24,18 @@ from .outcome import (
 
 
 def few_shot(
-    recipe: Recipe, shots: Sequence[int | None], output_dir: Path, say: Callable[[str], None]
+    recipe: Recipe, images: Sequence[int | None], output_dir: Path, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Run the recipe with so many unlabelled images per task, in both phases, and measure.
 
     Args:
         recipe: With evaluation images, and an expert for every task that has them.
-        shots: Images per task; `None` is all.
+        images: Images per task; `None` is all.
         output_dir: Of work in progress; a study that was cut off goes on there.
         say: Tells the user what happens.
 
     Returns:
-        For each number of images: `shots`; rows `meta`, `specialist_ungated` and `specialist`, each compared with the
+        For each number of images: `images`; rows `meta`, `specialist_ungated` and `specialist`, each compared with the
         experts; `gate` and `comparison` by task, as in the results of a run.
 
     Raises:
@@ -48,9 +48,9 @@ def few_shot(
         raise InputError(f"{recipe.path}: no task with evaluation images has an expert to compare with")
     experts = outcome(merger, tasks, merger.pool.tower)
     table = []
-    for count in shots:
+    for count in images:
         say(f"{count or 'All'} unlabelled images per task")
-        folder = output_dir / f"shots-{count or 'all'}"
+        folder = output_dir / f"images-{count or 'all'}"
 
         def make(count=count, folder=folder) -> dict[str, Any]:
             few = merger.variant()
@@ -69,7 +69,7 @@ def few_shot(
         rows = {name: Row.compare(name, unpack(found[name]), experts) for name in found if name != "gate"}
         ungated, theirs = rows["specialist_ungated"].by_task, Row.compare("expert", experts).by_task
         comparison = {task: {"difference": ungated[task] - theirs[task]} for task in tasks}
-        table.append({"shots": count, **rows, "gate": found["gate"], "comparison": comparison})
+        table.append({"images": count, **rows, "gate": found["gate"], "comparison": comparison})
     return table
 
 
@@ -85,7 +85,7 @@ def as_lines(table: list[dict[str, Any]]) -> list[list[str]]:
         meta, ungated, kept = (entry[name] for name in ("meta", "specialist_ungated", "specialist"))
         lines.append(
             [
-                str(entry["shots"] or "all"),
+                str(entry["images"] or "all"),
                 f"{100 * meta.average:.1f}",
                 f"{100 * ungated.average:.1f}",
                 f"{100 * kept.average:.1f}",
