@@ -3,6 +3,16 @@
 from .base import PhaseTrainer, own_arguments
 from .progress import show_progress
 from .resume import arguments_key, resumable
+from .terms import check_terms, term_weights, weight_of
 
 
-__all__ = ["PhaseTrainer", "arguments_key", "own_arguments", "resumable", "show_progress"]
+__all__ = [
+    "PhaseTrainer",
+    "arguments_key",
+    "check_terms",
+    "own_arguments",
+    "resumable",
+    "show_progress",
+    "term_weights",
+    "weight_of",
+]
