@@ -46,12 +46,12 @@ from .evaluation import (
 )
 from .heads import TEMPLATES, Head, build_head, load_head
 from .hub import push_folder
-from .meta import MdftTrainer, MdftTrainingArguments
+from .meta import MdftTrainer, MdftTrainingArguments, resume_key
 from .pool import ModelPool
 from .pool.sources import fetch_files
-from .specialize import Specialist, SpecializeArguments, specialize_task
+from .specialize import Specialist, SpecializeArguments, specialize_in_rounds
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
-from .trainers import arguments_key, resumable
+from .trainers import resumable
 
 
 class MetaMerger:
@@ -175,7 +175,7 @@ class MetaMerger:
             with args.main_process_first(desc="images and heads"):
                 images = {task: self.unlabelled(task) for task in self.tasks}
                 heads = {task: self.head(task) for task in self.tasks}
-                checkpoint = resumable(Path(args.output_dir), self._meta_key(args))
+                checkpoint = resumable(Path(args.output_dir), resume_key(self.pool, self.config, heads, images, args))
         with self._timed("meta"):
             set_seed(args.seed)
             self.model = get_peft_model(self.pool.tower(), copy.deepcopy(self.config))
@@ -189,15 +189,6 @@ class MetaMerger:
         self._meta_heads = {task: head.cpu().requires_grad_(False) for task, head in trainer.trained_heads.items()}
         self.history["meta"] = trainer.state.log_history
         return output
-
-    def _meta_key(self, args: MdftTrainingArguments) -> list[Any]:
-        adapter = [self.config.granularity, self.config.transform, self.config.init_coefficient]
-        tasks = {task: [self.head(task).key(), self.unlabelled(task).key] for task in self.tasks}
-        # How a step is divided does not change it.
-        key = arguments_key(args)
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "images_per_micro_batch"):
-            key.pop(name)
-        return ["meta 1", self.pool.reference(), adapter, tasks, key]
 
     # Phase 2
 
@@ -217,49 +208,35 @@ class MetaMerger:
             By task; a specialist holds the expert where no improvement was shown.
         """
         args = self._specialize_args = args or SpecializeArguments(seed=self.seed)
-        merger, todo, self.rounds = self, list(tasks or self.tasks), []
+        todo, self.rounds = list(tasks or self.tasks), []
         for task in todo:  # what an earlier call found must not stand in for a specialist that this one refuses
             self.specialists.pop(task, None)
             self.timing.pop(f"specialist {task}", None)
-        for number in range(1, args.rounds + 1):
-            round_args = copy.copy(args)
-            round_args.output_dir = str(Path(args.output_dir) / f"round-{number}")
-            found = merger._specialize_once(round_args, todo, self.timing)
-            self.specialists.update(
-                {task: s for task, s in found.items() if s.improved or task not in self.specialists}
+        if args.rounds:
+            rounds = specialize_in_rounds(
+                pool=self.pool,
+                meta=self.meta_tower(),
+                heads=self.head,
+                images=self.unlabelled,
+                args=args,
+                tasks=todo,
+                next_meta=self._next_meta,
+                timed=self._timed,
             )
-            self.rounds.append(dict(self.specialists))
-            todo = [task for task, specialist in found.items() if specialist.improved]
-            if not todo or number == args.rounds:
-                break
-            merger = merger._next_round(found, round_args)
+            self.rounds = [{**self.specialists, **held} for held in rounds]
+            self.specialists.update(rounds[-1])
         for task, specialist in self.specialists.items():
             specialist.origin = self.pool
             self.history[task] = specialist.history
         self._tell_specialists()
         return {task: self.specialists[task] for task in tasks or self.tasks if task in self.specialists}
 
-    def _specialize_once(
-        self, args: SpecializeArguments, tasks: list[str], timing: dict[str, float]
-    ) -> dict[str, Specialist]:
-        meta, found = self.meta_tower(), {}
-        meta_key = [tensor.double().sum().item() for tensor in meta.parameters()]
-        for task in tasks:
-            start = time.perf_counter()
-            set_seed(args.seed)
-            found[task] = specialize_task(
-                task, self.pool, meta, self.head(task), self.unlabelled(task), args, meta_key
-            )
-            timing[f"specialist {task}"] = timing.get(f"specialist {task}", 0.0) + time.perf_counter() - start
-        return found
-
-    def _next_round(self, found: dict[str, Specialist], args: SpecializeArguments) -> MetaMerger:
-        pool = self.pool.with_experts({task: s.candidate for task, s in found.items() if s.improved})
+    def _next_meta(self, pool: ModelPool, folder: Path) -> nn.Module:
         merger = self.variant(pool=pool)
         fit_args = copy.copy(self._fit_args) or MdftTrainingArguments(seed=self.seed)
-        fit_args.output_dir = str(Path(args.output_dir) / "next-meta")
+        fit_args.output_dir = str(folder)
         merger.fit(fit_args)
-        return merger
+        return merger.meta_tower()
 
     # Evaluation
 
