@@ -2,7 +2,9 @@
 
 from .arguments import MdftTrainingArguments
 from .mixed import MixedTasks
+from .resume import resume_key
+from .terms import META_TERMS
 from .trainer import MdftTrainer
 
 
-__all__ = ["MdftTrainer", "MdftTrainingArguments", "MixedTasks"]
+__all__ = ["META_TERMS", "MdftTrainer", "MdftTrainingArguments", "MixedTasks", "resume_key"]

@@ -16,10 +16,10 @@ from .order import mixed_seed
 class MixedTasks(Dataset):
     """A schedule of training images: item i is a pure function of the seed and i.
 
-    Each step takes `images_per_task` images of every task, in an order of their own for each turn through the task, and
-    interleaves them so that any even part of the step holds every task equally. A run is therefore the same
-    whether a step is done at once, in several accumulated parts, or by several processes, and a resumed run goes on
-    where it stopped.
+    Each step takes `images_per_task` images of every task, in a new order for each turn through the task, and
+    interleaves them so that any even part of the step holds every task equally. A run is therefore the same whether a
+    step is done at once, in several accumulated parts, or by several processes, and a resumed run goes on where it
+    stopped.
 
     Args:
         images: Unlabelled images by task.

@@ -1,4 +1,4 @@
-"""A seed for each pass over each task's images."""
+"""Seeds made of several numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def mixed_seed(*numbers: int) -> int:
     """A seed in [0, 2**63) made of whole numbers, the same on every Python and machine.
 
     It is the mixing of xxHash64 (Collet, https://github.com/Cyan4973/xxHash, `XXH64_round` and its primes), one round
-    for each number, without the final avalanche: the form in which CPython hashes a tuple of small whole
-    numbers since 3.8 (`Objects/tupleobject.c`). It is written out because Python promises no such hash, and the order of
+    for each number, without the final avalanche: the form in which CPython hashes a tuple of small whole numbers
+    since 3.8 (`Objects/tupleobject.c`). It is written out because Python promises no such hash, and the order of
     images, and with it every result, must not change with its version.
 
     Args:

@@ -1,4 +1,5 @@
-"""Terms of phase 1's loss: a new one is one file, one registration, and its weight in `MdftTrainingArguments.terms`."""
+"""Terms of phase 1's loss: a new one is one file, one registration, and its weight in
+`MdftTrainingArguments.terms`."""
 
 from .base import META_TERMS, MetaTerm, TaskBatch
 from .distillation import Distillation

@@ -100,8 +100,8 @@ SOURCES: list[SourceKind] = [
     # Self-training: trained on what all the others predict, it needs no evidence of its own.
     SourceKind("student", _student, trusted=True),
 ]
-"""Models of the teacher, in order. The first that a task has is its reference and is run under all views, held-out ones
-for the gate among them; the others under few."""
+"""Models of the teacher, in order. The first that a task has is its reference and is run under all views, among them
+those held out for the gate; the others under few."""
 
 
 def observe_sources(

@@ -8,4 +8,13 @@ from .infomax import Infomax
 from .l2_sp import L2SP
 
 
-__all__ = ["L2SP", "STUDENT_TERMS", "Alignment", "Distillation", "Infomax", "StudentBatch", "StudentTerm", "WeightTerm"]
+__all__ = [
+    "L2SP",
+    "STUDENT_TERMS",
+    "Alignment",
+    "Distillation",
+    "Infomax",
+    "StudentBatch",
+    "StudentTerm",
+    "WeightTerm",
+]
