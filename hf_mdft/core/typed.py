@@ -63,10 +63,12 @@ def checked(value: Any, hint: Any, where: str) -> Any:
         raise InputError(f"{where} must be one of {', '.join(map(str, arguments))}, got {_shown(value)}")
     if dataclasses.is_dataclass(hint):
         return read(hint, value, where)
-    if isinstance(origin or hint, type) and issubclass(origin or hint, Mapping):
+    kind = origin or hint
+    if isinstance(kind, type) and issubclass(kind, Mapping):
         return _mapping(value, arguments, where)
-    if isinstance(origin or hint, type) and issubclass(origin or hint, list | tuple | Sequence) and hint is not str:
-        return _sequence(value, origin or hint, arguments, where)
+    # transformers' enums are strings, and strings are sequences.
+    if isinstance(kind, type) and issubclass(kind, list | tuple | Sequence) and not issubclass(kind, str):
+        return _sequence(value, kind, arguments, where)
     return _plain(value, hint, where)
 
 
