@@ -8,7 +8,7 @@ from ..architectures import Architecture, architecture_of
 from ..architectures.base import read_config
 from ..core.errors import InputError
 from .headers import check_header, read_header
-from .sources import ModelSource
+from .source import ModelSource
 
 
 class Fit:

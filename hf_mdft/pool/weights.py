@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from ..architectures import Architecture
 from ..core.errors import InputError
 from .headers import check_header, read_header
-from .sources import ModelSource
+from .source import ModelSource
 
 
 class TowerWeights:
