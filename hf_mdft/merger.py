@@ -115,8 +115,8 @@ class MetaMerger(TaskData):
     def fit(self, args: MdftTrainingArguments | None = None) -> TrainOutput:
         """Phase 1: learn the coefficients (and heads) on the unlabelled images of all tasks; labels are never read.
 
-        With `max_steps=0` the coefficients stay at their start: a static merge. An interrupted run goes on from its last
-        checkpoint in `args.output_dir`.
+        With `max_steps=0` the coefficients stay at their start: a static merge. An interrupted run goes on from its
+        last checkpoint in `args.output_dir`.
 
         Raises:
             InputError: A task's images or head cannot be had.
