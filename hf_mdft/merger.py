@@ -22,7 +22,7 @@ from .artifacts.meta_model import folded_tower
 from .core.errors import InputError
 from .evaluation import Report
 from .heads import Head
-from .meta import MdftTrainer, MdftTrainingArguments, meta_key
+from .meta import MdftTrainer, MdftTrainingArguments, resume_key
 from .pool import ModelPool
 from .reporting import compare, report_of
 from .specialize import Specialist, SpecializeArguments, specialize_in_rounds
@@ -124,7 +124,7 @@ class MetaMerger(TaskData):
         args = copy.copy(args) if args else MdftTrainingArguments(seed=self.seed)
         with self._timed("prepare"), args.main_process_first(desc="images and heads"):
             images, heads = {task: self.unlabelled(task) for task in self.tasks}, self.heads()
-            key = meta_key(self.pool.reference(), self.config, heads, images, args)
+            key = resume_key(self.pool, self.config, heads, images, args)
             checkpoint = resumable(Path(args.output_dir), key)
         with self._timed("meta"):
             set_seed(args.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -226,7 +227,7 @@ with torch.no_grad():
 def test_specialist_loads_without_this_package(done, tmp_path, pixels):
     done.evaluate()
     specialist = done.specialists["shade"]
-    specialist.decision.chosen = "specialist"
+    specialist.decision = dataclasses.replace(specialist.decision, chosen="specialist")
     specialist.save_pretrained(tmp_path / "shade")
     torch.save(pixels, tmp_path / "pixels.pt")
     clip = done.pool.architecture.name == "clip"
@@ -349,7 +350,7 @@ def test_a_task_without_an_expert(clip_paths, tasks, tmp_path):
     assert set(report.accuracy["specialist"]) == {*TASKS, "average"}
     assert "-" in str(report)
     specialist = merger.specialists["colour"]
-    specialist.decision.chosen = "expert"
+    specialist.decision = dataclasses.replace(specialist.decision, chosen="expert")
     meta, kept = merger.meta_tower().state_dict(), specialist.tower().state_dict()
     assert specialist.kept == "meta-model" and all(torch.equal(meta[name], kept[name]) for name in meta)
 

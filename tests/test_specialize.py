@@ -8,13 +8,13 @@ import shutil
 import pytest
 import torch
 from conftest import perturbed
+from hf_mdft.specialize.task_loop import FASTEST, GENTLE, gentle_learning_rate
 from safetensors.torch import load_file
 
 from hf_mdft import InputError, SpecializeArguments
 from hf_mdft.embedding import embed_views
 from hf_mdft.embedding.views import HELD_OUT_VIEWS, TEACHER_VIEWS, jitter, translate
 from hf_mdft.specialize import Source, StudentTrainer, Teacher, build_teacher, decide, specialize_task
-from hf_mdft.specialize.task_loop import FASTEST, GENTLE, gentle_learning_rate
 from hf_mdft.specialize.teacher import observe
 
 

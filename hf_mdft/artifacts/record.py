@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from peft import PeftModel
 
 from ..adapter import MdftConfig
 from ..cards import Decision, Measured, MetaFacts, PoolFacts, SpecialistFacts
+from ..core.data_reference import DataReference
 from ..core.versions import versions
 from ..heads import TEMPLATES, Head
 from ..pool import ModelPool
@@ -57,23 +58,8 @@ class Record:
             trained_heads: Tasks whose heads were trained with the coefficients.
             history: Log lines of the training.
         """
-        pool, unlabelled = data.pool, data.references("unlabelled")
-        recipe = recipe_of(pool.pinned(), data.tasks, data.heads(), config, data.seed, **phases) if phases else None
-        self.meta = MetaFacts(
-            pool_facts(pool),
-            config.granularity,
-            dict(config.transform),
-            pool.architecture.pipeline_tag(pool.config),
-            pool.architecture.loader(pool.config),
-            tuple(unlabelled),
-            unlabelled,
-            tuple(sorted(trained_heads)),
-            coefficient_table(model, pool),
-            tuple(history),
-            kept_ratios(history),
-            recipe,
-            versions(),
-        )
+        recipe = recipe_of(data.pool.pinned(), data.tasks, data.heads(), config, data.seed, **phases)
+        self.meta = meta_facts(data.pool, model, data.references("unlabelled"), trained_heads, history, recipe)
         self.measured, self.average = {}, {}
 
     def continue_meta(self, data: TaskData, config: MdftConfig, phases: Mapping[str, Mapping[str, Any]]) -> MetaFacts:
@@ -111,6 +97,42 @@ class Record:
 def pool_facts(pool: ModelPool) -> PoolFacts:
     """What cards show of a pool."""
     return PoolFacts(pool.pinned().shown(), pool.license())
+
+
+def meta_facts(
+    pool: ModelPool,
+    model: PeftModel,
+    unlabelled: Mapping[str, DataReference | None],
+    trained_heads: Iterable[str],
+    history: Lines,
+    recipe: Mapping[str, Any],
+) -> MetaFacts:
+    """How a meta-model was made, right after it was.
+
+    Args:
+        pool: The pool that it is made of.
+        model: The model with the adapter.
+        unlabelled: Unlabelled images by task.
+        trained_heads: Tasks whose heads were trained with the coefficients.
+        history: Log lines of the training.
+        recipe: How it was made, as a recipe.
+    """
+    config = model.peft_config[model.active_adapter]
+    return MetaFacts(
+        pool=pool_facts(pool),
+        granularity=config.granularity,
+        transform=dict(config.transform),
+        pipeline_tag=pool.architecture.pipeline_tag(pool.config),
+        loader=pool.architecture.loader(pool.config),
+        tasks=tuple(unlabelled),
+        unlabelled=dict(unlabelled),
+        trained_heads=tuple(sorted(trained_heads)),
+        coefficients=coefficient_table(model, pool),
+        history=tuple(history),
+        kept=kept_ratios(history),
+        recipe=recipe,
+        versions=versions(),
+    )
 
 
 def specialist_facts(

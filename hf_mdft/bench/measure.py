@@ -163,7 +163,7 @@ def _specialist(setting: Setting, folder: Path) -> Cost:
         architecture=pool.architecture,
         head=head,
         images=images,
-        teacher=Teacher(targets, torch.ones(len(images)), features, {}),
+        teacher=Teacher(targets, torch.ones(len(images)), features),
     )
     batch = _noise(setting, setting.batch_size, args.device)
     show_progress(trainer, "Specialist")

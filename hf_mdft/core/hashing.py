@@ -1,33 +1,43 @@
-"""SHA-256 of files, computed once."""
+"""SHA-256 of files, computed once, and of tensors."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .cache import cache_root, key_of
 
+
+if TYPE_CHECKING:
+    import torch
+
+
+VERSION = 1
+"""Version of the remembered hashes."""
 
 SETTLED = 2_000_000_000
 """Nanoseconds after which a change of a file shows in its time of change, whatever the file system."""
 
 
 def file_hash(file: Path) -> str:
-    """SHA-256 of a file, remembered from run to run while nothing says that it was touched."""
+    """SHA-256 of a file in hexadecimal, kept from run to run while its size, times and inode stay the same."""
     stat = file.stat()
     return _hash_of(str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 @functools.lru_cache(maxsize=1024)
 def _hash_of(path: str, size: int, modified: int, changed: int, inode: int) -> str:
-    known = cache_root() / "hashes" / key_of("sha256 1", path, size, modified, changed, inode)
+    known = cache_root() / "hashes" / key_of("sha256", VERSION, path, size, modified, changed, inode)
     with contextlib.suppress(OSError, ValueError):
-        if re.fullmatch("[0-9a-f]{64}", text := known.read_text()):
+        if re.fullmatch("[0-9a-f]{64}", text := known.read_text(encoding="utf-8")):
             return text
     settled = time.time_ns() - max(modified, changed) > SETTLED
     digest = hashlib.sha256()
@@ -38,6 +48,22 @@ def _hash_of(path: str, size: int, modified: int, changed: int, inode: int) -> s
         with contextlib.suppress(OSError):
             known.parent.mkdir(parents=True, exist_ok=True)
             work = known.with_name(f".{known.name}-{os.getpid()}")
-            work.write_text(digest.hexdigest())
+            work.write_text(digest.hexdigest(), encoding="utf-8")
             work.replace(known)
+    return digest.hexdigest()
+
+
+def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of tensors in hexadecimal: it changes with every name, dtype, shape and byte, not with their order.
+
+    Args:
+        state: Tensors by name, on any device.
+    """
+    import torch  # here, so that hashing files costs no import of it
+
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -28,9 +28,12 @@ def embed_images(
     """Image embeddings `(N, width)`, fp32, on the CPU, in the images' order.
 
     Args:
-        tower: The model, or a PEFT model around it; runs on its own device, in evaluation mode.
-        view: Applied to each batch of pixel values `(batch, 3, height, width)`.
-        bf16: Compute in bfloat16 where that is safe (autocast).
+        tower: Tower, or a PEFT model around it; runs on its own device, in evaluation mode.
+        architecture: Architecture of the tower.
+        images: Images, preprocessed by their own preprocessor.
+        batch_size: Images of one forward pass.
+        view: Function of each batch of pixel values `(batch, 3, height, width)`.
+        bf16: Whether to compute in bfloat16 where that is safe (autocast).
         desc: Title of a progress bar; the default shows none.
     """
     device = next(tower.parameters()).device
@@ -56,7 +59,7 @@ def embed_views(
     views: tuple[Offset, ...],
     **options: Any,
 ) -> torch.Tensor:
-    """Image embeddings `(V, N, width)` under V views, as `embed_images` gives them."""
+    """Image embeddings `(V, N, width)` under V views; `options` are those of `embed_images`."""
     return torch.stack(
         [embed_images(tower, architecture, images, view=lambda x, v=v: translate(x, v), **options) for v in views]
     )

@@ -1,4 +1,4 @@
-"""What the experts see: never changes, so it is computed once and kept."""
+"""Embeddings by the experts and the base: they never change, so they are computed once and kept."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from safetensors.torch import load_file, save_file
 
 from ..core.cache import key_of, prepared
 from ..core.device import fast_bf16
-from ..embedding import embed_views
 from ..pool import ModelPool
 from ..tasks import Images
+from .embed import embed_views
 from .views import TEACHER_VIEWS, Offset
+
+
+VERSION = 3
+"""Version of the kept embeddings; another one for every change of how they are computed."""
 
 
 def expert_features(
@@ -22,10 +26,19 @@ def expert_features(
     device: torch.device | str = "cpu",
     desc: str | None = None,
 ) -> torch.Tensor:
-    """Image embeddings `(V, N, width)` of a task's expert (of the base for `None`) under V views, computed the first
-    time only; in bfloat16 where that is faster, for they are soft targets, not results."""
-    source, tower, found = pool.base if task is None else pool.experts[task], None, []
-    bf16 = fast_bf16(device)
+    """Image embeddings `(V, N, width)`, computed the first time only; in bfloat16 where that is faster, for they are
+    soft targets, not results.
+
+    Args:
+        pool: Base and experts.
+        task: Task whose expert is run; `None` for the base.
+        images: Unlabelled images.
+        views: Offsets of the V views, in steps; the default is the image as it is.
+        device: Device that the model runs on.
+        desc: Title of progress bars; the default shows none.
+    """
+    tower, found, bf16 = None, [], fast_bf16(device)
+    identity = pool.identity(task)
     for number, offset in enumerate(views):
 
         def make(folder, offset=offset, number=number) -> None:
@@ -35,6 +48,6 @@ def expert_features(
             (features,) = embed_views(tower, pool.architecture, images, (offset,), desc=title, bf16=bf16)
             save_file({"features": features}, folder / "features.safetensors")
 
-        folder = prepared("features", key_of("features 2", source.revision, images.key, offset, bf16), make)
+        folder = prepared("features", key_of("features", VERSION, identity, images.key, offset, bf16), make)
         found.append(load_file(folder / "features.safetensors")["features"])
     return torch.stack(found)

@@ -15,13 +15,13 @@ Offset = tuple[int, int]
 TEACHER_VIEWS: tuple[Offset, ...] = (
     (0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1),
 )  # fmt: skip
-"""Offsets, in steps, over which the teacher averages its first model; the image as it is comes first."""
+"""Offsets, in steps, over which the teacher averages its reference; the image as it is comes first."""
 
 FEW_VIEWS = TEACHER_VIEWS[:5]
-"""The same for its other models."""
+"""Offsets over which it averages its other models."""
 
 HELD_OUT_VIEWS: tuple[Offset, ...] = ((2, 0), (-2, 0), (0, 2), (0, -2))
-"""Offsets that neither the teacher nor its targets have seen: fresh evidence for the gate."""
+"""Offsets that no target is made from: held-out evidence for the gate."""
 
 
 def step_of(pixel_values: torch.Tensor) -> int:
@@ -30,7 +30,7 @@ def step_of(pixel_values: torch.Tensor) -> int:
 
 
 def translate(pixel_values: torch.Tensor, offset: Offset) -> torch.Tensor:
-    """Images `(batch, 3, height, width)` moved by an offset in steps; the border is repeated."""
+    """Images `(batch, 3, height, width)` moved by an offset `(right, down)` in steps; the border is repeated."""
     if offset == (0, 0):
         return pixel_values
     step, (height, width) = step_of(pixel_values), pixel_values.shape[-2:]
@@ -41,7 +41,13 @@ def translate(pixel_values: torch.Tensor, offset: Offset) -> torch.Tensor:
 
 
 def jitter(pixel_values: torch.Tensor, generator: torch.Generator, steps: int = 1) -> torch.Tensor:
-    """Every image moved by an offset of its own, up to so many steps each way; the border is repeated."""
+    """Images `(batch, 3, height, width)`, each moved by a random offset of its own; the border is repeated.
+
+    Args:
+        pixel_values: Images `(batch, 3, height, width)`.
+        generator: Generator of the offsets.
+        steps: Largest offset each way, in steps.
+    """
     reach, (height, width) = steps * step_of(pixel_values), pixel_values.shape[-2:]
     padded = F.pad(pixel_values, (reach,) * 4, mode="replicate")
     offsets = torch.randint(0, 2 * reach + 1, (2, len(pixel_values)), generator=generator).to(pixel_values.device)

@@ -1,9 +1,10 @@
 """Phase 1: learning the coefficients on unlabelled images of all tasks at once."""
 
 from .arguments import MdftTrainingArguments
-from .key import meta_key
 from .mixed import MixedTasks
+from .resume import resume_key
+from .terms import META_TERMS
 from .trainer import MdftTrainer
 
 
-__all__ = ["MdftTrainer", "MdftTrainingArguments", "MixedTasks", "meta_key"]
+__all__ = ["META_TERMS", "MdftTrainer", "MdftTrainingArguments", "MixedTasks", "resume_key"]

@@ -12,17 +12,17 @@ BATCH = 256
 
 
 def finish_head(
-    objective: TaskObjective, features: torch.Tensor, weight: dict[str, float], args: MdftTrainingArguments
+    objective: TaskObjective, features: torch.Tensor, weights: dict[str, float], args: MdftTrainingArguments
 ) -> None:
     """Train a task's head in place, with the same terms as before, for `args.head_steps` small steps.
 
     While tower and heads train together, a head sees every image about once; here, dozens of times.
 
     Args:
-        objective: Of the task; its head is trained.
-        features: The tower's embeddings of the task's images, `(N, width)`.
-        weight: Of each term.
-        args: Of phase 1.
+        objective: Objective of the task, whose head is trained.
+        features: Embeddings of the task's images by the finished tower, `(N, width)`.
+        weights: Weights by term.
+        args: Options of phase 1.
     """
     features = features.to(args.device)
     parameters = [p for p in objective.head.parameters() if p.requires_grad]
@@ -31,8 +31,8 @@ def finish_head(
     generator = torch.Generator().manual_seed(args.seed)
     for _ in range(args.head_steps):
         index = torch.randint(0, len(features), (min(BATCH, len(features)),), generator=generator).to(args.device)
-        terms, _ = objective.terms(features[index], index, args)
-        loss = sum(weight[term] * value for term, value in terms.items())
+        values, _ = objective(features[index], index)
+        loss = sum(weights[term] * value for term, value in values.items())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

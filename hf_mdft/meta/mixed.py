@@ -10,21 +10,22 @@ import torch
 from torch.utils.data import Dataset
 
 from ..tasks import Images
+from .order import mixed_seed
 
 
 class MixedTasks(Dataset):
     """A schedule of training images: item i is a pure function of the seed and i.
 
-    Each step takes `images_per_task` images of every task, in an order of their own for each pass over the task, and
-    interleaves them so that any even part of the step holds every task equally. A run is therefore the same
-    whether a step is done at once, in several accumulated parts, or by several processes, and a resumed run goes on
-    where it stopped.
+    Each step takes `images_per_task` images of every task, in a new order for each turn through the task, and
+    interleaves them so that any even part of the step holds every task equally. A run is therefore the same whether a
+    step is done at once, in several accumulated parts, or by several processes, and a resumed run goes on where it
+    stopped.
 
     Args:
-        images: By task.
-        images_per_task: For each step.
-        steps: Of the whole run.
-        seed: Of the order.
+        images: Unlabelled images by task.
+        images_per_task: Images of every task in one step.
+        steps: Number of steps of the whole run.
+        seed: Seed of the order.
     """
 
     def __init__(self, images: Mapping[str, Images], images_per_task: int, steps: int, seed: int) -> None:
@@ -38,7 +39,7 @@ class MixedTasks(Dataset):
         return self.steps * self.images_per_task * len(self.images)
 
     def _shuffled(self, task: int, turn: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(hash((self.seed, task, turn)) % 2**63)
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, task, turn))
         return torch.randperm(len(self.images[task]), generator=generator)
 
     def locate(self, item: int) -> tuple[int, int]:

@@ -7,38 +7,28 @@ from dataclasses import dataclass
 
 import torch
 
+from ..core.errors import InputError
 from ..heads import Head
-from ..objectives import (
-    FILTERS,
-    SampleFilter,
-    agreement_rule,
-    concentration,
-    embedding_distance,
-    entropy,
-    estimate_prior,
-    expert_divergence,
-    hard_distillation,
-    max_entropy,
-    mean_log_probs,
-    prior_divergence,
-)
+from ..objectives import estimate_prior, mean_log_probs
+from ..trainers.terms import term_weights
 from .arguments import MdftTrainingArguments
+from .terms import META_TERMS, MetaTerm, TaskBatch
 
 
 @dataclass
 class TaskObjective:
-    """What one task needs for its terms.
+    """The terms of one task, and the expert's outputs that they need.
 
     Args:
-        head: Of the model; trained or frozen.
-        filter: With a memory of its own.
-        expert_features: `(N, width)` of the task's images; the base's for a task without an expert.
-        expert_logits: `(N, C)` of the same.
-        prior: `(C,)`, estimated from the expert.
+        head: Head of the meta-model, trained or frozen.
+        terms: Terms by name, those whose weight is not 0.
+        expert_features: Embeddings `(N, width)` of the task's images by its expert; by the base without one.
+        expert_logits: Log-probabilities `(N, C)` of the same.
+        prior: Class prior `(C,)`, estimated from the expert.
     """
 
     head: Head
-    filter: SampleFilter
+    terms: dict[str, MetaTerm]
     expert_features: torch.Tensor
     expert_logits: torch.Tensor
     prior: torch.Tensor
@@ -47,69 +37,60 @@ class TaskObjective:
     def build(
         cls, head: Head, expert_features: torch.Tensor, args: MdftTrainingArguments, trained: bool
     ) -> TaskObjective:
-        """From the task's own head and, under V views, the expert's embeddings `(V, N, width)`.
+        """The objective of a task.
 
         Args:
-            trained: The model gets a copy of the head that is trained.
+            head: Head that the task came with.
+            expert_features: Embeddings `(V, N, width)` of the expert under V views.
+            args: Options of phase 1.
+            trained: Whether the meta-model gets a copy of the head that is trained.
         """
         head = head.to(args.device)
-        spec = {"name": args.filter} if isinstance(args.filter, str) else args.filter
-        sample_filter = FILTERS.build({**spec, "num_classes": head.num_classes}).to(args.device)
+        terms = {
+            name: META_TERMS.get(name)(head.num_classes, args).to(args.device)
+            for name in term_weights(args, META_TERMS)
+        }
         expert_features = expert_features.to(args.device)
         logits = mean_log_probs(head(expert_features))
         prior = estimate_prior(logits.softmax(dim=-1), args.prior)
         own = head.trainable(() if args.train_projection else ("projection",)) if trained else head
-        return cls(own, sample_filter, expert_features.mean(dim=0), logits, prior)
+        return cls(own, terms, expert_features.mean(dim=0), logits, prior)
 
-    def terms(
-        self, features: torch.Tensor, index: torch.Tensor, args: MdftTrainingArguments
+    def __call__(
+        self, features: torch.Tensor, index: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Terms before their weights, and kept ratios, for features `(n, width)` of the images at `index` `(n,)`.
+        """Terms before their weights, and kept ratios.
 
-        A term whose weight is 0 is not computed.
+        Args:
+            features: Embeddings of the tower, `(n, width)`.
+            index: Rows of the task's images that they belong to, `(n,)`.
         """
-        logits = self.head(features)
-        terms, kept = {}, {}
-        if args.entropy_weight:
-            weights = self.filter(logits)
-            scale = max_entropy(self.head.num_classes) if args.normalize_entropy else 1.0
-            terms["entropy"] = (weights * entropy(logits)).mean() / scale
-            kept["entropy"] = (weights > 0).float().mean()
-        if args.distillation_weight:
-            expert = self.expert_logits[index]
-            weights = agreement_rule(logits, expert) if args.agreement_rule else torch.ones_like(logits[:, 0])
-            if args.distillation_distance == "kl":
-                distance = expert_divergence(logits, expert, args.distillation_temperature)
-            elif args.distillation_distance == "hard":
-                distance = hard_distillation(logits, expert)
-            else:
-                distance = embedding_distance(features, self.expert_features[index])
-            terms["distillation"] = (weights * distance).mean()
-            kept["distillation"] = weights.mean()
-        if args.prior_weight:
-            terms["prior"] = prior_divergence(logits, self.prior)
-        if args.diversity_weight:
-            terms["diversity"] = concentration(logits)
-        return terms, kept
+        expert = self.expert_features[index], self.expert_logits[index]
+        batch = TaskBatch(features, self.head(features), *expert, self.prior)
+        values, kept = {}, {}
+        for name, term in self.terms.items():
+            values[name], share = term(batch)
+            if share is not None:
+                kept[name] = share
+        return values, kept
 
 
 class MetaObjective:
     """The sum over tasks of the weighted terms.
 
     Args:
-        tasks: By name, in the order of the batches' task numbers.
-        args: The weights.
+        tasks: Objectives by task, in the order of the batches' task numbers.
+        args: Options of phase 1, with the weights.
+
+    Raises:
+        InputError: Every weight is 0.
     """
 
     def __init__(self, tasks: dict[str, TaskObjective], args: MdftTrainingArguments) -> None:
         self.tasks = tasks
-        self.args = args
-        self.weight = {
-            "entropy": args.entropy_weight,
-            "distillation": args.distillation_weight,
-            "prior": args.prior_weight,
-            "diversity": args.diversity_weight,
-        }
+        self.weights = term_weights(args, META_TERMS)
+        if not self.weights:
+            raise InputError("every term of phase 1 has weight 0, so there is nothing to learn; max_steps: 0 merges")
 
     def __call__(
         self, features: torch.Tensor, task: torch.Tensor, index: torch.Tensor
@@ -119,7 +100,7 @@ class MetaObjective:
         Tasks without a row add nothing to either: a batch's parts with whole tasks sum up to the batch.
 
         Args:
-            features: `(batch, width)`, rows of tasks mixed.
+            features: Embeddings `(batch, width)`, rows of tasks mixed.
             task: Task number of each row, `(batch,)`.
             index: Row of the task's images that each row is, `(batch,)`.
         """
@@ -128,25 +109,30 @@ class MetaObjective:
             rows = task == number
             if not rows.any():
                 continue
-            terms, kept = objective.terms(features[rows], index[rows], self.args)
-            for term, value in terms.items():
-                loss = loss + self.weight[term] * value
+            values, kept = objective(features[rows], index[rows])
+            for term, value in values.items():
+                loss = loss + self.weights[term] * value
                 logs[f"loss_{term}"] = logs.get(f"loss_{term}", 0.0) + value.detach() / len(self.tasks)
             for term, value in kept.items():
                 logs[f"kept_{term}/{name}"] = value
         return loss, logs
 
     def head_parameters(self) -> list[torch.nn.Parameter]:
-        """Those that are trained."""
+        """Parameters of heads that are trained."""
         return [p for task in self.tasks.values() for p in task.head.parameters() if p.requires_grad]
 
+    def term_modules(self) -> list[MetaTerm]:
+        """All terms of all tasks, which may have a memory."""
+        return [term for task in self.tasks.values() for term in task.terms.values()]
+
     def _parts(self) -> Iterator[tuple[str, torch.nn.Module]]:
-        for name, objective in self.tasks.items():
-            yield f"{name}.filter.", objective.filter
-            yield f"{name}.head.", objective.head
+        for task, objective in self.tasks.items():
+            yield f"head/{task}/", objective.head
+            for name, term in objective.terms.items():
+                yield f"term/{task}/{name}/", term
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Memories of the filters, and heads, for checkpoints."""
+        """Heads and memories of terms, for checkpoints."""
         return {
             prefix + key: value.cpu().clone()
             for prefix, part in self._parts()
@@ -154,6 +140,7 @@ class MetaObjective:
         }
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `state` gave."""
         for prefix, part in self._parts():
             own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             part.load_state_dict(own)

@@ -3,61 +3,53 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
-import logging
 import math
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch.utils.data import SequentialSampler
-from transformers.trainer_utils import HubStrategy, TrainOutput
-from transformers.utils import PushInProgress
+from transformers.trainer_utils import TrainOutput
 
 from ..adapter import combined_once
-from ..artifacts.saving import meta_facts, options_of, refuse_local, save_meta
 from ..core.device import fast_bf16
 from ..core.errors import InputError
 from ..embedding import embed_images, expert_features
 from ..embedding.views import FEW_VIEWS
 from ..evaluation import accuracy, predict
 from ..heads import Head
-from ..hub import push_folder
-from ..hub.client import ask
 from ..pool import ModelPool
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
-from ..trainers.base import PhaseTrainer, own_arguments
+from ..trainers.base import own_arguments
 from ..trainers.progress import show_progress
 from .arguments import MdftTrainingArguments
 from .finish_heads import finish_head
+from .hub import PushingTrainer
 from .micro_batches import average, micro_batch_size, micro_batches
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective, TaskObjective
+from .sharpness import gradient_uphill
 
 
-logger = logging.getLogger(__name__)
-
-
-class MdftTrainer(PhaseTrainer):
+class MdftTrainer(PushingTrainer):
     """Learns the coefficients of an MDFT adapter on unlabelled images of all tasks at once.
 
-    One combine for each step, whatever the number of experts and of passes: rows of a mixed batch are routed to their
-    task's head, and the sum of all tasks' terms is one loss. Every term and kept ratio is logged by itself.
+    One combine for each step, whatever the number of experts and of micro-batches: rows of a mixed batch are routed to
+    their task's head, and the sum of all tasks' terms is one loss. Every term and kept ratio is logged separately.
 
     Args:
-        model: A PEFT model with an `MdftConfig`.
+        model: PEFT model with an `MdftConfig`.
         args: Weights of the terms and everything of `TrainingArguments`.
         train_dataset: Unlabelled images by task: `Images`, a `datasets.Dataset` with an `image` column, or arguments
             of `load_dataset`. Labels are dropped unread.
-        heads: By task.
+        heads: Heads by task.
         eval_dataset: Labelled images by task, for `evaluate()` only.
-        pool: The pool of the model; the default is found from the adapter's config.
+        pool: Pool that the model is made of; the default is found from the adapter's config.
+
+    Raises:
+        InputError: There is no task, a task has no head, or the images cannot be had.
 
     Example:
 
@@ -99,7 +91,7 @@ class MdftTrainer(PhaseTrainer):
         self._labelled = dict(eval_dataset or {})
         _, tower = self.pool.architecture.find_tower(model)
         shape = next(iter(images.values())).shape
-        self._images_per_pass = args.images_per_micro_batch or micro_batch_size(tower, shape, args.device)
+        self._micro_batch_size = args.images_per_micro_batch or micro_batch_size(tower, shape, args.device)
         super().__init__(
             model=model,
             args=args,
@@ -114,7 +106,7 @@ class MdftTrainer(PhaseTrainer):
         return data if isinstance(data, Images) else read_unlabelled(task, Task(unlabelled=data), self.preprocessor)
 
     def _objective(self, task: str, images: Images, args: MdftTrainingArguments) -> TaskObjective:
-        # A task without an expert is anchored to the base, and keeps its head: nothing better is known of it.
+        # A task without an expert distils from the base, and keeps its head: there is nothing better to train it on.
         expert = task if task in self.pool.experts else None
         views = FEW_VIEWS if args.distillation_views else FEW_VIEWS[:1]
         title = f"Expert {task}" if expert else f"Base on {task}"
@@ -199,8 +191,8 @@ class MdftTrainer(PhaseTrainer):
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """As in `Trainer`, in passes of `images_per_micro_batch` images over one combine; with `sharpness_radius`, the
-        gradient is taken where the loss is highest nearby."""
+        """As in `Trainer`, in micro-batches over one combine; with `sharpness_radius`, the gradient is taken where the
+        loss is highest nearby."""
         heads = self.objective.head_parameters()
         if self._step_is_over:  # the Trainer clears the model's gradients only
             for p in heads:
@@ -208,7 +200,11 @@ class MdftTrainer(PhaseTrainer):
         parameters = self._coefficients() + heads
         accumulated = {p: p.grad for p in parameters if p.grad is not None}
         gradient = functools.partial(self._gradient, parameters, model, inputs, *args, **kwargs)
-        loss, logs = self._gradient_uphill(parameters, gradient) if self.args.sharpness_radius else gradient()
+        if self.args.sharpness_radius:
+            memories = self.objective.term_modules()
+            loss, logs = gradient_uphill(parameters, gradient, self.args.sharpness_radius, memories)
+        else:
+            loss, logs = gradient()
         for p, earlier in accumulated.items():
             p.grad = earlier if p.grad is None else p.grad + earlier
         self.record(logs)
@@ -226,9 +222,9 @@ class MdftTrainer(PhaseTrainer):
         """Loss and what to log; `grad` is this batch's alone, and the same in every process."""
         for p in parameters:
             p.grad = None
-        parts = micro_batches(inputs, len(self.objective.tasks), self._images_per_pass)
+        parts = micro_batches(inputs, len(self.objective.tasks), self._micro_batch_size)
         losses, logs = [], {}
-        # Gradients are sent once for all passes, by ourselves.
+        # Gradients cross processes once for all micro-batches, below.
         with self.accelerator.no_sync(model), combined_once(model) if len(parts) > 1 else contextlib.nullcontext():
             for part in parts:
                 losses.append(super().training_step(model, part, *args, **kwargs))
@@ -237,33 +233,6 @@ class MdftTrainer(PhaseTrainer):
         if self.accelerator.num_processes > 1:
             average([p.grad for p in parameters if p.grad is not None], self.accelerator)
         return torch.stack(losses).sum(), logs
-
-    @torch.no_grad()
-    def _gradient_uphill(
-        self,
-        parameters: list[torch.nn.Parameter],
-        gradient: Callable[[], tuple[torch.Tensor, dict[str, torch.Tensor]]],
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss and what to log from here; `grad` from one step of `sharpness_radius` up the slope."""
-        memory = copy.deepcopy([task.filter.state_dict() for task in self.objective.tasks.values()])
-        with torch.enable_grad():
-            found = gradient()
-        slope = {p: p.grad for p in parameters if p.grad is not None}
-        norm = torch.stack([grad.norm() for grad in slope.values()]).norm().clamp(min=1e-12)
-        if not norm.isfinite():
-            return found  # fp16 overflowed: the scaler will skip the step
-        here = {p: p.clone() for p in slope}
-        for task, before in zip(self.objective.tasks.values(), memory, strict=True):
-            task.filter.load_state_dict(before)
-        try:
-            for p, grad in slope.items():
-                p.add_(self.args.sharpness_radius / norm * grad)
-            with torch.enable_grad():
-                gradient()
-        finally:
-            for p, before in here.items():
-                p.copy_(before)
-        return found
 
     def extra_state(self) -> dict[str, torch.Tensor]:
         return self.objective.state()
@@ -277,9 +246,7 @@ class MdftTrainer(PhaseTrainer):
             images, title = self._images_of[task], f"Embedding {task} for its head"
             bf16 = fast_bf16(self.args.device)
             features = embed_images(tower, self.pool.architecture, images, bf16=bf16, desc=title)
-            finish_head(self.objective.tasks[task], features, self.objective.weight, self.args)
-
-    # The Hub, as users of `Trainer` expect it: the adapter and a card that tells what was done, in one commit
+            finish_head(self.objective.tasks[task], features, self.objective.weights, self.args)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As in `Trainer`; with `push_to_hub=True` the final model is pushed at the end."""
@@ -289,70 +256,6 @@ class MdftTrainer(PhaseTrainer):
         if self.args.push_to_hub:
             self.push_to_hub()
         return output
-
-    def save_result(self, folder: str | Path) -> None:
-        """Write the meta-model's folder as `MetaMerger.save_pretrained` does."""
-        model = self.accelerator.unwrap_model(self.model)
-        recipe = {"meta": options_of(self._given_args), "seed": self.args.seed}
-        facts = meta_facts(model, self.pool, self.state.log_history, recipe)
-        tasks = {task: {"class_names": head.class_names, "head": head} for task, head in self._own_heads.items()}
-        facts["tasks"] = list(tasks)
-        save_meta(Path(folder), model, self.pool, self._own_heads, tasks, self.args.seed, facts, self.trained_heads)
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write the adapter's card, with everything that this package's cards tell, into the output folder."""
-        if self.is_world_process_zero():
-            self.save_result(self.args.output_dir)
-
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repo that `push_to_hub` pushes to; see `Trainer.init_hf_repo`."""
-        refuse_local(self.pool.reference())
-        where = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-        ask(lambda: super(MdftTrainer, self).init_hf_repo(token, private), where, writing=True)
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Push adapter and card to `args.hub_model_id` in one commit; see `Trainer.push_to_hub`.
-
-        Returns:
-            The commit, or a future of it where `blocking` is off.
-        """
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        if not self.is_world_process_zero():
-            return None
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
-        self._finish_current_push()
-        call = functools.partial(
-            push_folder,
-            repo_id=self.hub_model_id,
-            commit_message=commit_message,
-            token=token or self.args.hub_token,
-            revision=revision or self.args.hub_revision,
-            private=private if private is not None else self.args.hub_private_repo,
-        )
-        if blocking:
-            return call(self.save_result)
-        work = Path(tempfile.mkdtemp())
-        self.save_result(work)
-        job = ThreadPoolExecutor(max_workers=1).submit(_push_and_remove, call, work)
-        job.add_done_callback(_tell_failure)
-        return job
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # The Trainer's own version would upload pickled arguments, and a card of its own.
-        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
-            running = self.push_in_progress
-            if running is None or running.is_done() or self.args.hub_always_push:
-                job = self.push_to_hub(f"Training in progress, step {self.state.global_step}", blocking=False)
-                self.push_in_progress = PushInProgress([job])
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -374,16 +277,3 @@ class MdftTrainer(PhaseTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-
-def _push_and_remove(push: Callable[[Path], Any], folder: Path) -> Any:
-    try:
-        return push(folder)
-    finally:
-        shutil.rmtree(folder)
-
-
-def _tell_failure(job: Future) -> None:
-    """A push in the background has nobody to raise to."""
-    if not job.cancelled() and job.exception() is not None:
-        logger.warning("a push during training failed: %s", job.exception())

@@ -1,16 +1,16 @@
 """Losses and filters on tensors: no model, no data, no labels."""
 
 from .distillation import agreement_rule, embedding_distance, expert_divergence, hard_distillation
-from .entropy import entropy, max_entropy, mean_log_probs
+from .entropy import certainty, entropy, max_entropy, mean_log_probs
 from .filters import FILTERS, SampleFilter
-from .prior import PRIORS, concentration, estimate_prior, prior_divergence
+from .prior import concentration, estimate_prior, prior_divergence
 
 
 __all__ = [
     "FILTERS",
-    "PRIORS",
     "SampleFilter",
     "agreement_rule",
+    "certainty",
     "concentration",
     "embedding_distance",
     "entropy",

@@ -11,9 +11,9 @@ def expert_divergence(logits: torch.Tensor, expert_logits: torch.Tensor, tempera
     https://huggingface.co/papers/1503.02531).
 
     Args:
-        logits: Of the model, `(batch, C)`.
-        expert_logits: Of the task's expert, `(batch, C)`; not differentiated.
-        temperature: 2 softens the saturated predictions of fine-tuned models.
+        logits: Logits of the model, `(batch, C)`.
+        expert_logits: Logits of the task's expert, `(batch, C)`; not differentiated.
+        temperature: Temperature T; 2 softens the saturated predictions of fine-tuned models.
     """
     log_p = (logits / temperature).log_softmax(dim=-1)
     log_q = (expert_logits.detach() / temperature).log_softmax(dim=-1)

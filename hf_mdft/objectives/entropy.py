@@ -11,6 +11,12 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
     return -(log_p.exp() * log_p).sum(dim=-1)
 
 
+def certainty(probabilities: torch.Tensor) -> torch.Tensor:
+    """1 - entropy / its largest value, `(N,)`, of probabilities `(N, C)`."""
+    share = entropy(probabilities.clamp(min=1e-12).log()) / max(max_entropy(probabilities.shape[-1]), 1e-12)
+    return (1 - share).clamp(0, 1)
+
+
 def max_entropy(num_classes: int) -> float:
     """`ln C`: dividing by it makes entropies of tasks with different class counts comparable."""
     return math.log(num_classes)

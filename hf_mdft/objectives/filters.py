@@ -13,7 +13,7 @@ class SampleFilter(nn.Module):
     """Gives every sample of a batch a weight in [0, 1]. One instance for each task; its buffers are its memory.
 
     Args:
-        num_classes: C of the task: thresholds must scale with it.
+        num_classes: Number of classes C of the task: thresholds must scale with it.
     """
 
     name: str
@@ -28,6 +28,7 @@ class SampleFilter(nn.Module):
         return self.weigh(logits.detach().float())
 
     def weigh(self, logits: torch.Tensor) -> torch.Tensor:
+        """Weights `(batch,)` from detached fp32 logits `(batch, C)`."""
         raise NotImplementedError
 
 
@@ -50,10 +51,11 @@ class Eata(SampleFilter):
     to at most 1. Non-redundant: `|cos(p, m)| < redundancy / sqrt(C)`, where m is a moving mean of kept predictions.
 
     Args:
-        margin: The paper's 0.4.
-        redundancy: The paper's fixed cosine of 0.05 is for 1,000 classes and rejects nearly everything at 10, where a
-            confident prediction has a cosine of about 1 / sqrt(C) to a balanced mean; 1.3 leaves room above that.
-        momentum: Of the moving mean; the paper's 0.9.
+        margin: Entropy limit over ln C; the paper's 0.4.
+        redundancy: Cosine limit times sqrt(C). The paper's fixed cosine of 0.05 is for 1,000 classes and rejects
+            nearly everything at 10, where a confident prediction has a cosine of about 1 / sqrt(C) to a balanced mean;
+            1.3 leaves room above that.
+        momentum: Momentum of the moving mean; the paper's 0.9.
     """
 
     def __init__(self, num_classes: int, margin: float = 0.4, redundancy: float = 1.3, momentum: float = 0.9) -> None:

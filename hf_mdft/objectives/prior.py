@@ -5,19 +5,17 @@ import torch
 from .entropy import max_entropy
 
 
-PRIORS = ("shrunk", "em", "uniform")
-
-
 @torch.no_grad()
 def estimate_prior(probabilities: torch.Tensor, method: str = "shrunk", iterations: int = 100) -> torch.Tensor:
-    """Class prior `(C,)` from a model's predictions `(N, C)`.
+    """Class prior `(C,)` from a model's predictions.
 
     Args:
+        probabilities: Predictions `(N, C)` on unlabelled images.
         method: `"shrunk"`: their mean, shrunk half-way to uniform. `"em"`: expectation maximisation (Saerens et al.
             2002, https://doi.org/10.1162/089976602753284446), which needs the prior that the model was trained under;
-            a downloaded expert does not tell it, uniform is assumed, and the fixed point then exaggerates the model's
+            a downloaded expert comes without it, uniform is assumed, and the fixed point then exaggerates the model's
             own biases. `"uniform"`: an assumption, for studies.
-        iterations: Of `"em"`.
+        iterations: Iterations of `"em"`.
     """
     count = probabilities.shape[-1]
     uniform = torch.full((count,), 1 / count, dtype=probabilities.dtype, device=probabilities.device)

@@ -20,6 +20,7 @@ LEARNED = {
     "distillation_temperature": 2.0,
     "prior_weight": 0.0,
     "diversity_weight": 0.0,
+    "terms": {},
     "filter": "none",
     "distillation_views": False,
     "agreement_rule": False,

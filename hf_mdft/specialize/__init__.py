@@ -2,13 +2,17 @@
 
 from .arguments import SpecializeArguments
 from .gate import Decision, decide
+from .one_task import specialize_task
+from .rounds import specialize_in_rounds
 from .specialist import Specialist
 from .student import StudentTrainer
-from .task_loop import specialize_task
-from .teacher import Source, Teacher, build_teacher
+from .teacher import TEACHER_PARTS, Source, Teacher, build_teacher
+from .terms import STUDENT_TERMS
 
 
 __all__ = [
+    "STUDENT_TERMS",
+    "TEACHER_PARTS",
     "Decision",
     "Source",
     "Specialist",
@@ -17,5 +21,6 @@ __all__ = [
     "Teacher",
     "build_teacher",
     "decide",
+    "specialize_in_rounds",
     "specialize_task",
 ]

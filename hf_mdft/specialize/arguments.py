@@ -5,45 +5,53 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
 
 from ..core.device import fast_bf16
 from ..core.errors import InputError
+from ..trainers.terms import check_terms
+from .teacher import TEACHER_PARTS
+from .terms import STUDENT_TERMS
 
 
 @dataclass
 class SpecializeArguments(TrainingArguments):
     """Arguments of `MetaMerger.specialize`, on top of transformers' `TrainingArguments`.
 
-    `max_steps` is cut so that no image is seen more than twenty times; epochs that are asked for (with `max_steps=-1`)
-    are not.
+    `max_steps` is cut so that no image is seen more than twenty times; epochs that are set (with `max_steps=-1`) are
+    not.
 
     Defaults that differ from `TrainingArguments`: `max_steps`, batch size, `learning_rate`, cosine schedule with
-    warm-up, no weight decay (the pull towards the start does that), no column removal.
+    warm-up, no weight decay (L2-SP is in its place), no column removal.
 
     Args:
-        learning_rate: `None` takes 0.15 times the root mean square of the expert's task vector, at most 2e-4: experts
-            that were fine-tuned gently are taught gently, whatever their size and how they were trained.
-        bf16: `None` computes in bfloat16 (autocast; weights stay in fp32) where that is faster.
+        learning_rate: Learning rate of the student's weights. `None` takes 0.15 times the root mean square of the
+            expert's task vector, at most 2e-4: experts that were fine-tuned gently are trained gently, whatever their
+            size and how they were trained.
+        bf16: Whether to compute in bfloat16 (autocast; weights stay in fp32); `None`: where that is faster.
         images: Unlabelled images per task; `None` uses all.
-        rounds: Of meta-model and specialists; ends earlier when the gate finds no improvement. 0: no specialists.
-        start: Where the student starts: 0 at the expert, 1 at the meta-model.
-        ensemble_weight: How much the teacher listens to models other than the expert; 0: not at all.
-        teacher_views: The first model of the teacher speaks as its mean over nine small translations, the others as
-            theirs over five; off: on the image alone.
-        prior_strength: How far the teacher is corrected towards the estimated class prior: 0 not at all, 1 fully.
-        lda_weight: Of a Gaussian discriminant that is fitted to the teacher's targets, in the embeddings of
-            all the models heard, and corrects them; needs ten images per class; 0 is off.
-        jitter_steps: How far the student's images are moved at random, in steps of 1/32 of the side; 0 is off.
+        rounds: Rounds of meta-model and specialists; fewer where the gate finds no improvement. 0: no specialists.
+        start: Start of the student between the expert, 0, and the meta-model, 1.
+        teacher: Parts of the teacher by name, in order; each corrects the targets of those before it. An empty list
+            takes the reference (the expert) alone.
+        ensemble_weight: Largest weight of a model beside the expert in the teacher's ensemble; 0 is the expert alone.
+        teacher_views: Average the teacher's reference over nine small translations, the other models over five; off:
+            the image alone.
+        prior_strength: Strength of the correction towards the estimated class prior: 0 none, 1 full.
+        lda_weight: Weight of a linear discriminant analysis that is fitted to the teacher's targets, in the embeddings
+            of all its models, and corrects them; needs ten images per class; 0 is off.
+        jitter_steps: Largest random translation of the student's images, in steps of 1/32 of the side; 0 is off.
         self_training: Half-way, the student's own average over views joins the teacher with full weight.
-        alignment_weight: Of the representation alignment, 1 - cosine to the expert's embedding.
-        infomax_weight: Of information maximisation: confident on each image, and over the batch as diverse as
+        distillation_weight: Weight of `KL(teacher || student)`.
+        alignment_weight: Weight of the representation alignment, 1 - cosine to the expert's embedding.
+        infomax_weight: Weight of information maximisation: confident on each image, and over the batch as diverse as
             the teacher is over all images.
-        l2_sp_weight: Of the squared distance to the start (L2-SP, Li et al. 2018,
+        l2_sp_weight: Weight of the squared distance to the start (L2-SP, Li et al. 2018,
             https://huggingface.co/papers/1802.01483).
-        ema_decay: Of the average of the student's weights that is kept; 0 keeps the last weights. In a short run (few
-            images) the average stays near the start, as it should: with 64 images, forgetting faster cost experts of
-            1,500 labels 2.8 points.
+        terms: Weights of further registered terms of the student's loss, by name.
+        ema_decay: Decay of the average of the student's weights that is kept; 0 keeps the last weights. In a short run
+            (few images) the average stays near the start, as it should: with 64 images, a faster decay cost experts
+            of 1,500 labels 2.8 points.
         gate: Keep the expert where the specialist is not shown to be better. Switch it off only to study it.
     """
 
@@ -51,31 +59,60 @@ class SpecializeArguments(TrainingArguments):
     max_steps: int = field(default=200, metadata={"help": "Optimizer steps for each task."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Images in a batch."})
     learning_rate: float | None = field(
-        default=None, metadata={"help": "Of the student's weights; null: in proportion to the expert's task vector."}
+        default=None,
+        metadata={"help": "Learning rate of the student's weights; null: in proportion to the expert's task vector."},
     )
-    bf16: bool | None = field(default=None, metadata={"help": "bfloat16; null: where it is faster than fp32."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Share of the steps, or steps, of warm-up."})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Compute in bfloat16; null: where it is faster than fp32."}
+    )
+    lr_scheduler_type: SchedulerType = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up; below 1, their share of all steps."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
     save_steps: float = field(default=100, metadata={"help": "Steps between two checkpoints."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints that are kept."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Number of checkpoints that are kept."})
     ddp_timeout: int = field(default=86_400, metadata={"help": "Seconds that processes wait for the first one."})
     disable_tqdm: bool | None = field(default=False, metadata={"help": "Show no progress bars."})
-    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay off: batches are ours."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Removal of unused columns; stays off, because batches have none."}
+    )
     images: int | None = field(default=None, metadata={"help": "Unlabelled images per task; null uses all."})
-    rounds: int = field(default=1, metadata={"help": "Rounds of meta-model and specialists."})
-    start: float = field(default=0.0, metadata={"help": "Start of the student: 0 the expert, 1 the meta-model."})
-    ensemble_weight: float = field(default=1.0, metadata={"help": "Teacher's weight of models besides the expert."})
+    rounds: int = field(default=1, metadata={"help": "Rounds of meta-model and specialists; 0 is none."})
+    start: float = field(
+        default=0.0, metadata={"help": "Start of the student between the expert, 0, and the meta-model, 1."}
+    )
+    teacher: list[str] = field(
+        default_factory=lambda: ["ensemble", "class_prior", "lda"],
+        metadata={"help": "Parts of the teacher by name, in order."},
+    )
+    ensemble_weight: float = field(
+        default=1.0, metadata={"help": "Largest weight of a model beside the expert in the teacher; 0 is off."}
+    )
     teacher_views: bool = field(default=True, metadata={"help": "Average the teacher over small translations."})
-    prior_strength: float = field(default=0.5, metadata={"help": "Correction of the teacher by the class prior."})
-    lda_weight: float = field(default=0.3, metadata={"help": "Weight of clusters in the teacher's targets."})
-    jitter_steps: int = field(default=1, metadata={"help": "Random moves of the student's images; 0 is off."})
+    prior_strength: float = field(
+        default=0.5, metadata={"help": "Strength of the teacher's correction towards the class prior; 0 none, 1 full."}
+    )
+    lda_weight: float = field(
+        default=0.3, metadata={"help": "Weight of the discriminant analysis that corrects the teacher; 0 is off."}
+    )
+    jitter_steps: int = field(
+        default=1, metadata={"help": "Largest random translation of the student's images, in 1/32 of the side."}
+    )
     self_training: bool = field(default=True, metadata={"help": "The student joins its teacher half-way."})
-    alignment_weight: float = field(default=0.5, metadata={"help": "Weight of the representation alignment."})
-    infomax_weight: float = field(default=0.4, metadata={"help": "Weight of information maximisation."})
-    l2_sp_weight: float = field(default=0.001, metadata={"help": "Weight of the pull towards the start."})
-    ema_decay: float = field(default=0.98, metadata={"help": "Decay of the weight average; 0 is off."})
-    gate: bool = field(default=True, metadata={"help": "Keep the expert unless the specialist is better."})
+    distillation_weight: float = field(default=1.0, metadata={"help": "Weight of distillation from the teacher."})
+    alignment_weight: float = field(
+        default=0.5, metadata={"help": "Weight of the alignment with the expert's embeddings; 0 is off."}
+    )
+    infomax_weight: float = field(default=0.4, metadata={"help": "Weight of information maximisation; 0 is off."})
+    l2_sp_weight: float = field(
+        default=0.001, metadata={"help": "Weight of the squared distance to the start; 0 is off."}
+    )
+    terms: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "Weights of further registered terms, by name."}
+    )
+    ema_decay: float = field(default=0.98, metadata={"help": "Decay of the weight average that is kept; 0 is off."})
+    gate: bool = field(
+        default=True, metadata={"help": "Keep the expert where the specialist is not shown to be better."}
+    )
 
     def __post_init__(self) -> None:
         if self.bf16 is None:
@@ -83,7 +120,7 @@ class SpecializeArguments(TrainingArguments):
             device = "cpu" if self.use_cpu or other is None else other.type
             self.bf16 = not self.fp16 and fast_bf16(device)
             if self.bf16 and device == "cpu":
-                self.use_cpu = True  # transformers refuses bfloat16 on a processor unless it is asked for
+                self.use_cpu = True  # transformers refuses bfloat16 on a processor without it
         super().__post_init__()
         if self.images is not None and self.images < 2:
             raise InputError(f"images must be at least 2 (or null for all images), got {self.images}")
@@ -100,3 +137,8 @@ class SpecializeArguments(TrainingArguments):
                 raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if isinstance(self.teacher, str):
+            raise InputError(f"teacher must be a list of names, got '{self.teacher}'")
+        for name in self.teacher:
+            TEACHER_PARTS.get(name)
+        check_terms(self, STUDENT_TERMS)

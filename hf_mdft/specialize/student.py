@@ -6,23 +6,27 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, TrainerCallback
 
 from ..architectures import Architecture
+from ..core.errors import InputError
 from ..embedding.views import jitter
 from ..heads import Head
-from ..objectives import embedding_distance, entropy
 from ..tasks import Images
-from ..trainers import PhaseTrainer, own_arguments
+from ..trainers import PhaseTrainer, own_arguments, term_weights
 from .arguments import SpecializeArguments
 from .teacher import Teacher
+from .terms import STUDENT_TERMS, StudentBatch, StudentTerm, WeightTerm
 
 
 class IndexedImages(Dataset):
-    """Images as bytes with their index, whole batches at a time."""
+    """Images as bytes with their index, whole batches at a time.
+
+    Args:
+        images: Unlabelled images of the task.
+    """
 
     def __init__(self, images: Images) -> None:
         self.images = images
@@ -37,17 +41,20 @@ class IndexedImages(Dataset):
 class StudentTrainer(PhaseTrainer):
     """All weights of a tower learn the teacher's targets on jittered images; the head is frozen.
 
-    Loss: `KL(teacher || student)` on kept images + alignment of embeddings + light information maximisation + pull
-    towards the start. The exponential moving average of the weights is what counts: `finish()` puts it in place.
+    The loss is the weighted sum of registered terms. What is kept is the exponential moving average of the weights,
+    which `finish()` gives.
 
     Args:
-        model: The tower, at its start.
+        model: Tower at its start.
         args: Weights of the terms and everything of `TrainingArguments`.
-        architecture: Of the tower.
-        head: Of the task.
-        images: Unlabelled.
-        teacher: Its targets, in the images' order.
+        architecture: Architecture of the tower.
+        head: Head of the task.
+        images: Unlabelled images of the task.
+        teacher: Soft targets, in the images' order.
         refresh: Makes the teacher of the second half from the student's average so far; the default keeps the first.
+
+    Raises:
+        InputError: Every term of the student's outputs has weight 0.
     """
 
     def __init__(
@@ -72,7 +79,10 @@ class StudentTrainer(PhaseTrainer):
         super().__init__(
             model=model, args=args, train_dataset=IndexedImages(images), data_collator=lambda batch: batch, **kwargs
         )
-        self.start = [p.detach().clone() for p in self.model.parameters()]
+        self.weights_of_terms = term_weights(args, STUDENT_TERMS)
+        self.terms = {name: STUDENT_TERMS.get(name)(self.model).to(args.device) for name in self.weights_of_terms}
+        if not any(isinstance(term, StudentTerm) for term in self.terms.values()):
+            raise InputError("every term of the student's outputs has weight 0, so there is nothing to learn")
         self.average = None
         if args.ema_decay:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay))
@@ -84,6 +94,7 @@ class StudentTrainer(PhaseTrainer):
         """Take another teacher's targets; the embedding to stay aligned with remains."""
         self.targets = teacher.probabilities.to(device)
         self.sample_weights = teacher.weights.to(device)
+        self.class_frequencies = self.targets.mean(dim=0)
 
     def averaged(self) -> torch.nn.Module:
         """The student as it would be kept now."""
@@ -103,65 +114,58 @@ class StudentTrainer(PhaseTrainer):
             pixel_values = jitter(pixel_values, generator, self.args.jitter_steps)
         outputs = model(pixel_values=pixel_values)
         features = self.architecture.features(outputs).float()
-        logits = self.head(features)
-        weights = self.sample_weights[index]
-        divergence = F.kl_div(logits.log_softmax(dim=-1), self.targets[index], reduction="none").sum(dim=-1)
-        mean = logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8)
-        # Where the teacher sees all classes equally often this is information maximisation (up to a constant).
-        skew = (mean * (mean.log() - self.targets.mean(dim=0).clamp(min=1e-8).log())).sum()
-        terms = {
-            "distillation": (1.0, (weights * divergence).sum() / weights.sum().clamp(min=1e-8)),
-            "alignment": (
-                self.args.alignment_weight,
-                embedding_distance(features, self.target_features[index]).mean(),
-            ),
-            "infomax": (self.args.infomax_weight, entropy(logits).mean() + skew),
-        }
-        self.record({**{f"loss_{name}": value for name, (_, value) in terms.items()}, "kept": weights.mean()})
-        loss = sum(weight * value for weight, value in terms.values() if weight)
+        batch = StudentBatch(
+            features=features,
+            logits=self.head(features),
+            targets=self.targets[index],
+            weights=self.sample_weights[index],
+            target_features=self.target_features[index],
+            class_frequencies=self.class_frequencies,
+        )
+        values = {name: term(batch) for name, term in self.terms.items() if isinstance(term, StudentTerm)}
+        self.record({**{f"loss_{name}": value for name, value in values.items()}, "kept": batch.weights.mean()})
+        loss = sum(self.weights_of_terms[name] * value for name, value in values.items())
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(model, inputs, *args, **kwargs)
-        return loss + self._l2_sp() if self.args.l2_sp_weight else loss
+        for name, term in self.terms.items():
+            if isinstance(term, WeightTerm):
+                loss = loss + self._add_gradient(name, term)
+        return loss
 
     @torch.no_grad()
-    def _l2_sp(self) -> torch.Tensor:
-        """Value of the pull towards the start, whose gradient is added to the others'.
-
-        It is known in closed form, and all weights are passed over half as often as autograd would.
-        """
-        weight = self.args.l2_sp_weight / self.current_gradient_accumulation_steps
+    def _add_gradient(self, name: str, term: WeightTerm) -> torch.Tensor:
+        """Weighted value of a term of the weights, whose gradient is added to the others'."""
+        weight = self.weights_of_terms[name] / self.current_gradient_accumulation_steps
         scaler = self.accelerator.scaler
-        alpha = 2 * weight * (1.0 if scaler is None else scaler.get_scale())
-        total = torch.zeros((), device=self.args.device)
-        for p, p0 in zip(self.model.parameters(), self.start, strict=True):
-            moved = p - p0
-            total += torch.linalg.vector_norm(moved).square()
-            if p.grad is not None:  # else nothing moves it
-                p.grad.add_(moved, alpha=alpha)
-        self.record({"loss_l2_sp": total})
-        return weight * total
+        value = term(self.model, weight * (1.0 if scaler is None else scaler.get_scale()))
+        self.record({f"loss_{name}": value})
+        return weight * value
 
     def extra_state(self) -> dict[str, torch.Tensor]:
         # The Trainer's own file has the names of the Hub's, which it does not translate back for every architecture.
         model = self.accelerator.unwrap_model(self.model)
-        state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-        state |= {f"start.{i}": tensor for i, tensor in enumerate(self.start)}
-        state |= {"teacher.targets": self.targets, "teacher.weights": self.sample_weights}
+        state = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+        for name, term in self.terms.items():
+            state |= {f"term/{name}/{key}": tensor for key, tensor in term.state_dict().items()}
+        state |= {"teacher/targets": self.targets, "teacher/weights": self.sample_weights}
         if self.average is not None:
-            state |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+            state |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
         return state
 
     def load_extra_state(self, state: dict[str, torch.Tensor]) -> None:
-        model = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
-        self.accelerator.unwrap_model(self.model).load_state_dict(model)
-        self.start = [state[f"start.{i}"].to(self.args.device) for i in range(len(self.start))]
-        self.targets = state["teacher.targets"].to(self.args.device)
-        self.sample_weights = state["teacher.weights"].to(self.args.device)
+        def part(prefix: str) -> dict[str, torch.Tensor]:
+            return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+
+        self.accelerator.unwrap_model(self.model).load_state_dict(part("model/"))
+        for name, term in self.terms.items():
+            term.load_state_dict(part(f"term/{name}/"))
+        self.follow(
+            Teacher(state["teacher/targets"], state["teacher/weights"], self.target_features), self.args.device
+        )
         if self.average is not None:
-            average = {name.removeprefix("average."): v for name, v in state.items() if name.startswith("average.")}
-            self.average.load_state_dict(average)
+            self.average.load_state_dict(part("average/"))
 
     @torch.no_grad()
     def finish(self) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ EXTRA_STATE = "extra_state.safetensors"
 
 
 class PhaseTrainer(Trainer):
-    """A `Trainer` that logs every term of its loss by itself, and whose checkpoints hold more than the model, so that
+    """A `Trainer` that logs every term of its loss separately, and whose checkpoints hold more than the model, so that
     resuming is exact."""
 
     loss_is_scaled_for_ga = False
@@ -31,7 +31,7 @@ class PhaseTrainer(Trainer):
         super().__init__(*args, **kwargs)
 
     def record(self, terms: Mapping[str, torch.Tensor]) -> None:
-        """Remember a step's terms; log lines hold their means since the last line."""
+        """Keep a step's values; a log line holds their means since the line before."""
         for name, value in terms.items():
             self._terms.setdefault(name, []).append(value.detach())
 
@@ -42,10 +42,11 @@ class PhaseTrainer(Trainer):
         super().log(logs, start_time)
 
     def extra_state(self) -> dict[str, torch.Tensor]:
-        """What the checkpoint must hold beside the model."""
+        """Tensors by name that the checkpoint must hold beside the model."""
         raise NotImplementedError
 
     def load_extra_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `extra_state` gave."""
         raise NotImplementedError
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
@@ -79,12 +80,12 @@ def own_arguments(args: TrainingArguments) -> TrainingArguments:
     """A copy to change, for one device in each process: several GPUs are for `accelerate launch`, not `DataParallel`.
 
     Raises:
-        InputError: The arguments would choose a model by its labels, push pickles or cut up the weights.
+        InputError: The arguments would choose a model by its labels, push during training or cut up the weights.
     """
     if args.load_best_model_at_end:
         raise InputError("load_best_model_at_end would choose the model by evaluation labels; leave it off")
-    if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-        raise InputError(f"hub_strategy '{args.hub_strategy.value}' would push pickles; use 'every_save' or 'end'")
+    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
+        raise InputError(f"hub_strategy '{args.hub_strategy.value}' pushes while training goes on; use 'end'")
     if args.fsdp or args.deepspeed:
         raise InputError("fsdp and deepspeed cut the weights into parts, which cannot be combined; leave them off")
     args = copy.copy(args)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hf_mdft.specialize.lda import SHRINKAGE, certainty, joint_features, log_posterior, mean_entropy, refine
 from torch.distributions import MultivariateNormal
 
 from hf_mdft.specialize import Source, build_teacher
-from hf_mdft.specialize.lda import SHRINKAGE, certainty, joint_features, log_posterior, mean_entropy, refine
 
 
 def clusters(count=300, width=6, spread=0.1, seed=0):

@@ -1,55 +1,57 @@
-"""What all images together say of each: Gaussian discriminant analysis, fitted to the teacher's own targets."""
+"""Linear discriminant analysis, fitted to the teacher's own targets over all images."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
 
-from ..objectives import entropy, max_entropy
+from ...objectives import certainty, entropy
+from .base import TEACHER_PARTS, TeacherState
 
 
 ENOUGH_PER_CLASS = 10
-"""Images per class below which the shape of a class is not known: the targets stay as they are."""
+"""Images per class below which a covariance cannot be estimated: the targets stay as they are."""
 
 SHRINKAGE = 0.01
 """Share of the identity in the covariance. From 0.3 down to 0.01 the gain rises; 0 may have no inverse."""
 
 FITS = 2
-"""The second fit gains, further ones follow their own mistakes."""
+"""Number of fits. The second one gains, further ones fit their own mistakes."""
 
 
-def certainty(probabilities: torch.Tensor) -> torch.Tensor:
-    """1 - entropy / its largest value, `(N, C)` to `(N,)`."""
-    share = entropy(probabilities.clamp(min=1e-12).log()) / max(max_entropy(probabilities.shape[-1]), 1e-12)
-    return (1 - share).clamp(0, 1)
+@TEACHER_PARTS.register("lda")
+def lda(state: TeacherState) -> torch.Tensor:
+    """Targets refined in the embeddings of all models side by side; without an ensemble, of those with full weight."""
+    sources = [s for s in state.sources.values() if state.args.ensemble_weight or state.counts_fully(s)]
+    return refine(state.probabilities, joint_features([s.features for s in sources]), state.args.lda_weight)
 
 
 def joint_features(features: list[torch.Tensor]) -> torch.Tensor:
     """Embeddings of several models, `(N, width)` each, side by side: each of length 1 around its mean, so that none
-    counts more because its numbers are larger (and a model that says the same of every image is not heard)."""
+    counts more because its numbers are larger (and a model with the same output for every image does not count)."""
     units = [F.normalize(f, dim=-1) for f in features]
     spread = [F.normalize(unit - unit.mean(dim=0), dim=-1, eps=1e-4) for unit in units]
     return F.normalize(torch.cat(spread, dim=-1), dim=-1)
 
 
 def refine(probabilities: torch.Tensor, features: torch.Tensor, weight: float) -> torch.Tensor:
-    """Targets multiplied by what a discriminant fitted to them says, to the power of `weight`.
+    """Targets multiplied by the posterior of an LDA fitted to them, to the power of `weight`.
 
-    A classifier with text or few-label heads sees one image at a time; classes that form clusters in the embedding
-    correct those of its mistakes that lie in another class's cluster. One Gaussian per class with a common covariance,
-    fitted to all images weighted by target and certainty (as in https://huggingface.co/papers/2402.04087, with targets
-    in place of labels; https://huggingface.co/papers/2406.01837 for doing so transductively).
+    A classifier with text or few-label heads is applied to one image at a time; classes that form clusters in the
+    embedding correct those of its mistakes that lie in another class's cluster. One Gaussian per class with a common
+    covariance, fitted to all images weighted by target and certainty (as in https://huggingface.co/papers/2402.04087,
+    with targets in place of labels; https://huggingface.co/papers/2406.01837 for doing so transductively).
 
-    The discriminant judges the images that it was fitted to, so it is surer of itself than it should be: its weight
-    falls by N / (N + width), and in the end the targets are as unsure, on average, as they were given.
+    The posterior is evaluated on the images that it was fitted to, so it is overconfident: its weight falls by
+    N / (N + width), and in the end the mean entropy of the targets is what it was.
 
     Args:
-        probabilities: `(N, C)`.
-        features: `(N, width)`.
-        weight: 0 is off.
+        probabilities: Targets `(N, C)`.
+        features: Embeddings `(N, width)`.
+        weight: Exponent of the posterior; 0 is off.
 
     Returns:
-        `(N, C)`; the same tensor where there are fewer than `ENOUGH_PER_CLASS` images per class.
+        New targets `(N, C)`; the same tensor where there are fewer than `ENOUGH_PER_CLASS` images per class.
     """
     (count, classes), width = probabilities.shape, features.shape[-1]
     if not weight or count < ENOUGH_PER_CLASS * classes:
@@ -57,10 +59,10 @@ def refine(probabilities: torch.Tensor, features: torch.Tensor, weight: float) -
     given = found = probabilities.clamp(min=1e-12).log()
     for _ in range(FITS):
         found = given + weight * count / (count + width) * log_posterior(features, found.softmax(dim=-1))
-    return as_unsure_as(found, probabilities)
+    return with_entropy_of(found, probabilities)
 
 
-def as_unsure_as(logits: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+def with_entropy_of(logits: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
     """Probabilities at the temperature at which their mean entropy is that of the given ones."""
     wanted, low, high = mean_entropy(given), 1e-2, 1e3
     for _ in range(25):  # halves the interval's logarithm
@@ -71,7 +73,7 @@ def as_unsure_as(logits: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
 
 
 def mean_entropy(probabilities: torch.Tensor) -> float:
-    """In nats."""
+    """Mean over images of the entropy of probabilities `(N, C)`, in nats."""
     return entropy(probabilities.clamp(min=1e-12).log()).mean().item()
 
 

@@ -1,0 +1,42 @@
+"""What the checkpoints of phase 1 depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..adapter import MdftConfig
+from ..heads import Head
+from ..pool import ModelPool
+from ..tasks import Images
+from ..trainers import arguments_key
+from .arguments import MdftTrainingArguments
+
+
+VERSION = 2
+"""Version of what a checkpoint holds and of how a step is made."""
+
+
+def resume_key(
+    pool: ModelPool,
+    config: MdftConfig,
+    heads: Mapping[str, Head],
+    images: Mapping[str, Images],
+    args: MdftTrainingArguments,
+) -> list[Any]:
+    """Everything that the result of phase 1 depends on, JSON-able.
+
+    Args:
+        pool: Base and experts.
+        config: Options of the adapter.
+        heads: Heads that the tasks come with, by task.
+        images: Unlabelled images by task.
+        args: Options of phase 1.
+    """
+    adapter = [config.granularity, config.transform, config.init_coefficient]
+    tasks = {task: [heads[task].key(), images[task].key] for task in images}
+    options = arguments_key(args)
+    # How a step is divided does not change it.
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "images_per_micro_batch"):
+        options.pop(name)
+    return ["meta", VERSION, pool.reference(), adapter, tasks, options]

@@ -1,0 +1,87 @@
+"""Rounds of phase 2: specialists replace their experts in the pool, and a new meta-model is made of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from torch import nn
+from transformers import set_seed
+
+from ..core.hashing import fingerprint
+from ..heads import Head
+from ..pool import ModelPool
+from ..tasks import Images
+from .arguments import SpecializeArguments
+from .one_task import specialize_task
+from .specialist import Specialist
+
+
+NEXT_META = "next-meta"
+
+
+def specialize_in_rounds(
+    *,
+    pool: ModelPool,
+    meta: nn.Module,
+    heads: Callable[[str], Head],
+    images: Callable[[str], Images],
+    args: SpecializeArguments,
+    tasks: Iterable[str],
+    next_meta: Callable[[ModelPool, Path], nn.Module],
+    timed: Callable[[str], AbstractContextManager[None]],
+) -> list[dict[str, Specialist]]:
+    """Specialise tasks for up to `args.rounds` rounds.
+
+    Only tasks whose specialist the gate chose go on to the next round; there, it is the expert. Rounds end when there
+    is none.
+
+    Args:
+        pool: Base and experts of the first round.
+        meta: Tower of the meta-model of the first round.
+        heads: Gives the head of a task.
+        images: Gives the unlabelled images of a task.
+        args: Options of phase 2; round N works in the folder `round-N` of `args.output_dir`.
+        tasks: Names of the tasks.
+        next_meta: Makes the tower of the next round's meta-model from its pool; work in progress goes to the folder
+            that it is given.
+        timed: Context manager around each stage, by the stage's name.
+
+    Returns:
+        For each round that was run, the specialists held after it, by task.
+    """
+    held: dict[str, Specialist] = {}
+    rounds, todo = [], list(tasks)
+    for number in range(1, args.rounds + 1):
+        folder = Path(args.output_dir) / f"round-{number}"
+        found = _one_round(pool, meta, heads, images, args, todo, folder, timed)
+        held |= {task: made for task, made in found.items() if made.improved or task not in held}
+        rounds.append(dict(held))
+        todo = [task for task, made in found.items() if made.improved]
+        if not todo or number == args.rounds:
+            break
+        pool = pool.with_experts({task: found[task].candidate for task in todo})
+        meta = next_meta(pool, folder / NEXT_META)
+    return rounds
+
+
+def _one_round(
+    pool: ModelPool,
+    meta: nn.Module,
+    heads: Callable[[str], Head],
+    images: Callable[[str], Images],
+    args: SpecializeArguments,
+    tasks: list[str],
+    folder: Path,
+    timed: Callable[[str], AbstractContextManager[None]],
+) -> dict[str, Specialist]:
+    args = copy.copy(args)
+    args.output_dir = str(folder)
+    found, key = {}, fingerprint(meta.state_dict())
+    for task in tasks:
+        with timed(f"specialist {task}"):
+            set_seed(args.seed)
+            found[task] = specialize_task(task, pool, meta, heads(task), images(task), args, key)
+    return found

@@ -1,0 +1,125 @@
+"""Models whose outputs the teacher is made of, and the views of an image that each is run under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ...core.device import fast_bf16
+from ...embedding import embed_views, expert_features
+from ...embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, Offset
+from ...heads import Head
+from ...pool import ModelPool
+from ...tasks import Images
+from .observation import Source, observe
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of one task, and the images that they are run on.
+
+    Args:
+        task: Name of the task.
+        pool: Base and experts.
+        meta: Tower of the meta-model.
+        head: Head of the task.
+        images: Unlabelled images of the task.
+        device: Device that towers are run on.
+        student: Tower of the student so far; `None` in the first half of its training.
+    """
+
+    task: str
+    pool: ModelPool
+    meta: nn.Module
+    head: Head
+    images: Images
+    device: torch.device
+    student: nn.Module | None = None
+
+    @property
+    def has_expert(self) -> bool:
+        return self.task in self.pool.experts
+
+    def embed(self, tower: nn.Module, title: str, views: tuple[Offset, ...]) -> torch.Tensor:
+        """Embeddings `(V, N, width)` by a tower."""
+        return embed_views(
+            tower.to(self.device),
+            self.pool.architecture,
+            self.images,
+            views,
+            desc=f"{self.task}: {title}",
+            bf16=fast_bf16(self.device),
+        )
+
+    def embed_of_pool(self, expert: str | None, title: str, views: tuple[Offset, ...]) -> torch.Tensor:
+        """Embeddings `(V, N, width)` by a model of the pool, which are kept; `None` is the base."""
+        return expert_features(
+            self.pool, expert, self.images, views=views, device=self.device, desc=f"{self.task}: {title}"
+        )
+
+
+class SourceKind(NamedTuple):
+    """A model that the teacher may use.
+
+    Args:
+        name: Name of the source.
+        embed: Gives its embeddings `(V, N, width)` under V views; `None` where the task has no such model (yet).
+        trusted: Whether it has full weight in the ensemble, whatever the evidence for it.
+    """
+
+    name: str
+    embed: Callable[[Models, tuple[Offset, ...]], torch.Tensor | None]
+    trusted: bool = False
+
+
+def _expert(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
+    return models.embed_of_pool(models.task, "expert", views) if models.has_expert else None
+
+
+def _meta(models: Models, views: tuple[Offset, ...]) -> torch.Tensor:
+    return models.embed(models.meta, "meta-model", views)
+
+
+def _base(models: Models, views: tuple[Offset, ...]) -> torch.Tensor:
+    return models.embed_of_pool(None, "base", views)
+
+
+def _student(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
+    return None if models.student is None else models.embed(models.student, "student", views)
+
+
+SOURCES: list[SourceKind] = [
+    SourceKind("expert", _expert),
+    SourceKind("meta", _meta),
+    SourceKind("base", _base),
+    # Self-training: trained on what all the others predict, it needs no evidence of its own.
+    SourceKind("student", _student, trusted=True),
+]
+"""Models of the teacher, in order. The first that a task has is its reference and is run under all views, among them
+those held out for the gate; the others under few."""
+
+
+def observe_sources(
+    models: Models, averaged: bool = True, known: Mapping[str, Source] = MappingProxyType({})
+) -> dict[str, Source]:
+    """Outputs of every model that the task has, by name.
+
+    Args:
+        models: The models, and what they are run on.
+        averaged: Whether outputs are averaged over views.
+        known: Outputs that are known already, which stay.
+    """
+    found = dict(known)
+    for kind in SOURCES:
+        if kind.name in found:
+            continue
+        views, held_out = (FEW_VIEWS, ()) if found else (TEACHER_VIEWS + HELD_OUT_VIEWS, HELD_OUT_VIEWS)
+        features = kind.embed(models, views)
+        if features is not None:
+            found[kind.name] = observe(features, models.head, len(held_out), averaged, kind.trusted)
+    return found
