@@ -127,7 +127,7 @@ def save_meta(
             options["head"] = _save_head(head, folder, HEAD_FOLDERS[task in trained], name)
         tasks = {**tasks, task: options}
     facts = without_paths({**facts, "folded": folded is not None, "trained_heads": sorted(trained)})
-    if folded is not None and pool.architecture.default_head == "linear":
+    if folded is not None and pool.architecture.own_heads:
         facts["pipeline_tag"] = "image-feature-extraction"  # one tower, many classifiers
     (folder / RESULT_FILE).write_text(
         json.dumps({"tasks": tasks, "seed": seed, "facts": facts}, indent=2, default=str)

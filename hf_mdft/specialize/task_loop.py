@@ -168,4 +168,7 @@ def gentle_learning_rate(pool: ModelPool, task: str) -> float:
 
 
 def _between(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    return {name: torch.lerp(tensor.cpu(), b[name].cpu(), share) for name, tensor in a.items()}
+    return {
+        name: torch.lerp(tensor.cpu(), b[name].cpu(), share) if tensor.is_floating_point() else tensor
+        for name, tensor in a.items()
+    }
