@@ -59,8 +59,8 @@ def check_header(source: ModelSource, header: Header, architecture: Architecture
 
     Args:
         source: The model, for the message.
-        header: Of its files.
-        architecture: Of the pool.
+        header: Header of the model's files.
+        architecture: Architecture of the pool.
         tower: A tower of the right shapes (the meta device will do).
 
     Raises:

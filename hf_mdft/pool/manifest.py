@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from huggingface_hub import CommitInfo
-from torch import nn
 from transformers import PreTrainedModel
 
+from ..architectures.base import ClassHead
 from ..architectures.identity import functional_config
 from ..cards.licenses import CombinedLicense, combined_license
 from ..core.cache import key_of
@@ -27,7 +27,7 @@ from .download import fetch_all
 from .fit import Fit
 from .published import PublishedPool, read_published, write_published
 from .source import PROCESSOR_FILES, ModelSource
-from .vectors import TaskVectors, open_vectors, write_vectors
+from .vectors import FORMAT, TaskVectors, open_vectors, write_vectors
 from .weights import TowerWeights
 
 
@@ -231,8 +231,14 @@ class ModelPool:
         tower.name_or_path = weights.source.reference.id
         return tower.eval()
 
-    def save_complete(self, tower_state: dict[str, torch.Tensor], head: nn.Module, folder: Path) -> None:
-        """Write the base with other tower weights as a complete model: weights, config, processor, tokenizer."""
+    def save_complete(self, tower_state: dict[str, torch.Tensor], head: ClassHead | None, folder: Path) -> None:
+        """Write the base with other tower weights as a complete model: weights, config, processor, tokenizer.
+
+        Args:
+            tower_state: State dict of the tower.
+            head: Head of the task; none writes what serves all tasks at once.
+            folder: Where the model is written.
+        """
         self.base.fetch()
         self.architecture.save_complete(self.base.folder, tower_state, head, folder)
         for pattern in PROCESSOR_FILES:
@@ -245,29 +251,33 @@ class ModelPool:
         Args:
             transform: Name or `{"name": ..., **options}` of a registered transform.
         """
-        spec = {"name": transform} if isinstance(transform, str) else dict(transform)
-        phi = TRANSFORMS.build(spec)
-        key = key_of("task vectors 3", [source.reference.revision for source in self.sources()], spec)
+        phi, depths = TRANSFORMS.build(transform), self._relative_depths()
+        revisions = [source.reference.revision for source in self.sources()]
+        key = key_of("task vectors", FORMAT, revisions, phi.key(), depths)
         vectors = _OPEN_VECTORS.get(key)
         if vectors is None:
 
             def make(folder: Path) -> None:
-                phi.fit(self._raw_vectors, self._depths())
+                phi.fit(self._raw_vectors, depths)
                 write_vectors(((name, phi(name, stack)) for name, stack in self._raw_vectors()), folder)
 
             names = {name for name, _ in self._fit.tower.named_parameters()}
             vectors = _OPEN_VECTORS[key] = open_vectors(key, make, list(self.experts), names)
         return vectors
 
-    def _depths(self) -> dict[str, float]:
-        """How deep each tensor lies, 0 to 1."""
-        depths = {name: self.architecture.depth(name) for name in self.weights(None).names()}
+    def depths(self) -> dict[str, int]:
+        """Depth of every parameter of the tower; see `Architecture.depths`."""
+        return self.architecture.depths(self._fit.tower)
+
+    def _relative_depths(self) -> dict[str, float]:
+        """How deep every parameter lies: from 0 (embeddings) to 1 (behind the last block)."""
+        depths = self.depths()
         last = max(depths.values()) + 1
         return {name: (last if depth < 0 else depth) / last for name, depth in depths.items()}
 
     def _raw_vectors(self) -> Iterator[tuple[str, torch.Tensor]]:
         experts = [self.weights(task) for task in self.experts]
-        for name, start in self.weights(None).items():
+        for name, start in self.weights(None).parameters():
             yield name, torch.stack([weights.tensor(name) - start for weights in experts])
 
 

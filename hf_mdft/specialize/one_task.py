@@ -148,4 +148,7 @@ def _task_arguments(
 
 
 def _between(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    return {name: torch.lerp(tensor.cpu(), b[name].cpu(), share) for name, tensor in a.items()}
+    return {
+        name: torch.lerp(tensor.cpu(), b[name].cpu(), share) if tensor.is_floating_point() else tensor
+        for name, tensor in a.items()
+    }

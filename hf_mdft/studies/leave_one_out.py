@@ -43,7 +43,8 @@ def leave_one_out(recipe: Recipe, output_dir: Path, say: Callable[[str], None]) 
     whole = recipe.merger()
     tasks = measured_tasks(whole, str(recipe.path))
     for task in tasks:
-        if (whole.tasks[task].head or whole.pool.architecture.default_head) == "linear":
+        head = whole.tasks[task].head
+        if head == "linear" or (head is None and whole.pool.architecture.own_heads):
             raise InputError(
                 f"{recipe.path}: the head of task '{task}' is its expert's classifier, which a task outside the pool "
                 "does not have; give it head: FILE.safetensors, trained on the base's embeddings"
