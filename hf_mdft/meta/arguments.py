@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +74,9 @@ class MdftTrainingArguments(TrainingArguments):
     )
     prior_weight: float = field(default=0.1, metadata={"help": "Weight of the class-prior term; 0 is off."})
     diversity_weight: float = field(default=0.0, metadata={"help": "Weight of diverse predictions; 0 is off."})
-    filter: Any = field(default="eata", metadata={"help": "Filter of the entropy: name or name and options."})
+    filter: dict[str, Any] | str = field(
+        default="eata", metadata={"help": "Filter of the entropy: name or name and options."}
+    )
     distillation_distance: str = field(default="kl", metadata={"help": "'kl', 'hard' or 'embedding'."})
     distillation_temperature: float = field(default=2.0, metadata={"help": "Temperature of the KL."})
     distillation_views: bool = field(default=True, metadata={"help": "Average the expert over small translations."})
@@ -83,7 +86,9 @@ class MdftTrainingArguments(TrainingArguments):
     train_projection: bool = field(default=True, metadata={"help": "Zero-shot heads: the projection is trained too."})
     head_learning_rate: float = field(default=1e-2, metadata={"help": "Of the heads."})
     head_steps: int = field(default=600, metadata={"help": "Steps of the heads alone at the end; 0 is none."})
-    coefficient_range: Any = field(default=None, metadata={"help": "Smallest and largest coefficient; null: free."})
+    coefficient_range: Sequence[float] | None = field(
+        default=None, metadata={"help": "Smallest and largest coefficient; null: free."}
+    )
     sharpness_radius: float = field(default=0.0, metadata={"help": "Radius of SAM; 0 is off."})
 
     def __post_init__(self) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,34 +13,34 @@ import yaml
 from ..adapter import STRONG_TRANSFORM, MdftConfig
 from ..cards.cards import is_hub_dataset, public_dataset
 from ..core.errors import InputError, suggest
-from ..heads import TEMPLATES
+from ..core.typed import checked
 from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
-from ..pool import ModelPool, ModelSource
-from ..pool.discovery import Candidate
+from ..pool import ModelPool
 from ..pool.published import read_published
 from ..specialize import SpecializeArguments
 from ..tasks import Task
-from .presets import preset
+from .options import build, read_options
+from .presets import FOLDER, PARTS, preset
 
 
-ADAPTER_KEYS = ("granularity", "transform", "init_coefficient")
+KEYS = ("pool", "tasks", *PARTS, "seed")
 FILE_KEYS = ("data_files", "data_dir")
 
 
 @dataclass
 class Recipe:
-    """What a recipe file says, checked, with paths made absolute.
+    """The content of a recipe file, checked, with paths made absolute.
 
     Args:
-        path: Of the file.
+        path: The recipe's file.
         base: Folder or Hub id (with the revision, where the pool was read from the Hub).
-        experts: By task; `None` for a task without an expert.
-        tasks: By name.
+        experts: Folders or Hub ids by task; `None` for a task without an expert.
+        tasks: Tasks by name.
         adapter: Options of `MdftConfig`.
         meta: Options of `MdftTrainingArguments`.
         specialize: Options of `SpecializeArguments`.
-        seed: Of everything random.
+        seed: Seed of every random choice.
     """
 
     path: Path
@@ -55,12 +53,11 @@ class Recipe:
     seed: int
 
     @classmethod
-    def load(cls, path: str | Path, token: str | bool | None = None, images: bool = True) -> Recipe:
+    def load(cls, path: str | Path, images: bool = True) -> Recipe:
         """Read a recipe.
 
         Args:
-            path: Of the file.
-            token: For a pool that is read from the Hub.
+            path: The recipe's file.
             images: Whether every task must name unlabelled images; to look at a pool none is needed.
 
         Raises:
@@ -68,20 +65,11 @@ class Recipe:
                 message names the key and suggests the nearest.
         """
         path = Path(path)
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not a text file"
-            raise InputError(f"{path}: cannot read the recipe ({reason})") from error
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
-            raise InputError(f"{path}{line}: no valid YAML ({getattr(error, 'problem', error)})") from error
         where = str(path)
-        content = _mapping(content, where, ("pool", "tasks", "adapter", "meta", "specialize", "seed"))
+        content = _mapping(_content(path), where, KEYS)
         if not content.get("pool"):
             raise InputError(f"{where}: 'pool' is missing")
-        base, experts, described = _pool(content["pool"], path, token)
+        base, experts, described = _pool(content["pool"], path)
         written = _mapping(content.get("tasks"), f"{where}: tasks")
         if not written and not described:
             raise InputError(f"{where}: 'tasks' is missing")
@@ -96,19 +84,9 @@ class Recipe:
                 raise InputError(
                     f"{where}: task '{name}' is not under pool.experts (null for none): {suggest(name, experts)}"
                 )
-        seed = content.get("seed", 0)
-        if not isinstance(seed, int):
-            raise InputError(f"{where}: seed must be a whole number, got '{seed}'")
-        return cls(
-            path,
-            base,
-            experts,
-            tasks,
-            _adapter(content.get("adapter"), f"{where}: adapter"),
-            _options(content.get("meta"), MdftTrainingArguments, f"{where}: meta"),
-            _options(content.get("specialize"), SpecializeArguments, f"{where}: specialize"),
-            seed,
-        )
+        parts = {part: read_options(part, content.get(part), f"{where}: {part}") for part in PARTS}
+        parts["adapter"] = {"transform": dict(STRONG_TRANSFORM), **parts["adapter"]}
+        return cls(path, base, experts, tasks, **parts, seed=checked(content.get("seed", 0), int, f"{where}: seed"))
 
     def with_preset(self, name: str) -> Recipe:
         """The same pool and tasks with a published method's settings; what the method leaves open stays.
@@ -116,40 +94,51 @@ class Recipe:
         Raises:
             InputError: No such preset.
         """
-        parts = {part: {**getattr(self, part), **options} for part, options in preset(name).items()}
-        return dataclasses.replace(self, **parts)
+        found = preset(name)
+        own = {part: read_options(part, getattr(found, part), f"{FOLDER / name}.yaml: {part}") for part in PARTS}
+        return dataclasses.replace(self, **{part: {**getattr(self, part), **own[part]} for part in PARTS})
 
-    def pool(self, token: str | bool | None = None) -> ModelPool:
-        """The pool, found and checked, with what the recipe says of its tasks."""
-        pool = ModelPool.from_pretrained(self.base, self.experts, token=token)
+    def pool(self) -> ModelPool:
+        """The pool, found and checked, with the recipe's descriptions of its tasks."""
+        pool = ModelPool.from_pretrained(self.base, self.experts)
         pool.descriptions = {name: described(task) for name, task in self.tasks.items()}
         return pool
 
-    def merger(self, token: str | bool | None = None) -> MetaMerger:
+    def merger(self) -> MetaMerger:
         """The pool with its tasks."""
-        pool = self.pool(token)
-        return MetaMerger(pool, self.tasks, MdftConfig(**self.adapter), self.seed)
+        return MetaMerger(self.pool(), self.tasks, MdftConfig(**self.adapter), self.seed)
 
     def meta_arguments(self, folder: str | Path, **overrides: Any) -> MdftTrainingArguments:
-        """Arguments of phase 1, with checkpoints under `folder`."""
-        where, work = f"{self.path}: meta", Path(folder) / "meta"
-        return _arguments(MdftTrainingArguments, self.meta, where, work, self.seed, overrides)
+        """Arguments of phase 1, with checkpoints under `folder`.
+
+        Raises:
+            InputError: They refuse a value.
+        """
+        return self._arguments("meta", Path(folder) / "meta", overrides)
 
     def specialize_arguments(self, folder: str | Path, **overrides: Any) -> SpecializeArguments:
-        """Arguments of phase 2, with work in progress under `folder`."""
-        where, work = f"{self.path}: specialize", Path(folder) / "specialists"
-        return _arguments(SpecializeArguments, self.specialize, where, work, self.seed, overrides)
+        """Arguments of phase 2, with work in progress under `folder`.
+
+        Raises:
+            InputError: They refuse a value.
+        """
+        return self._arguments("specialize", Path(folder) / "specialists", overrides)
+
+    def _arguments(self, part: str, folder: Path, overrides: Mapping[str, Any]) -> Any:
+        options = {"seed": self.seed, **getattr(self, part), "output_dir": str(folder), **overrides}
+        return build(part, options, f"{self.path}: {part}")
 
 
-def _arguments(
-    kind: type, options: dict[str, Any], where: str, folder: Path, seed: int, overrides: dict[str, Any]
-) -> Any:
+def _content(path: Path) -> Any:
     try:
-        return kind(**{"seed": seed, **options, "output_dir": str(folder), **overrides})
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {str(error).splitlines()[0]}") from error
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise InputError(f"{path}: cannot read the recipe ({reason})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: no valid YAML ({getattr(error, 'problem', error)})") from error
 
 
 def _mapping(value: Any, where: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:
@@ -163,13 +152,11 @@ def _mapping(value: Any, where: str, known: tuple[str, ...] | None = None) -> di
     return dict(value)
 
 
-def _pool(
-    value: Any, path: Path, token: str | bool | None
-) -> tuple[str, dict[str, str | None], dict[str, dict[str, Any]]]:
-    """Base, experts, and what a published pool says of its tasks."""
+def _pool(value: Any, path: Path) -> tuple[str, dict[str, str | None], dict[str, dict[str, Any]]]:
+    """Base, experts, and a published pool's descriptions of its tasks."""
     where = f"{path}: pool"
     if isinstance(value, str):
-        published = read_published(_resolve(value, path), None, token)
+        published = read_published(_resolve(value, path), None, None)
         reference = published["pool"]
 
         def pinned(source: Mapping[str, str]) -> str:
@@ -191,7 +178,7 @@ def _pool(
 
 
 def described(task: Task) -> dict[str, Any]:
-    """What a task tells others: class names, prompts, columns, and images that lie on the Hub."""
+    """What a published pool holds of a task: class names, prompts, columns, and images that lie on the Hub."""
     defaults = {field.name: field.default for field in dataclasses.fields(Task)}
     options = {
         name: getattr(task, name)
@@ -205,35 +192,6 @@ def described(task: Task) -> dict[str, Any]:
         if is_hub_dataset(spec):
             options[name] = public_dataset(spec)
     return options
-
-
-def _options(value: Any, kind: type, where: str) -> dict[str, Any]:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    options = _mapping(value, where, tuple(fields))
-    for key, option in options.items():
-        # YAML reads 1e-3 (without a point) as text.
-        if isinstance(option, str) and "float" in str(fields[key].type):
-            try:
-                options[key] = float(option)
-            except ValueError as error:
-                raise InputError(f"{where}: {key} must be a number, got '{option}'") from error
-        wanted = str(fields[key].type)
-        if wanted in ("int", "float") and (
-            isinstance(options[key], bool) or not isinstance(options[key], int | float)
-        ):
-            raise InputError(f"{where}: {key} must be a number, got '{option}'")
-        if wanted in ("int", "int | None") and isinstance(options[key], float) and options[key] % 1:
-            raise InputError(f"{where}: {key} must be a whole number, got {option}")
-    return options
-
-
-def _adapter(value: Any, where: str) -> dict[str, Any]:
-    options = _mapping(value, where, ADAPTER_KEYS)
-    try:
-        MdftConfig(**options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {str(error).splitlines()[0]}") from error
-    return {"transform": dict(STRONG_TRANSFORM), **options}
 
 
 def _task(name: str, value: Any, path: Path, images: bool) -> Task:
@@ -288,45 +246,3 @@ def _resolve(spec: Any, path: Path) -> str:
     local = path.parent / Path(spec).expanduser()
     relative = spec.startswith((".", "~", "/"))
     return str(local.resolve()) if relative or local.exists() or any(local.parent.glob(local.name)) else spec
-
-
-def draft(base: ModelSource, candidates: list[Candidate]) -> str:
-    """A recipe with models that `hf-mdft pool discover` found, to be edited: what the Hub does not tell is marked.
-
-    Of several models for one data set, the most downloaded is taken, and the others are named in comments.
-    """
-    lines = [
-        f"# Fine-tuned models of {base.id} that fit it. Delete what you do not want, and complete what is marked.",
-        "pool:",
-        f"  base: {_quoted(f'{base.id}@{base.revision}')}",
-        "  experts:",
-    ]
-    taken, tasks = {}, []
-    for found in candidates:
-        about = f"{found.license or 'no license stated'}, {found.downloads} downloads"
-        line = f"{_quoted(found.task)}: {_quoted(f'{found.id}@{found.revision}')}  # {' '.join(about.split())}"
-        key = found.datasets[0] if found.datasets else None
-        if key and key in taken:
-            lines.append(f"    # same data set as {taken[key]}: {line}")
-            continue
-        taken[key] = found.task
-        lines.append(f"    {line}")
-        templates = found.task.replace("-", "_")
-        tasks.append(f"  {_quoted(found.task)}:")
-        images = (
-            f"{{path: {_quoted(key)}, split: train}}  # from its card: check split and config"
-            if key
-            else ("null  # COMPLETE: arguments of datasets.load_dataset, such as {path: me/images, split: train}")
-        )
-        tasks.append(f"    unlabelled: {images}")
-        tasks.append("    # evaluation: {path: ..., split: test}  # optional; the only use of labels")
-        tasks.append("    # class_names: [...]  # default: the data set's own")
-        if templates in TEMPLATES:
-            tasks.append(f"    templates: {templates}")
-    return "\n".join([*lines, "tasks:", *tasks, ""])
-
-
-def _quoted(text: str) -> str:
-    """A YAML string that nothing in it can end, plain where that is safe."""
-    plain = re.fullmatch(r"[A-Za-z][\w./@-]*", text) and yaml.safe_load(text) == text
-    return text if plain else json.dumps(text)
