@@ -21,7 +21,7 @@ from ..pool.published import read_published
 from ..specialize import SpecializeArguments
 from ..tasks import Task
 from .options import build, read_options
-from .presets import FOLDER, PARTS, preset
+from .presets import PARTS, preset
 
 
 KEYS = ("pool", "tasks", *PARTS, "seed")
@@ -95,7 +95,7 @@ class Recipe:
             InputError: No such preset.
         """
         found = preset(name)
-        own = {part: read_options(part, getattr(found, part), f"{FOLDER / name}.yaml: {part}") for part in PARTS}
+        own = {part: read_options(part, getattr(found, part), f"preset '{name}': {part}") for part in PARTS}
         return dataclasses.replace(self, **{part: {**getattr(self, part), **own[part]} for part in PARTS})
 
     def pool(self) -> ModelPool:
