@@ -11,7 +11,7 @@ import time
 
 import pytest
 import typer
-from conftest import TASKS, call, write_recipe
+from conftest import TASKS, call, edited, write_recipe
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -46,13 +46,21 @@ def test_run_writes_what_is_documented(architecture, request, tmp_path, monkeypa
 
 
 def test_killed_run_goes_on(clip_paths, tmp_path):
-    """SIGKILL in the middle, then the same command: the same coefficients as without the kill."""
+    """SIGKILL in the middle, then the same command: the same coefficients as without the kill.
+
+    The machine's default encoding is ASCII here, which must change nothing: class names have other letters.
+    """
     meta = {"max_steps": 40, "images_per_task": 4, "head_steps": 3, "use_cpu": True, "save_steps": 5}
-    recipe = write_recipe(tmp_path, clip_paths, meta=meta)
+    names = {"class_names": ["düster", "mäßig", "グレア"]}
+    recipe = edited(write_recipe(tmp_path, clip_paths, meta=meta), lambda c: c["tasks"]["shade"].update(names))
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment.pop("PYTHONIOENCODING", None)
 
     def start(name):
         command = [sys.executable, "-m", "hf_mdft", "run", str(recipe), "--output-dir", str(tmp_path / name)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", env=environment
+        )
 
     victim, checkpoints = start("killed"), tmp_path / "killed" / "checkpoints" / "meta"
     deadline = time.monotonic() + 120
