@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hf_mdft.cards.cards import eval_results, meta_card, pool_card, specialist_card
 from huggingface_hub import ModelCard
 
 from hf_mdft.cards import cards
-from hf_mdft.cards.cards import eval_results, meta_card, pool_card, specialist_card
 from hf_mdft.cards.licenses import ORDER, combined_license
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -68,32 +68,6 @@ def refuse_foreign(folder: Path) -> None:
     foreign = [name for name in present if name not in written]
     if foreign:
         raise InputError(f"{folder}: holds {foreign[0]}, which no run of hf_mdft has written there; {advice}")
-
-
-def refuse_foreign_output(folder: Path, tasks: Sequence[str]) -> None:
-    """Refuse an output folder with other content under a name that a run needs, before anything is trained.
-
-    Raises:
-        InputError: It holds something else under such a name.
-    """
-    advice = "move it away, or choose another --output-dir"
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: not a folder; choose another --output-dir")
-    for name in (META, *(f"{SPECIALISTS}/{task}" for task in tasks)):
-        refuse_foreign(folder / name)
-    if (folder / RESULTS).exists():
-        found = read_json(folder / RESULTS, str(folder)) if (folder / RESULTS).is_file() else None
-        if not isinstance(found, dict) or "schema" not in found:
-            raise InputError(f"{folder / RESULTS}: not written by hf_mdft; {advice}")
-    if (folder / REPORT).exists() and not _is_report(folder / REPORT):
-        raise InputError(f"{folder / REPORT}: not written by hf_mdft; {advice}")
-
-
-def _is_report(path: Path) -> bool:
-    try:
-        return REPORT_MARK in path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
 
 
 def replace_folder(target: Path, write: Callable[[Path], None]) -> None:

@@ -66,7 +66,8 @@ class Result:
             InputError: It has no such form, or the Hub refuses.
         """
         if form is not None and form not in self.forms():
-            raise InputError(f"{self.folder}: a {self.label} has no form '{form}'")
+            known = ", ".join(f"--{name}" for name in self.forms()) or "none"
+            raise InputError(f"{self.folder}: --{form} is not for a {self.label}; forms that it has: {known}")
         return push_folder(self.forms()[form] if form else self.folder, repo_id, replaces=REPLACED, **options)
 
     def __str__(self) -> str:
