@@ -40,9 +40,9 @@ class MdftModel(BaseTuner):
         if peft_config.pool is None:
             raise InputError("MdftConfig needs a pool: MdftConfig(pool=pool.reference())")
         pool = ModelPool.from_reference(peft_config.pool)
-        if not pool.base.is_local:
+        if not pool.base.reference.is_local:
             # What loads the base by itself (`AutoPeftModel`) must not take another commit than the pool's.
-            peft_config.revision = pool.base.revision
+            peft_config.revision = pool.base.reference.revision
         self._architecture = pool.architecture
         self._vectors = pool.vectors(peft_config.transform)
         self._depths = pool.depths()
