@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from conftest import TASKS, perturbed
+from peft import get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 from transformers import (
@@ -30,7 +31,7 @@ from transformers import (
 )
 
 import hf_mdft
-from hf_mdft import InputError, ModelPool
+from hf_mdft import InputError, MdftConfig, ModelPool
 from hf_mdft.architectures import ARCHITECTURES, Architecture, ClipVision, Vit, functional_config, read_config
 from hf_mdft.architectures.blocks import depths
 from hf_mdft.heads import LinearHead, build_head
@@ -302,6 +303,11 @@ def test_whole_numbers_stay_out_of_task_vectors(registered, tmp_path):
     assert set(pool.vectors().names()) == {name for name, _ in CountedVit(pool.config).named_parameters()}
     assert pool.tower("shade").steps == 2**24 + 3 and pool.tower().steps == 2**24 + 1
     assert geometry(pool).norms[0] < 1
+    adapted = get_peft_model(pool.tower(), MdftConfig(pool=pool.reference(), init_coefficient=1.0))
+    folded = adapted.merge_and_unload().state_dict()
+    assert folded.pop("steps") == 2**24 + 1, "the base's: nothing is added to it"
+    expert = pool.tower("shade").state_dict()
+    assert all(torch.allclose(tensor, expert[name], atol=1e-3) for name, tensor in folded.items())
     pool.architecture.save_tower(pool.config, pool.tower("shade").state_dict(), tmp_path / "saved")
     assert load_file(tmp_path / "saved" / "model.safetensors")["steps"] == 2**24 + 3
 
