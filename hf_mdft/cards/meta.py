@@ -68,7 +68,7 @@ def meta_card(
         kept={escaped(task): shares for task, shares in facts.kept.items()},
         evaluated_on={
             escaped(task): {
-                "on": data_link(found.data),
+                "on": None if found.data is None or found.data.count is not None else data_link(found.data),
                 "images": found.images,
                 "overlap": overlap_text(found.overlap),
             }
