@@ -70,7 +70,11 @@ def checked(value: Any, hint: Any, where: str) -> Any:
         return read(hint, value, where)
     if isinstance(origin or hint, type) and issubclass(origin or hint, Mapping):
         return _mapping(value, arguments, where)
-    if isinstance(origin or hint, type) and issubclass(origin or hint, list | tuple | Sequence) and hint is not str:
+    if (
+        isinstance(origin or hint, type)
+        and issubclass(origin or hint, Sequence)
+        and not issubclass(origin or hint, str)
+    ):
         return _sequence(value, origin or hint, arguments, where)
     return _plain(value, hint, where)
 
