@@ -35,10 +35,10 @@ class Setting:
     Args:
         size: Name in `hf_mdft.bench.random_pool.SIZES`.
         experts: K, the number of experts in the pool.
-        tasks: How many of them have images in a batch.
+        tasks: Tasks, of `experts`, that have images in a batch.
         images_per_task: Images of each task in a meta-model's batch.
-        images_per_micro_batch: Images of one pass of the meta-model; see `MdftTrainingArguments`. The lower bound is
-            always one pass.
+        images_per_micro_batch: Images of one micro-batch of the meta-model; see `MdftTrainingArguments`. The lower
+            bound always takes the whole batch at once.
         batch_size: Images in a specialist's batch.
         bf16: Autocast to bfloat16, or fp32.
         turns: Turns of four steps and four of the lower bound.

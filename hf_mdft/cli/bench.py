@@ -20,7 +20,7 @@ def bench(
     tasks: Annotated[int, typer.Option(help="Tasks in a batch of the meta-model.")] = 8,
     images_per_task: Annotated[int, typer.Option(help="Images of each task in that batch.")] = 16,
     images_per_micro_batch: Annotated[
-        int | None, typer.Option(help="Images in one pass of the meta-model; the default is fast.")
+        int | None, typer.Option(help="Images of one micro-batch; the default is fast.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in a batch of a specialist.")] = 64,
     precision: Annotated[Literal["bf16", "fp32"], typer.Option(help="bf16: autocast.")] = "bf16",

@@ -92,7 +92,7 @@ def _without(task: str, whole: MetaMerger, recipe: Recipe, folder: Path) -> dict
 
 
 def best_expert(merger: MetaMerger, task: str) -> str:
-    """Name of the expert that is chosen for a task that none was made for, without labels."""
+    """Name of the expert that is chosen without labels for a task outside the pool."""
     images, head, pool = merger.unlabelled(task).sample(500, merger.seed), merger.head(task), merger.pool
 
     def look(expert: str | None) -> Any:

@@ -36,8 +36,10 @@ def measured_tasks(merger: MetaMerger, where: str) -> list[str]:
 
 
 def needs_specialists(recipe: Recipe) -> None:
-    """Raises:
-    InputError: The recipe makes none.
+    """Check that a recipe makes specialists.
+
+    Raises:
+        InputError: It makes none.
     """
     if recipe.specialize.get("rounds") == 0:
         raise InputError(f"{recipe.path}: specialize.rounds is 0, so there are no specialists to study; set it to 1")
@@ -84,7 +86,7 @@ def remembered(file: Path, key: Any, make: Callable[[], dict[str, Any]]) -> dict
     """Result of `make()`, from the file where it is there already: a study that was cut off goes on.
 
     Args:
-        file: Where the result is kept.
+        file: File that keeps the result.
         key: Everything that the result depends on, with the version of the code that makes it (JSON-able).
         make: Function that makes the result (JSON-able).
     """
@@ -102,7 +104,7 @@ def remembered(file: Path, key: Any, make: Callable[[], dict[str, Any]]) -> dict
 
 
 def pack(found: Outcome) -> dict[str, str]:
-    """As text of 0 and 1."""
+    """JSON-able form: one text of 0 and 1 for each task."""
     return {task: "".join("1" if hit else "0" for hit in correct.tolist()) for task, correct in found.items()}
 
 
