@@ -69,7 +69,7 @@ def test_objectives_know_tensors_only():
 
 
 RESULT_FILES = {
-    "mdft.json", "results.json", "report.html", "head.safetensors", "heads", "own_heads", "figures", "specialists",
+    "mdft.json", "results.json", "report.html", "head.safetensors", "own_heads", "figures",
     "adapter_config.json", "adapter_model.safetensors", ".eval_results/mdft.yaml",
 }  # fmt: skip
 

@@ -40,7 +40,7 @@ def test_changed_weights_are_noticed(clip_paths, tmp_path):
     tensors = load_file(file)
     tensors[next(iter(tensors))] += 1
     save_file(tensors, file, {"format": "pt"})
-    with pytest.raises(InputError, match=r"shade: the weights changed since this pool was pinned"):
+    with pytest.raises(InputError, match=r"shade: its weights or config changed since this pool was pinned"):
         ModelPool.from_reference(reference)
 
 

@@ -34,7 +34,7 @@ BAD = {
     "switch is text": (lambda c: c["specialize"].update(gate="false"), "specialize: gate must be true or false, got 'false'"),
     "switch is a number": (lambda c: c["meta"].update(train_heads=1), "meta: train_heads must be true or false, got 1"),
     "rounds are text": (lambda c: c["specialize"].update(rounds="two"), "specialize: rounds must be a whole number, got 'two'"),
-    "filter is a number": (lambda c: c["meta"].update(filter=3), "meta: filter must be keys and values or text, got 3"),
+    "filter is a number": (lambda c: c["meta"].update(filter=3), "meta: filter must be text or keys and values, got 3"),
     "range is a number": (lambda c: c["meta"].update(coefficient_range=1), "meta: coefficient_range must be a list, got 1"),
     "start is text": (lambda c: c.update(adapter={"init_coefficient": "x"}), "adapter: init_coefficient must be a number, got 'x'"),
     "former phase-1 option": (lambda c: c["meta"].update(anchor_weight=1), "recipe.yaml: meta: 'anchor_weight' is now called 'distillation_weight'"),
@@ -148,14 +148,14 @@ EXACTLY = {
             "distillation_distance": "hard", "distillation_temperature": 2.0, "prior_weight": 0.0,
             "diversity_weight": 0.0, "filter": "none", "distillation_views": False, "agreement_rule": True,
             "train_heads": True, "train_projection": False, "head_steps": 0, "coefficient_range": [0.0, 1.0],
-            "sharpness_radius": 0.0, "head_learning_rate": 1e-2,
+            "sharpness_radius": 0.0, "head_learning_rate": 1e-2, "terms": {},
         },
         "specialize": {"rounds": 0},
     },
 }  # fmt: skip
 BOOKKEEPING = {
     "output_dir", "max_steps", "learning_rate", "lr_scheduler_type", "logging_steps", "save_steps", "save_total_limit",
-    "ddp_timeout", "disable_tqdm", "remove_unused_columns",
+    "ddp_timeout", "disable_tqdm", "remove_unused_columns", "hub_strategy",
 }  # fmt: skip
 """Options of both phases that change no objective."""
 

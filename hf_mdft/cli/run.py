@@ -58,11 +58,12 @@ def run_recipe(path: Path, output_dir: Path, preset: str | None = None, baseline
         preset: Name of a preset to run in place of the recipe's own options.
         baselines: Names of presets to compare with.
     """
+    from ..artifacts.layout import CHECKPOINTS, META, REPORT, RESULTS, SPECIALISTS
     from ..recipes.run import Baseline
     from ..recipes.run import run as run_all
     from ..recipes.schema import Recipe
 
-    recipe, work = Recipe.load(path), output_dir / "checkpoints"
+    recipe, work = Recipe.load(path), output_dir / CHECKPOINTS
     compared = {name: Baseline.from_preset(name, recipe, work / "baselines" / name) for name in baselines}
     if preset:
         recipe = recipe.with_preset(preset)
@@ -70,8 +71,8 @@ def run_recipe(path: Path, output_dir: Path, preset: str | None = None, baseline
     report = run_all(recipe.merger(), output_dir, meta, specialize, progress, compared)
     if report:
         typer.echo(str(report))
-        progress(f"\nReport: {output_dir / 'report.html'}   figures: {output_dir / 'results.json'}")
-        progress(f"Meta-model: {output_dir / 'meta'}   specialists: {output_dir / 'specialists'}")
+        progress(f"\nReport: {output_dir / REPORT}   figures: {output_dir / RESULTS}")
+        progress(f"Meta-model: {output_dir / META}   specialists: {output_dir / SPECIALISTS}")
 
 
 @app.command(epilog="Example: `hf-mdft evaluate recipe.yaml --meta results/meta`")
