@@ -12,7 +12,7 @@ def main(recipe: str | None = None, output_dir: str = "quickstart-output") -> No
     if recipe is None:
         from hf_mdft.demo import demo_recipe
 
-        recipe = demo_recipe(seed=0, say=print)
+        recipe = demo_recipe(seed=0, progress=print)
     loaded = Recipe.load(recipe)
     pool = ModelPool.from_pretrained(loaded.base, loaded.experts)
 

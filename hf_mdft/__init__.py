@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .merger import MetaMerger
     from .meta import MdftTrainer, MdftTrainingArguments
     from .pool import ModelPool
-    from .recipes import Recipe
+    from .recipes.schema import Recipe
     from .specialize import Specialist, SpecializeArguments
     from .tasks import Task
 
@@ -37,7 +37,7 @@ _HOMES = {
     "MdftTrainingArguments": "meta",
     "MetaMerger": "merger",
     "ModelPool": "pool",
-    "Recipe": "recipes",
+    "Recipe": "recipes.schema",
     "Report": "evaluation",
     "Specialist": "specialize",
     "SpecializeArguments": "specialize",

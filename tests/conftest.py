@@ -15,7 +15,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,27 @@ def write_recipe(folder: Path, paths: dict[str, Path], **changes: object) -> Pat
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return path
+
+
+def edited(recipe: Path, change: Callable[[dict], Any]) -> Path:
+    """The recipe with a change of its content."""
+    content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    change(content)
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return recipe
+
+
+def call(
+    arguments: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `hf-mdft`."""
+    from hf_mdft.cli.app import main
+
+    monkeypatch.setattr(sys, "argv", ["hf-mdft", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    printed = capsys.readouterr()
+    return stop.value.code or 0, printed.out, printed.err
 
 
 # A Hub on this machine, and a process that uses it with the real client

@@ -328,6 +328,12 @@ def test_weighted_adapter_refuses_what_it_cannot_do(clip_pool):
     model.add_adapter("coarse", MdftConfig(pool=clip_pool, granularity="task"))
     with pytest.raises(InputError, match="differ"):
         model.add_weighted_adapter(["default", "coarse"], [1.0, 1.0], "mixed")
+    model = adapted(clip_pool, transform="trim")
+    model.add_adapter("spelled out", MdftConfig(pool=clip_pool, transform={"name": "trim", "density": 0.2}))
+    model.add_weighted_adapter(["default", "spelled out"], [1.0, 1.0], "sum")
+    model.add_adapter("denser", MdftConfig(pool=clip_pool, transform={"name": "trim", "density": 0.4}))
+    with pytest.raises(InputError, match="differ"):
+        model.add_weighted_adapter(["default", "denser"], [1.0, 1.0], "mixed")
     with pytest.raises(InputError, match="no adapter 'other'"):
         model.add_weighted_adapter(["other"], [1.0], "mixed")
 

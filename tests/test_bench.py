@@ -1,7 +1,8 @@
-"""The benchmark measures what it says, and the counts behind the costs."""
+"""The benchmark measures what its table names, and the counts behind the costs."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
@@ -16,7 +17,9 @@ from hf_mdft.bench import Setting, measure
 from hf_mdft.bench.interleaved import TURN, WARM_UP, Interleaved, training_steps
 from hf_mdft.bench.memory import PeakMemory, anonymous_bytes
 from hf_mdft.bench.random_pool import SIZES, random_pool
-from hf_mdft.cli.app import app, bench
+from hf_mdft.cli.app import app
+from hf_mdft.cli.bench import bench
+from hf_mdft.core.memory import peak_memory_bytes
 from hf_mdft.tasks import Images
 
 
@@ -29,10 +32,11 @@ def test_a_table_for_both_phases():
     )
     assert found.exit_code == 0, found.output
     lines = [line for line in found.stdout.splitlines() if line.startswith("| ")]
+    assert [cell.strip() for cell in lines[0].split("|")[2:5]] == ["lower bound", "step", "ratio"]
     assert "meta-model step, tiny, fp32, K = 3, 2 x 16 images" in lines[2] and "specialist step" in lines[3]
     for line in lines[2:]:
-        floor, step, ratio = (float(cell.strip(" s")) for cell in line.split("|")[2:5])
-        assert floor >= 0 and step > 0 and ratio > 0
+        lower_bound, step, ratio = (float(cell.strip(" s")) for cell in line.split("|")[2:5])
+        assert lower_bound >= 0 and step > 0 and ratio > 0
 
 
 @pytest.mark.parametrize("images_per_micro_batch", [None, 4])
@@ -62,8 +66,8 @@ def test_a_step_costs_one_combine_whatever_the_number_of_experts(experts, images
     assert counts == {"combine": steps * tensors, "pixels": steps * 2 * 4}
 
 
-def test_steps_and_floor_are_timed_in_turns(monkeypatch):
-    """As many of each; neither the warm-up nor the first of a turn counts, nor the making of the floor."""
+def test_steps_and_lower_bound_are_timed_in_turns(monkeypatch):
+    """As many of each; neither the warm-up nor the first of a turn counts, nor the making of the lower bound."""
     clock = {"now": 0.0}
     monkeypatch.setattr("hf_mdft.bench.interleaved._now", lambda: clock["now"])
 
@@ -72,34 +76,48 @@ def test_steps_and_floor_are_timed_in_turns(monkeypatch):
 
     made = []
 
-    def make_floor():
+    def make_lower_bound():
         wait(1000)
         made.append(clock["now"])
         return lambda: wait(1)
 
     memory = PeakMemory()
     monkeypatch.setattr(memory, "stop", lambda: made.append("memory"))
-    timer = Interleaved(make_floor, memory)
+    timer = Interleaved(make_lower_bound, memory)
     for number in range(1, training_steps(2) + 1):
         wait(100 if number <= WARM_UP or (number - WARM_UP) % TURN == 1 else 2)
         timer.on_step_end(None, SimpleNamespace(global_step=number), None)
-    assert timer.steps == [2] * 2 * (TURN - 1) and timer.floors == [1] * 2 * (TURN - 1)
+    assert timer.steps == [2] * 2 * (TURN - 1) and timer.lower_bounds == [1] * 2 * (TURN - 1)
     assert made[0] == "memory" and len(made) == 2
 
 
-def test_the_command_knows_all_sizes():
+def test_the_command_offers_all_sizes():
     assert get_args(get_type_hints(bench)["size"]) == tuple(SIZES)
 
 
 def test_peak_memory_sees_what_was_freed():
     if anonymous_bytes() is None or torch.cuda.is_available():
-        pytest.skip("the system does not tell, or there is other memory to watch")
+        pytest.skip("the system keeps no such figure, or there is other memory to watch")
     memory, before = PeakMemory().start(), anonymous_bytes()
     block = torch.ones(100 << 20, dtype=torch.uint8)
     while (memory.peak or 0) < before + len(block) // 2:
         pass
     del block
     assert memory.stop() == memory.stop() >= before + (50 << 20)
+
+
+def test_peak_memory_of_the_process():
+    pytest.importorskip("resource")
+    before = peak_memory_bytes()
+    block = torch.ones(200 << 20, dtype=torch.uint8)
+    assert 50 << 20 < before <= peak_memory_bytes() and peak_memory_bytes() > len(block)
+
+
+def test_peak_memory_where_the_system_keeps_no_figure():
+    """As on Windows, which has no module `resource`."""
+    code = "import sys; sys.modules['resource'] = None\nfrom hf_mdft.core.memory import peak_memory_bytes as peak"
+    found = subprocess.run([sys.executable, "-c", f"{code}\nprint(peak())"], capture_output=True, text=True)
+    assert found.stdout == "None\n", found.stderr
 
 
 def test_wrong_settings_are_refused():
@@ -109,13 +127,13 @@ def test_wrong_settings_are_refused():
         Setting(**{**TINY, "turns": 0})
 
 
-def test_the_peer_must_be_installed(monkeypatch):
+def test_the_baseline_must_be_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "fusion_bench", None)
-    with pytest.raises(InputError, match="--peer needs FusionBench: pip install fusion-bench"):
-        measure(Setting(**TINY), "peer")
+    with pytest.raises(InputError, match="--baseline needs FusionBench: pip install fusion-bench"):
+        measure(Setting(**TINY), "baseline")
 
 
-def test_the_peer_is_run_on_the_same_inputs(monkeypatch):
+def test_the_baseline_is_run_on_the_same_inputs(monkeypatch):
     """With a stand-in of the same interface: every task's pass, then one step of the coefficients."""
     calls = []
 
@@ -138,5 +156,5 @@ def test_the_peer_is_run_on_the_same_inputs(monkeypatch):
     for name in ("fusion_bench", "fusion_bench.models", "fusion_bench.models.wrappers"):
         monkeypatch.setitem(sys.modules, name, type(sys)(name))
     monkeypatch.setitem(sys.modules, "fusion_bench.models.wrappers.layer_wise_fusion", module)
-    cost = measure(Setting(**TINY), "peer")
+    cost = measure(Setting(**TINY), "baseline")
     assert "FusionBench" in cost.name and calls[:4] == ["merge", 4, 4, "merge"]

@@ -23,6 +23,9 @@ def test_transform(name):
     transform = TRANSFORMS.build(name)
     spec = json.loads(json.dumps({"name": name, **dataclasses.asdict(transform)}))
     assert TRANSFORMS.build(spec) == transform
+    assert "version" in vars(TRANSFORMS.get(name)), "the version stands beside the code"
+    key = json.loads(json.dumps(transform.key()))
+    assert key == TRANSFORMS.build(spec).key() and key[0] == name and set(key[2]) == set(spec) - {"name"}
     assert transform.__doc__ and "huggingface.co/papers" in transform.__doc__
     generator = torch.Generator().manual_seed(0)
     for shape in [(4,), (4, 6), (3, 2, 2, 2)]:
@@ -70,13 +73,35 @@ def test_ties_as_a_sum_keeps_what_agrees():
 
 def test_lines_grows_with_depth_and_scales_another_transform(clip_pool):
     plain, scaled = clip_pool.vectors("sign"), clip_pool.vectors({"name": "lines", "deep": 2.0, "of": "sign"})
-    last = 1 + max(clip_pool.architecture.depth(name) for name in plain.names())
-    factors = {}
+    depths, factors = clip_pool.depths(), {}
+    last = 1 + max(depths.values())
     for name in plain.names():
-        depth = clip_pool.architecture.depth(name)
+        depth = depths[name]
         factors[name] = 0.5 + 1.5 * (last if depth < 0 else depth) / last
         torch.testing.assert_close(scaled.stack(name), factors[name] * plain.stack(name))
     assert min(factors.values()) == 0.5 and max(factors.values()) == 2.0 and len(set(factors.values())) > 3
+
+
+def test_the_key_of_a_transform_is_complete():
+    """One key for every spelling of the same options, another one for other options or another version."""
+
+    def key(spec):
+        return TRANSFORMS.build(spec).key()
+
+    for same in ({"name": "trim"}, {"name": "trim", "density": 0.2}, {"scope": "tensor", "name": "trim"}):
+        assert key(same) == key("trim")
+    assert json.dumps(key({"name": "trim", "density": 1})) == json.dumps(key({"name": "trim", "density": 1.0}))
+    nested = {"name": "lines", "of": {"name": "trim", "density": 0.2}}
+    assert key({"name": "lines", "of": "trim"}) == key(nested) == key({**nested, "shallow": 0.5})
+    specs = ["trim", {"name": "trim", "density": 0.3}, {"name": "trim", "scope": "model"}, "ties", "lines", nested]
+    assert len({json.dumps(key(spec)) for spec in specs}) == len(specs)
+
+
+def test_the_version_of_a_transform_is_that_of_all_its_code(monkeypatch):
+    specs = {"sign": "sign", "trim": "trim", "ties": "ties", "lines of ties": {"name": "lines", "of": "ties"}}
+    before = {name: TRANSFORMS.build(spec).key() for name, spec in specs.items()}
+    monkeypatch.setattr(TRANSFORMS.get("trim"), "version", 99)
+    assert [name for name, spec in specs.items() if TRANSFORMS.build(spec).key() != before[name]] == list(specs)[1:]
 
 
 def matrices(*shape):
@@ -191,6 +216,14 @@ def test_head(name, tmp_path):
     again = load_head(tmp_path / "head.safetensors")
     assert type(again) is kind and again.class_names == ["a", "b", "c"] and again.key() == head.key()
     assert torch.equal(again(features), head(features))
+    if head.linear() is not None:
+        torch.testing.assert_close(head(features), torch.nn.functional.linear(features, *head.linear()))
+    for full in (False, True):
+        copy = head.trainable(full)
+        assert {n for n, p in copy.named_parameters() if p.requires_grad} == {
+            n for n in kind.trained_names if full or n != "projection"
+        }
+        assert torch.equal(copy(features), head(features)) and not any(p.requires_grad for p in head.parameters())
     with pytest.raises(InputError, match="class names"):
         kind(["a"], **{tensor: torch.randn(shapes[tensor]) for tensor in kind.tensor_names})
 
@@ -202,7 +235,9 @@ def test_architecture(name, request, pixels):
     assert type(architecture_of(AutoConfig.from_pretrained(pool.base.folder), "base")) is type(part)
     tower = pool.tower()
     assert part.features(tower(pixel_values=pixels)).shape == (3, 16)
-    depths = {parameter: part.depth(parameter) for parameter, _ in tower.named_parameters()}
+    depths = part.depths(tower)
+    assert list(depths) == [parameter for parameter, _ in tower.named_parameters()]
+    assert depths == pool.depths(), "the adapter's towers have other names than the pool's"
     blocks = tower.config.num_hidden_layers
     assert set(depths.values()) == {-1, *range(blocks + 1)}
     assert all(depth == 0 for parameter, depth in depths.items() if parameter.startswith("embeddings"))

@@ -9,8 +9,8 @@ import hf_mdft
 
 
 ROOMS = (
-    "peft_hook core hub cards architectures transforms objectives tasks pool heads adapter embedding evaluation "
-    "artifacts trainers meta specialize merger recipes studies bench demo cli __main__ __init__"
+    "peft_hook core hub cards architectures transforms objectives tasks pool heads task_data adapter embedding "
+    "evaluation artifacts trainers meta specialize reporting merger recipes studies bench demo cli __main__ __init__"
 ).split()
 """Lowest first: a module imports from its own room and from rooms before it."""
 
@@ -66,3 +66,29 @@ def test_objectives_know_tensors_only():
             modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
             outside = {module.split(".")[0] for module in modules} - {"__future__", "math", "torch"}
             assert not outside, f"{relative} imports {outside}"
+
+
+RESULT_FILES = {
+    "mdft.json", "results.json", "report.html", "head.safetensors", "own_heads", "figures",
+    "adapter_config.json", "adapter_model.safetensors", ".eval_results/mdft.yaml",
+}  # fmt: skip
+
+
+def test_only_artifacts_name_result_files():
+    """The layout of result folders stands once; words of docstrings and messages are free."""
+    wrong = []
+    for room, relative, tree in stages():
+        if room in ("artifacts", "hub"):  # the hub's card of a repo is no result of ours
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+                for side in (node.left, node.right):
+                    if isinstance(side, ast.Constant) and side.value in RESULT_FILES:
+                        wrong.append(f"{relative}:{node.lineno} names '{side.value}'")
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.value, ast.Constant)
+                and node.value.value in RESULT_FILES
+            ):
+                wrong.append(f"{relative}:{node.lineno} names '{node.value.value}'")
+    assert not wrong, wrong

@@ -14,12 +14,16 @@ from conftest import TASKS, perturbed, pool_of
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
+import hf_mdft.pool.manifest as manifest_module
+import hf_mdft.pool.vectors as vectors_module
 from hf_mdft import InputError, ModelPool
-from hf_mdft.core.cache import cache_root, discard, key_of
+from hf_mdft.architectures.blocks import depths
+from hf_mdft.core.cache import cache_root, discard
 from hf_mdft.core.hashing import _hash_of, file_hash
 from hf_mdft.pool.geometry import geometry, task_vector_gram
 from hf_mdft.pool.inspect import geometry_text, listing
 from hf_mdft.pool.vectors import checksum, write_vectors
+from hf_mdft.transforms import TRANSFORMS
 
 
 def test_reference_finds_the_same_pool(pool):
@@ -36,7 +40,7 @@ def test_changed_weights_are_noticed(clip_paths, tmp_path):
     tensors = load_file(file)
     tensors[next(iter(tensors))] += 1
     save_file(tensors, file, {"format": "pt"})
-    with pytest.raises(InputError, match=r"shade: the weights changed since this pool was pinned"):
+    with pytest.raises(InputError, match=r"shade: its weights or config changed since this pool was pinned"):
         ModelPool.from_reference(reference)
 
 
@@ -88,6 +92,50 @@ def test_task_vectors_are_prepared_once(clip_pool, monkeypatch):
     monkeypatch.setattr(ModelPool, "_raw_vectors", lambda self: pytest.fail("read the experts again"))
     again = clip_pool.vectors({"name": "trim", "density": 0.5})
     assert again.names() == names and clip_pool.vectors({"name": "trim", "density": 0.5}) is again
+
+
+def kept(monkeypatch, pool, spec):
+    """Folder of the cache from which a pool's task vectors are read."""
+    folders = []
+
+    def prepared(*args, real=vectors_module.prepared):
+        folders.append(real(*args))
+        return folders[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vectors_module, "prepared", prepared)
+        patch.setattr(manifest_module, "_OPEN_VECTORS", {})
+        pool.vectors(spec)
+    return folders[-1]
+
+
+def test_task_vectors_are_kept_once_whatever_the_spelling(clip_pool, monkeypatch):
+    spellings = ["trim", {"name": "trim"}, {"name": "trim", "density": 0.2}, {"scope": "tensor", "name": "trim"}]
+    assert all(clip_pool.vectors(spec) is first for first in [clip_pool.vectors("trim")] for spec in spellings)
+    assert len({kept(monkeypatch, clip_pool, spec) for spec in spellings}) == 1
+    nested = [{"name": "lines", "of": spec} for spec in spellings]
+    assert len({kept(monkeypatch, clip_pool, spec) for spec in nested}) == 1
+    assert kept(monkeypatch, clip_pool, {"name": "trim", "density": 0.3}) != kept(monkeypatch, clip_pool, "trim")
+
+
+@pytest.mark.parametrize("spec", ["sign", {"name": "lines", "of": "sign"}])
+def test_an_edited_transform_leaves_no_stale_task_vectors(clip_pool, monkeypatch, spec):
+    """Neither in the cache nor in memory."""
+    before = clip_pool.vectors(spec)
+    kind = TRANSFORMS.get("sign")
+    monkeypatch.setattr(kind, "__call__", lambda self, name, vectors, old=kind.__call__: 2 * old(self, name, vectors))
+    assert clip_pool.vectors(spec) is before
+    monkeypatch.setattr(kind, "version", kind.version + 1)
+    after = clip_pool.vectors(spec)
+    assert all(torch.equal(after.stack(name), 2 * before.stack(name)) for name in before.names())
+
+
+def test_another_format_of_the_files_or_another_order_of_blocks_is_another_key(clip_pool, monkeypatch):
+    before = kept(monkeypatch, clip_pool, "identity")
+    monkeypatch.setattr(manifest_module, "FORMAT", manifest_module.FORMAT + 1)
+    later = kept(monkeypatch, clip_pool, "identity")
+    monkeypatch.setattr(type(clip_pool.architecture), "depths", lambda self, tower: dict.fromkeys(depths(tower), 0))
+    assert len({before, later, kept(monkeypatch, clip_pool, "identity")}) == 3
 
 
 def layouts(base, folder):
@@ -229,7 +277,7 @@ def flipped(place):
 
 
 @pytest.mark.parametrize("damage", [flipped(-3), flipped(100), lambda x: x[:-100], None])
-def test_damaged_task_vectors_are_prepared_anew(clip_pool, caplog, damage):
+def test_damaged_task_vectors_are_prepared_anew(clip_pool, caplog, monkeypatch, damage):
     """One bit of a file in the cache is lost, one of its header, its end, or the whole file."""
     spec = {"name": "trim", "density": 0.7}
 
@@ -238,8 +286,7 @@ def test_damaged_task_vectors_are_prepared_anew(clip_pool, caplog, damage):
         return torch.cat([vectors.stack(name).flatten() for name in vectors.names()])
 
     expected = values()
-    key = key_of("task vectors 3", [source.revision for source in clip_pool.sources()], spec)
-    (file,) = (cache_root() / "vectors" / key).glob("*.safetensors")
+    (file,) = kept(monkeypatch, clip_pool, spec).glob("*.safetensors")
     whole = file.read_bytes()
     file.unlink()  # tensors in use may be views of it
     if damage is not None:

@@ -1,4 +1,4 @@
-"""Presets, ablations, few images, tasks outside the pool, and the gate's record."""
+"""Ablations, few images, tasks outside the pool, and the gate's record."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import math
 import pytest
 import torch
 import yaml
-from conftest import TASKS, write_recipe
-from test_cli import call
+from conftest import TASKS, call, write_recipe
 
-from hf_mdft import InputError, MdftTrainingArguments, Recipe
+from hf_mdft import InputError
 from hf_mdft.evaluation import average_p_value, paired_interval
-from hf_mdft.recipes.presets import LEARNED, PRESETS
+from hf_mdft.recipes.options import read_options
+from hf_mdft.studies.ablation import META_PARTS, SPECIALIST_PARTS, _slug
 from hf_mdft.studies.gate_record import as_text, gate_record
 from hf_mdft.studies.outcome import remembered
 
@@ -21,37 +21,11 @@ from hf_mdft.studies.outcome import remembered
 QUICK = {"meta": {"max_steps": 2, "images_per_task": 4, "head_steps": 3, "use_cpu": True}}
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_preset(name, clip_paths, tmp_path):
-    """Every preset is a whole recipe: it makes a meta-model, and no specialists."""
-    recipe = Recipe.load(write_recipe(tmp_path, clip_paths, meta={"use_cpu": True, "bf16": False})).with_preset(name)
-    steps = {} if recipe.meta["max_steps"] == 0 else {"max_steps": 2, "images_per_task": 4}
-    merger = recipe.merger()
-    merger.fit(recipe.meta_arguments(tmp_path, **steps))
-    assert merger.specialize(recipe.specialize_arguments(tmp_path)) == {}
-    table = merger.model.base_model.coefficients("default")
-    start = recipe.adapter["init_coefficient"]
-    start = 1 / len(TASKS) if start is None else start
-    moved = any((row != start).any() for row in table.values())
-    assert moved == bool(steps)
-    assert set(merger._meta_heads) == (set(TASKS) if name == "symerge" else set())
-
-
-def test_task_arithmetic_preset_is_the_baseline_of_that_name(clip_paths, tmp_path, monkeypatch, capsys):
-    recipe = write_recipe(tmp_path, clip_paths, **QUICK, specialize={"rounds": 0})
-    command = ["run", recipe, "--output-dir", tmp_path / "out", "--preset", "task_arithmetic", "--peer", "symerge"]
-    monkeypatch.setitem(PRESETS["symerge"]["meta"], "max_steps", 2)
-    monkeypatch.setitem(PRESETS["symerge"]["meta"], "images_per_task", 4)
-    code, out, _ = call(command, monkeypatch, capsys)
-    assert code == 0
-    accuracy = json.loads((tmp_path / "out" / "results.json").read_text())["accuracy"]
-    assert accuracy["meta"] == accuracy["task_arithmetic"] and "symerge" in accuracy and "symerge" in out
-    assert "specialist" not in accuracy
-
-
-def test_unknown_preset_ends_in_one_line(clip_paths, tmp_path, monkeypatch, capsys):
-    code, _, err = call(["run", write_recipe(tmp_path, clip_paths), "--preset", "simerge"], monkeypatch, capsys)
-    assert code == 2 and "did you mean 'symerge'" in err and len(err.strip().splitlines()) == 1
+@pytest.mark.parametrize("parts", [META_PARTS, SPECIALIST_PARTS])
+def test_rows_of_the_ablation_change_options_that_exist(parts):
+    for name, change in parts.items():
+        assert all(read_options(part, options, name) == options for part, options in change.items())
+    assert len({_slug(name) for name in parts}) == len(parts), "two rows would share a folder"
 
 
 def test_ablation_goes_on_and_compares_with_the_full_recipe(clip_paths, tmp_path, monkeypatch, capsys):
@@ -59,10 +33,10 @@ def test_ablation_goes_on_and_compares_with_the_full_recipe(clip_paths, tmp_path
     command = ["ablate", recipe, "--output-dir", tmp_path / "out"]
     code, out, _ = call(command, monkeypatch, capsys)
     assert code == 0
-    facts = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    facts = json.loads((tmp_path / "out" / "ablation.json").read_text(encoding="utf-8"))
     names = [row["name"] for row in facts["meta"]]
     assert names[0] == "in full" and "without trained heads" in names
-    assert "without the prior" not in names, "it was off already"
+    assert "without the class prior" not in names, "it was off already"
     assert {"without the gate", "without L2-SP"} <= {row["name"] for row in facts["specialists"]}
     full, other = facts["meta"][0], facts["meta"][names.index("one coefficient per task")]
     assert full["difference"] is None and other["low"] <= other["difference"] <= other["high"]
@@ -87,7 +61,7 @@ def test_few_shot_uses_few_images_in_both_phases(clip_paths, tmp_path, monkeypat
     options = ["--images", "5", "--images", "all", "--output-dir", tmp_path / "out"]
     code, out, _ = call(["study", "few-shot", recipe, *options], monkeypatch, capsys)
     assert code == 0 and counts == [{5}, {24}]
-    facts = json.loads((tmp_path / "out" / "few-shot.json").read_text())
+    facts = json.loads((tmp_path / "out" / "few-shot.json").read_text(encoding="utf-8"))
     assert [entry["images"] for entry in facts] == [5, None]
     assert all(entry["gate"][task]["images"] == (entry["images"] or 24) for entry in facts for task in TASKS)
     record = gate_record([tmp_path / "out" / "few-shot.json"])
@@ -114,17 +88,17 @@ def test_leave_one_out_never_opens_the_expert_of_the_task(clip_paths, tmp_path, 
     assert code == 0
     assert {left[0] for _, left in used if left} == set(TASKS)
     assert not [task for task, left in used if task in left]
-    facts = json.loads((tmp_path / "out" / "leave-one-out.json").read_text())
+    facts = json.loads((tmp_path / "out" / "leave-one-out.json").read_text(encoding="utf-8"))
     assert set(facts) == {"base", "weight_average", "best_expert", "meta", "specialist_ungated", "specialist"}
     assert "shade" in out and facts["meta"]["difference"] is None
 
 
 def test_studies_need_evaluation_images(clip_paths, tmp_path, monkeypatch, capsys):
     recipe = write_recipe(tmp_path, clip_paths)
-    content = yaml.safe_load(recipe.read_text())
+    content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     for task in content["tasks"].values():
         task.pop("evaluation")
-    recipe.write_text(yaml.safe_dump(content))
+    recipe.write_text(yaml.safe_dump(content), encoding="utf-8")
     for command in (["ablate"], ["study", "few-shot"], ["study", "leave-one-out"]):
         code, _, err = call([*command, recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
         assert code == 2 and "evaluation" in err
@@ -138,14 +112,6 @@ def test_studies_refuse_what_they_cannot_do(clip_paths, vit_paths, tmp_path, mon
     recipe = write_recipe(tmp_path / "vit", vit_paths)
     code, _, err = call(["study", "leave-one-out", recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
     assert code == 2 and "its expert's classifier" in err
-
-
-def test_learned_presets_leave_no_option_of_the_objective_to_the_recipe():
-    own = set(MdftTrainingArguments.__annotations__) & set(LEARNED)
-    terms = {name for name in MdftTrainingArguments.__annotations__ if name.startswith(("anchor_", "entropy_"))}
-    assert terms <= own
-    for name, options in PRESETS.items():
-        assert options["meta"].get("max_steps") == 0 or set(LEARNED) <= set(options["meta"]), name
 
 
 def test_paired_interval_covers_and_pairs():
@@ -169,7 +135,7 @@ def test_gate_record_counts(tmp_path):
             "gate": {task: {"chosen": chosen} for task, chosen, _ in pairs},
             "comparison": {task: {"difference": difference} for task, _, difference in pairs},
         }
-        (tmp_path / name).write_text(json.dumps(report))
+        (tmp_path / name).write_text(json.dumps(report), encoding="utf-8")
         return tmp_path / name
 
     first = write("a.json", [("x", "specialist", 0.04), ("y", "specialist", -0.01)])

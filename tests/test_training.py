@@ -501,11 +501,11 @@ def test_plain_datasets_will_do(merger, unlabelled_data, tmp_path):
 
 def test_micro_batches_are_as_large_as_is_fast(merger):
     """As many images as make 3,200 tokens on a CPU; whole tasks, evenly; all at once on an accelerator."""
-    tower = merger.pool.tower()
-    tokens = (tower.config.image_size // tower.config.patch_size) ** 2 + 1
-    shape = (3, tower.config.image_size, tower.config.image_size)
-    assert micro_batch_size(tower, shape, torch.device("cpu")) == 3200 // tokens
-    assert micro_batch_size(tower, shape, torch.device("cuda")) > 10**9
+    pool, shape = merger.pool, merger.unlabelled("shade").shape
+    tokens = pool.architecture.tokens_per_image(pool.config, shape)
+    assert micro_batch_size(tokens, torch.device("cpu")) == 3200 // tokens
+    assert micro_batch_size(3201, torch.device("cpu")) == 1
+    assert micro_batch_size(tokens, torch.device("cuda")) > 10**9
     task = torch.arange(5).repeat(4)  # five tasks, four images of each
     batch = {"task": task, "index": torch.arange(20)}
     for limit, sizes in {20: [20], 19: [12, 8], 8: [8, 8, 4], 4: [4] * 5, 1: [4] * 5}.items():

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 BLOCK = 1 << 19
 """Numbers that are widened to fp32 at a time: they stay in the processor's cache."""
 ACCELERATOR_BLOCK = 1 << 25
-"""On accelerators, where starting a kernel is what costs."""
+"""The same on accelerators, where the number of kernels is what costs."""
 
 
 def combine(start: torch.Tensor, vectors: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
@@ -25,9 +25,9 @@ def combine(start: torch.Tensor, vectors: torch.Tensor, coefficients: torch.Tens
     vectors.
 
     Args:
-        start: `(*shape)`.
-        vectors: `(K, *shape)`, never differentiated, of any floating dtype.
-        coefficients: `(K,)`.
+        start: Parameter of the base, `(*shape)`.
+        vectors: Task vectors `(K, *shape)`, never differentiated, of any floating dtype.
+        coefficients: Coefficients `(K,)`.
     """
     if torch.compiler.is_compiling():  # the compiler fuses the sum into one pass by itself
         columns = coefficients.float().view(-1, *[1] * start.dim())
@@ -38,7 +38,7 @@ def combine(start: torch.Tensor, vectors: torch.Tensor, coefficients: torch.Tens
 class _Combine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, start: torch.Tensor, vectors: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
-        # Not as a saved tensor: it is a file's view that nobody writes to, and none of the graph's business.
+        # Not as a saved tensor: it is a view of a file, never differentiated and never written to.
         ctx.vectors = vectors
         begin, weights = start.flatten(), coefficients.float()
         with torch.autocast(start.device.type, enabled=False):

@@ -43,7 +43,7 @@ class MdftConfig(PeftConfig):
     granularity: str = field(
         default="tensor", metadata={"help": "One coefficient per expert and 'task', 'layer' or 'tensor'."}
     )
-    transform: dict = field(
+    transform: dict[str, Any] | str = field(
         default_factory=lambda: {"name": "identity"},
         metadata={"help": "Function of the task vectors: name and options."},
     )

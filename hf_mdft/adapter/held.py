@@ -1,4 +1,4 @@
-"""Several passes over one combine."""
+"""Several micro-batches over one combine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def combined_once(model: nn.Module) -> Iterator[None]:
     """Within, all layers use the parameters that they combine on entry; on leaving without an error, the gradients
     that backward passes gave those parameters are added to the coefficients'.
 
-    The chain rule cut in two: whatever the number of passes, the task vectors are read once forward and once backward,
-    and a pass holds the activations of its own images only.
+    The chain rule cut in two: whatever the number of micro-batches, the task vectors are read once forward and once
+    backward, and only one micro-batch's activations are in memory.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, MdftLayer) and layer.combines]
     combined: list[torch.Tensor] = []

@@ -23,7 +23,7 @@ class LayerVectors:
     """The task vectors of one layer for one adapter.
 
     Args:
-        vectors: Of the pool.
+        vectors: Task vectors of the pool.
         names: Parameter name within the layer -> tensor name within the tower.
         owner: The layer whose coefficients this layer uses: itself, or the first layer of its group where a
             coefficient covers several layers. (Tied parameters would come apart when weights are assigned on load.)
@@ -117,8 +117,8 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         """Fold adapters into the wrapped module's parameters.
 
         Args:
-            safe_merge: Look at the result first.
-            adapter_names: The default is all active ones.
+            safe_merge: Whether to look at the result before anything is changed.
+            adapter_names: Names of the adapters; the default is all active ones.
 
         Raises:
             ValueError: `safe_merge` found NaN or infinity; nothing was changed.

@@ -9,6 +9,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from ..core.errors import InputError
+from ..transforms import TRANSFORMS
 from .config import MdftConfig
 from .layer import MdftLayer
 
@@ -39,11 +40,12 @@ class MdftModel(BaseTuner):
         if peft_config.pool is None:
             raise InputError("MdftConfig needs a pool: MdftConfig(pool=pool.reference())")
         pool = ModelPool.from_reference(peft_config.pool)
-        if not pool.base.is_local:
+        if not pool.base.reference.is_local:
             # What loads the base by itself (`AutoPeftModel`) must not take another commit than the pool's.
-            peft_config.revision = pool.base.revision
+            peft_config.revision = pool.base.reference.revision
         self._architecture = pool.architecture
         self._vectors = pool.vectors(peft_config.transform)
+        self._depths = pool.depths()
         self._owners: dict[int, MdftLayer] = {}
         self._tower_name, tower = self._architecture.find_tower(self.model)
         if peft_config.tower not in (None, self._tower_name):
@@ -72,7 +74,7 @@ class MdftModel(BaseTuner):
         self._check_shapes(layer, names, peft_config.pool["base"]["id"])
         owner, rows = None, len(names)
         if peft_config.granularity != "tensor":
-            depth = self._architecture.depth(next(iter(names.values())))
+            depth = self._depths[next(iter(names.values()))]
             group = depth if peft_config.granularity == "layer" else 0
             owner, rows = self._owners.get(group), 1
             self._owners.setdefault(group, layer)
@@ -103,8 +105,8 @@ class MdftModel(BaseTuner):
 
         Args:
             adapters: Adapters of one pool, transform and granularity.
-            weights: One factor each.
-            adapter_name: Of the new adapter. An adapter of that name stays as it is.
+            weights: Factors, one for each adapter.
+            adapter_name: Name of the new adapter. An adapter of that name stays as it is.
 
         Raises:
             InputError: Unknown adapters, or adapters that do not share pool, transform and granularity.
@@ -117,9 +119,8 @@ class MdftModel(BaseTuner):
             if name not in self.peft_config:
                 raise InputError(f"add_weighted_adapter: no adapter '{name}'; there are {list(self.peft_config)}")
         first, *others = (self.peft_config[name] for name in adapters)
-        for other in others:
-            if (other.pool, other.transform, other.granularity) != (first.pool, first.transform, first.granularity):
-                raise InputError(f"add_weighted_adapter: {adapters} differ in pool, transform or granularity")
+        if any(_space(other) != _space(first) for other in others):
+            raise InputError(f"add_weighted_adapter: {adapters} differ in pool, transform or granularity")
         self.peft_config[adapter_name] = copy.deepcopy(first)
         self.inject_adapter(self.model, adapter_name)
         for layer in self.model.modules():
@@ -135,6 +136,11 @@ class MdftModel(BaseTuner):
                 rows = layer.coefficients(adapter_name).detach()
                 table.update(zip(layer.mdft_vectors[adapter_name].names.values(), rows, strict=True))
         return table
+
+
+def _space(config: MdftConfig) -> tuple:
+    """What two adapters must share for their coefficients to mean the same."""
+    return config.pool, TRANSFORMS.build(config.transform).key(), config.granularity
 
 
 def _place(name: str, tower: nn.Module) -> str:

@@ -1,7 +1,7 @@
 """`PeftType.MDFT`.
 
-`peft.PeftType` is a closed enum and PEFT has no door for methods from outside (huggingface/peft#2273), while all of
-its loaders look methods up by a true member of it. So the member is added by hand; nothing else of PEFT is touched.
+`peft.PeftType` is a closed enum and PEFT offers no registration to other packages (huggingface/peft#2273), while all
+of its loaders look methods up by a true member of it. So the member is added by hand; nothing else of PEFT is changed.
 """
 
 from peft import PeftType

@@ -1,4 +1,4 @@
-"""Telling PEFT about the method."""
+"""Registration of the method with PEFT."""
 
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import register_peft_method

@@ -1,10 +1,10 @@
-"""What every architecture tells about itself."""
+"""What every architecture provides."""
 
 from __future__ import annotations
 
-import re
+import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
@@ -14,6 +14,29 @@ from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from ..core.errors import InputError
 from ..core.registry import Registry
+from .blocks import depths
+
+
+class Weights(Protocol):
+    """The tensors in a model's files, read one at a time."""
+
+    source: Any
+    """The model, as messages name it."""
+
+    def keys(self) -> list[str]:
+        """All keys of the files."""
+
+    def raw(self, key: str) -> torch.Tensor:
+        """A tensor by its key, in fp32."""
+
+
+class ClassHead(Protocol):
+    """What a complete model takes over of a task's head."""
+
+    class_names: list[str]
+
+    def linear(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Weight `(C, width)` and bias `(C,)` where the head is an affine map of the embedding."""
 
 
 class Architecture:
@@ -27,12 +50,47 @@ class Architecture:
     model_types: ClassVar[tuple[str, ...]]
     tower_class: ClassVar[type[PreTrainedModel]]
     default_head: ClassVar[str]
+    """Kind of head of a task that names none."""
+    own_heads: ClassVar[bool]
+    """Whether every expert brings its own classifier, so that no head serves a task without an expert."""
     must_agree: ClassVar[tuple[str, ...]]
     """Keys of the tower's config that change the function but no tensor shape: experts must agree with the base."""
+    wrapper_prefix: ClassVar[str]
+    """Name of the tower inside the complete models of this architecture."""
+    shared_parts: ClassVar[tuple[str, ...]] = ()
+    """Tensors outside the tower that all experts take from the base, whatever their own files hold."""
+    feature_expression: ClassVar[str]
+    """What `features` reads, as a card's reader writes it after `model(...)`."""
 
     def tower_config(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """The tower's own config within `config`."""
         return config
+
+    def check_config(self, config: PreTrainedConfig, base_config: PreTrainedConfig, where: str, base: str) -> None:
+        """Whether an expert's tower computes what the base's would with the same weights.
+
+        Args:
+            config: Config of the expert.
+            base_config: Config of the base.
+            where: Name of the expert, for the message.
+            base: Name of the base, for the message.
+
+        Raises:
+            InputError: Another kind of model, or another value of a key in `must_agree`.
+        """
+        advice = "an expert must be fine-tuned from the pool's base"
+        if config.model_type not in self.model_types:
+            raise InputError(
+                f"{where}: model type '{config.model_type}' does not fit the base {base} "
+                f"('{base_config.model_type}'); {advice}"
+            )
+        mine, theirs = self.tower_config(base_config), self.tower_config(config)
+        for key in self.must_agree:
+            if getattr(mine, key, None) != getattr(theirs, key, None):
+                raise InputError(
+                    f"{where}: {key} is {getattr(theirs, key, None)}, the base {base} has "
+                    f"{getattr(mine, key, None)}; {advice}"
+                )
 
     def new_tower(self, config: PreTrainedConfig) -> PreTrainedModel:
         """A tower with the config's shapes; weights random, or without storage under `torch.device("meta")`."""
@@ -68,36 +126,86 @@ class Architecture:
                 names[name] = key
         return names
 
-    wrapper_prefix: ClassVar[str]
-    """Name of the tower inside the complete models of this architecture."""
+    def depths(self, tower: nn.Module) -> dict[str, int]:
+        """Depth of every parameter: 0 for the embeddings, i for block i (from 1), -1 behind the last block."""
+        return depths(tower)
 
-    def depth(self, name: str) -> int:
-        """How deep a tensor lies: 0 for the embeddings, i for transformer block i (from 1), -1 behind the last."""
-        block = re.search(r"\blayers?\.(\d+)\.", name)
-        if block:
-            return int(block[1]) + 1
-        return 0 if re.match(r"(embeddings|pre_)", name) else -1
+    def tokens_per_image(self, config: PreTrainedConfig, shape: tuple[int, ...]) -> int:
+        """Number of positions at which a tower computes.
 
-    feature_expression: ClassVar[str]
-    """What `features` reads, as a card's reader writes it after `model(...)`."""
+        Args:
+            config: Config of the base.
+            shape: Shape `(3, height, width)` of the images.
+        """
+        raise NotImplementedError
 
     def features(self, outputs: Any) -> torch.Tensor:
         """The image embedding `(batch, width)` that heads read, from the tower's outputs."""
         raise NotImplementedError
 
+    def classifier(
+        self, weights: Weights, config: PreTrainedConfig, where: str
+    ) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+        """Weight `(C, width)`, bias `(C,)` and C class names of an expert's own linear classifier.
+
+        Args:
+            weights: Tensors of the expert.
+            config: Config of the expert.
+            where: Name of the task, for the message.
+
+        Raises:
+            InputError: The expert's files hold no classifier.
+        """
+        for key in ("classifier.weight", "classifier.bias"):
+            if key not in weights.keys():
+                raise InputError(
+                    f"{weights.source}: no '{key}' for the linear head of {where}; give head: FILE.safetensors"
+                )
+        names = [config.id2label[index] for index in sorted(config.id2label)]
+        return weights.raw("classifier.weight"), weights.raw("classifier.bias"), names
+
+    def has_text_tower(self, config: PreTrainedConfig) -> bool:
+        """Whether a model with this config embeds text beside images."""
+        return False
+
+    def text_embeddings(
+        self, folder: Path, class_names: list[str], templates: list[str], where: str
+    ) -> dict[str, torch.Tensor]:
+        """Tensors of a zero-shot head: `class_embeddings` `(C, dim)`, the mean over templates of each class name's
+        unit-length text embeddings, at unit length; `projection` `(dim, width)`; `logit_scale` `()`.
+
+        Args:
+            folder: Folder of the base.
+            class_names: C names.
+            templates: Prompts with one `{}` for the class name.
+            where: Name of the task, for the message.
+
+        Raises:
+            InputError: The base has no text tower, or no readable tokenizer.
+        """
+        raise InputError(
+            f"{where}: a zero-shot head needs a base with a text tower (CLIPModel), this pool's is "
+            f"'{read_config(folder, str(folder)).model_type}'; use head: linear or a file"
+        )
+
     def pipeline_tag(self, config: PreTrainedConfig) -> str:
         """The Hub's name for what a complete model of this base does."""
         return "image-classification"
 
-    shared_parts: ClassVar[tuple[str, ...]] = ()
-    """Tensors outside the tower that all experts take from the base, whatever their own files hold."""
+    def loader(self, config: PreTrainedConfig) -> str:
+        """The transformers class with which a card's reader loads a complete model of this base."""
+        return "AutoModel"
 
     def save_complete(
-        self, base: Path, tower_state: dict[str, torch.Tensor], head: nn.Module | None, folder: Path
+        self, base: Path, tower_state: dict[str, torch.Tensor], head: ClassHead | None, folder: Path
     ) -> None:
-        """Write a complete model: the base at `base` with these tower weights and this head, in fp32 safetensors.
+        """Write a complete model in fp32 safetensors.
 
-        Without a head: what serves all tasks at once.
+        Args:
+            base: Folder of the base, which gives everything but the tower's weights.
+            tower_state: State dict of the tower.
+            head: Head of the task; none writes what serves all tasks at once.
+            folder: Where the model is written.
         """
         raise NotImplementedError
 
@@ -109,11 +217,25 @@ class Architecture:
         tower.save_pretrained(folder)
 
 
+class VisionTransformer(Architecture):
+    """What towers with a class token and square patches have in common."""
+
+    must_agree = ("hidden_act", "num_attention_heads", "image_size", "patch_size", "layer_norm_eps")
+
+    def tokens_per_image(self, config: PreTrainedConfig, shape: tuple[int, ...]) -> int:
+        size = self.tower_config(config).patch_size
+        return math.prod(side // size for side in shape[1:]) + 1
+
+
 ARCHITECTURES: Registry[type[Architecture]] = Registry("architecture")
 
 
 def architecture_of(config: PreTrainedConfig, where: str) -> Architecture:
     """The registered architecture for a model's config.
+
+    Args:
+        config: Config of the model.
+        where: Name of the model, for the message.
 
     Raises:
         InputError: None is registered for this model type.
@@ -129,6 +251,10 @@ def architecture_of(config: PreTrainedConfig, where: str) -> Architecture:
 def read_config(folder: Path, where: str) -> PreTrainedConfig:
     """The model config in a folder; code from the folder is never run.
 
+    Args:
+        folder: Folder of the model.
+        where: Name of the model, for the message.
+
     Raises:
         InputError: No readable `config.json`.
     """
@@ -136,6 +262,6 @@ def read_config(folder: Path, where: str) -> PreTrainedConfig:
         raise InputError(f"{where}: no config.json; give a folder or repo that save_pretrained has written")
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
+    except Exception as error:  # an untrusted file: its parser may raise anything
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise InputError(f"{where}: config.json cannot be read ({reason})") from error

@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, ViTForImageClassification, ViTModel
 
 from ..core.errors import InputError
-from .base import ARCHITECTURES, Architecture, read_config
+from .base import ARCHITECTURES, ClassHead, VisionTransformer, read_config
 
 
 @ARCHITECTURES.register("vit")
-class Vit(Architecture):
-    """`ViTModel` inside `ViTForImageClassification` (ViT, DeiT checkpoints saved as ViT)."""
+class Vit(VisionTransformer):
+    """`ViTModel` inside `ViTForImageClassification` (ViT, Dosovitskiy et al. 2021,
+    https://huggingface.co/papers/2010.11929; DeiT checkpoints saved as ViT)."""
 
     model_types = ("vit",)
     tower_class = ViTModel
     default_head = "linear"
-    must_agree = ("hidden_act", "num_attention_heads", "image_size", "patch_size", "layer_norm_eps")
+    own_heads = True
     wrapper_prefix = "vit"
     feature_expression = "last_hidden_state[:, 0]"
 
@@ -31,18 +31,26 @@ class Vit(Architecture):
         return outputs.last_hidden_state[:, 0]
 
     def save_complete(
-        self, base: Path, tower_state: dict[str, torch.Tensor], head: nn.Module | None, folder: Path
+        self, base: Path, tower_state: dict[str, torch.Tensor], head: ClassHead | None, folder: Path
     ) -> None:
-        """A `ViTForImageClassification` with the head as classifier and its class names as labels."""
+        """A `ViTForImageClassification` with the head as classifier and its class names as labels.
+
+        Raises:
+            InputError: The head is not linear.
+        """
         config = read_config(base, str(base))
         if head is None:
             return self.save_tower(config, tower_state, folder)
-        if head.name != "linear":
-            raise InputError(f"a ViT classification model needs a linear head, this task has '{head.name}'")
+        classifier = head.linear()
+        if classifier is None:
+            raise InputError(
+                "a ViT classification model needs a linear head, this task's is none; give head: FILE.safetensors "
+                "with 'weight' and 'bias'"
+            )
         config.id2label = dict(enumerate(head.class_names))
         config.label2id = {name: index for index, name in config.id2label.items()}
         model = ViTForImageClassification(config).to(torch.float32)
         model.vit.load_state_dict(tower_state)
-        model.classifier.load_state_dict({"weight": head.weight, "bias": head.bias})
+        model.classifier.load_state_dict(dict(zip(("weight", "bias"), classifier, strict=True)))
         model.config.dtype = torch.float32
         model.save_pretrained(folder)

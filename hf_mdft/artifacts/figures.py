@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from ..evaluation.report import MODELS, Report
+from ..cards import ROSTER, MetaFacts, compared
+from ..evaluation import Report
+from .layout import FIGURES
 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-COLORS = {
-    "base": "#b8bcc4",
-    "weight_average": "#9fb8d0",
-    "task_arithmetic": "#7f9fc4",
-    "expert": "#5b6270",
-    "meta": "#2f6db3",
-    "specialist": "#d9822b",
-    "specialist_ungated": "#ecc08e",
-}
 
 
 STYLE = {"svg.hashsalt": "hf_mdft", "svg.fonttype": "none", "font.family": "sans-serif"}
@@ -56,16 +47,19 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 def accuracy_figure(report: Report) -> Figure | None:
     """Bars by task for the models that matter most."""
-    shown = [m for m in ("base", "expert", "meta", "specialist") if report.accuracy.get(m)]
+    shown = [model for model in ROSTER if model.in_figure and report.accuracy.get(model.name)]
     names = [*report.tasks, "average"]
     if not shown:
         return None
     figure, axes = _axes(max(6, 1.1 * len(names)), 3)
     width = 0.8 / len(shown)
     for i, model in enumerate(shown):
-        heights = [100 * report.accuracy[model].get(name, 0) for name in names]
+        row = report.accuracy[model.name]
+        heights = [
+            100 * value for value in (*(row.get(t, 0) for t in report.tasks), report.average.get(model.name, 0))
+        ]
         places = [j + (i - (len(shown) - 1) / 2) * width for j in range(len(names))]
-        axes.bar(places, heights, width * 0.92, label=MODELS[model], color=COLORS[model])
+        axes.bar(places, heights, width * 0.92, label=model.label, color=model.color)
     axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
     axes.set_ylabel("accuracy in %")
     axes.set_ylim(0, 100)
@@ -80,10 +74,11 @@ def gain_figure(report: Report) -> Figure | None:
         return None
     expert, ungated = report.accuracy["expert"], report.accuracy["specialist_ungated"]
     figure, axes = _axes(max(5, 0.9 * len(names)), 2.6)
+    color = compared("specialist").color
     for i, name in enumerate(names):
         gain = 100 * (ungated[name] - expert[name])
-        kept = report.gate[name]["chosen"] == "specialist"
-        axes.bar(i, gain, 0.6, color=COLORS["specialist"] if kept else "white", edgecolor=COLORS["specialist"])
+        kept = report.gate[name].improved
+        axes.bar(i, gain, 0.6, color=color if kept else "white", edgecolor=color)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
     axes.set_ylabel("points over the expert")
@@ -107,7 +102,9 @@ def coefficient_figure(coefficients: Mapping[str, Mapping[str, float]]) -> Figur
     return figure
 
 
-def history_figure(history: list[dict[str, Any]], prefix: str, ylabel: str, scale: float = 1.0) -> Figure | None:
+def history_figure(
+    history: Sequence[Mapping[str, Any]], prefix: str, ylabel: str, scale: float = 1.0
+) -> Figure | None:
     """Everything logged under a prefix, over the steps."""
     lines = [line for line in history if "loss" in line]
     keys = sorted({key for line in lines for key in line if key.startswith(prefix)})
@@ -140,29 +137,29 @@ def cosine_figure(names: list[str], cosines: list[list[float]]) -> Figure:
     return figure
 
 
-def card_figures(facts: Mapping[str, Any], folder: Path) -> dict[str, str]:
+def card_figures(meta: MetaFacts, specialist: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, str]:
     """Draw what a card shows beside its text: coefficients, loss terms, kept ratios.
+
+    Args:
+        meta: The meta-model.
+        specialist: Log lines of a specialist's training.
+        folder: Folder of the result.
 
     Returns:
         Path within the folder, by caption.
     """
-    history = facts.get("history", {})
-    meta, specialist = history.get("meta", []), history.get("specialist", [])
     share = "Share of images that count in the meta-model's training"
     drawn = {
-        "coefficients": ("Merging coefficients of the meta-model", coefficient_figure(facts.get("coefficients", {}))),
+        "coefficients": ("Merging coefficients of the meta-model", coefficient_figure(meta.coefficients)),
         "specialist_loss": ("Loss terms of the specialist", history_figure(specialist, "loss_", "mean over images")),
-        "meta_loss": ("Loss terms of the meta-model", history_figure(meta, "loss_", "mean over tasks")),
-        "kept_distillation": (
-            f"{share}: agreement with the expert",
-            history_figure(meta, "kept_distillation/", "%", 100),
-        ),
-        "kept_entropy": (f"{share}: filtered entropy", history_figure(meta, "kept_entropy/", "%", 100)),
+        "meta_loss": ("Loss terms of the meta-model", history_figure(meta.history, "loss_", "mean over tasks")),
+        "kept_distillation": (f"{share}: distillation", history_figure(meta.history, "kept_distillation/", "%", 100)),
+        "kept_entropy": (f"{share}: filtered entropy", history_figure(meta.history, "kept_entropy/", "%", 100)),
     }
     paths = {}
     for name, (caption, figure) in drawn.items():
         if figure is not None:
-            (folder / "figures").mkdir(parents=True, exist_ok=True)
-            save(figure, folder / "figures" / f"{name}.png")
-            paths[caption] = f"figures/{name}.png"
+            (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+            save(figure, folder / FIGURES / f"{name}.png")
+            paths[caption] = f"{FIGURES}/{name}.png"
     return paths

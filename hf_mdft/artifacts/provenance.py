@@ -2,69 +2,59 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from ..adapter import MdftConfig
-from ..artifacts.saving import options_of
-from ..cards.cards import public_dataset
+from ..core.reference import PoolReference
 from ..heads import Head
-from ..meta import MdftTrainingArguments
-from ..pool import ModelPool, ModelSource
-from ..specialize import SpecializeArguments
 from ..tasks import Task
 
 
 def recipe_of(
-    pool: ModelPool,
+    pool: PoolReference,
     tasks: Mapping[str, Task],
     heads: Mapping[str, Head],
     config: MdftConfig,
-    meta: MdftTrainingArguments | None,
-    specialize: SpecializeArguments | None,
     seed: int,
+    meta: Mapping[str, Any] | None = None,
+    specialize: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A recipe in full, with pinned revisions and every option that the result depends on."""
-    recipe = {
-        "pool": {
-            "base": _pinned(pool.base),
-            "experts": {task: _pinned(pool.experts[task]) if task in pool.experts else None for task in pool.tasks},
-        },
-        "tasks": {name: task_options(task, heads[name]) for name, task in tasks.items()},
-        "adapter": {"granularity": config.granularity, "transform": config.transform},
-    }
+    """A recipe in full, with pinned revisions and every option that the result depends on; no folders, no secrets.
+
+    Args:
+        pool: The pool, pinned.
+        tasks: Tasks by name.
+        heads: Their heads.
+        config: Config of the adapter.
+        seed: Seed of the run.
+        meta, specialize: Options of the phases, where they were done.
+    """
+    shown = pool.shown()
+    adapter = {"granularity": config.granularity, "transform": config.transform}
     if config.init_coefficient is not None:
-        recipe["adapter"]["init_coefficient"] = config.init_coefficient
-    if meta is not None:
-        recipe["meta"] = options_of(meta)
-    if specialize is not None:
-        recipe["specialize"] = options_of(specialize)
-    return {**recipe, "seed": seed}
+        adapter["init_coefficient"] = config.init_coefficient
+    return {
+        "pool": {
+            "base": shown.base.spec,
+            "experts": {task: expert and expert.spec for task, expert in shown.experts.items()},
+        },
+        "tasks": {name: task.to_dict(heads[name].class_names) for name, task in tasks.items()},
+        "adapter": adapter,
+        **({} if meta is None else {"meta": dict(meta)}),
+        **({} if specialize is None else {"specialize": dict(specialize)}),
+        "seed": seed,
+    }
 
 
-def task_options(task: Task, head: Head) -> dict[str, Any]:
-    """A task as recipes write it; images that were given as an object are named as such."""
-    defaults = {field.name: field.default for field in dataclasses.fields(Task)}
-    options = {"unlabelled": dataset_options(task.unlabelled), "evaluation": dataset_options(task.evaluation)}
-    options["class_names"] = head.class_names
-    for name in ("image_column", "label_column", "templates"):
-        if getattr(task, name) != defaults[name]:
-            options[name] = getattr(task, name)
-    if task.head is not None:
-        options["head"] = task.head if isinstance(task.head, str) else f"a {task.head.name} head in memory"
-    return {name: value for name, value in options.items() if value is not None}
+def continued(earlier: Mapping[str, Any] | None, now: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """The recipe of a meta-model that was loaded, with what was done since.
 
-
-def dataset_options(spec: Any) -> dict[str, Any] | str | None:
-    """Arguments of `load_dataset`; or, for an object, how many images it holds."""
-    if spec is None or isinstance(spec, str):
-        return spec
-    if isinstance(spec, Mapping):
-        return public_dataset(spec)
-    return f"{len(spec)} images in memory"
-
-
-def _pinned(source: ModelSource) -> str:
-    """A folder is named alone: what pins it is in the pool's reference."""
-    return source.id if source.is_local else f"{source.id}@{source.revision}"
+    Args:
+        earlier: Its own recipe.
+        now: The recipe of what was done here.
+        tasks: Tasks of here; only those with images replace what the earlier recipe has of them.
+    """
+    earlier = earlier or {}
+    given = {name: now["tasks"][name] for name, task in tasks.items() if task.unlabelled is not None}
+    return {**earlier, **now, "tasks": {**earlier.get("tasks", {}), **given}}

@@ -7,26 +7,26 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..evaluation.report import Report
+from ..evaluation import Report
 from .figures import accuracy_figure, coefficient_figure, gain_figure, history_figure, svg
 
 
 def write_report(report: Report, path: str | Path) -> None:
     """Write the report page; it needs no other file and no network."""
-    meta = report.history.get("meta", [])
+    meta = report.history.meta
     figures = {
         "Accuracy by task": accuracy_figure(report),
         "Specialists against their experts": gain_figure(report),
         "Merging coefficients of the meta-model": coefficient_figure(report.coefficients),
         "Loss terms of the meta-model": history_figure(meta, "loss_", "mean over tasks"),
         "Share of images that the entropy counts": history_figure(meta, "kept_entropy/", "%", 100),
-        "Share of images anchored to the expert": history_figure(meta, "kept_distillation/", "%", 100),
+        "Share of images that are distilled from the expert": history_figure(meta, "kept_distillation/", "%", 100),
     }
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    loader = FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8")
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("report.html")
     page = template.render(
         report=report,
         rows=report.rows(),
         figures={title: Markup(svg(figure)) for title, figure in figures.items() if figure},
     )
-    Path(path).write_text(page)
+    Path(path).write_text(page, encoding="utf-8")

@@ -1,8 +1,8 @@
-"""What a step costs, beside the least that it could cost, measured in the same run."""
+"""What a step costs, beside its lower bound, measured in the same run."""
 
-from .fusion_bench import find_peer
+from .fusion_bench import load_fusion_bench
 from .measure import Setting, measure, measure_apart
 from .table import Cost, as_markdown
 
 
-__all__ = ["Cost", "Setting", "as_markdown", "find_peer", "measure", "measure_apart"]
+__all__ = ["Cost", "Setting", "as_markdown", "load_fusion_bench", "measure", "measure_apart"]

@@ -24,8 +24,8 @@ class _Features(nn.Module):
         return self.features(self.tower(pixel_values=pixel_values))
 
 
-def find_peer() -> tuple[type[nn.Module], Callable[..., torch.Tensor]]:
-    """FusionBench's wrapper, and what makes its coefficients.
+def load_fusion_bench() -> tuple[type[nn.Module], Callable[..., torch.Tensor]]:
+    """FusionBench's wrapper, and the function that makes its coefficients.
 
     Raises:
         InputError: `fusion_bench` is not installed.
@@ -33,14 +33,14 @@ def find_peer() -> tuple[type[nn.Module], Callable[..., torch.Tensor]]:
     try:
         from fusion_bench.models.wrappers.layer_wise_fusion import LayerWiseMergedModel, get_layer_wise_weights
     except ImportError as error:
-        raise InputError(f"--peer needs FusionBench: pip install fusion-bench ({error})") from error
+        raise InputError(f"--baseline needs FusionBench: pip install fusion-bench ({error})") from error
     return LayerWiseMergedModel, get_layer_wise_weights
 
 
-def peer_step(pool: ModelPool, tasks: list[str], batch: torch.Tensor, bf16: bool) -> Callable[[], None]:
+def fusion_bench_step(pool: ModelPool, tasks: list[str], batch: torch.Tensor, bf16: bool) -> Callable[[], None]:
     """One step of AdaMerging as FusionBench does it (0.2.33): merge, then forward and backward for task after task
     with the merge's graph retained, then Adam."""
-    merged_model, layer_wise_weights = find_peer()
+    merged_model, layer_wise_weights = load_fusion_bench()
     device = batch.device
     base = _Features(pool.tower(), pool).to(device)
     experts = [_Features(pool.tower(task), pool).to(device) for task in pool.experts]

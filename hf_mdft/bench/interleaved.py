@@ -1,4 +1,4 @@
-"""Timing a trainer's steps and their floor in turns, so that a noisy machine treats both alike."""
+"""Timing a trainer's steps and their lower bound in turns, so that a noisy machine treats both alike."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ TURN = 4
 
 
 class Interleaved(TrainerCallback):
-    """After every few steps of a trainer, runs as many of the floor.
+    """After every few steps of a trainer, runs as many of the lower bound.
 
-    A trainer's step is everything between the ends of two steps: data, forward, backward, optimiser, logging.
+    A trainer's step is everything between the ends of two steps: data, forward, backward, optimizer, logging.
 
     Args:
-        make_floor: Makes the floor, a function that does one step of it.
-        memory: Stopped before the floor is made.
+        make_lower_bound: Function that makes the lower bound, a function that does one step of it.
+        memory: Measurement that is stopped before the lower bound is made.
     """
 
-    def __init__(self, make_floor: Callable[[], Callable[[], None]], memory: PeakMemory) -> None:
-        self.make_floor, self.memory = make_floor, memory
+    def __init__(self, make_lower_bound: Callable[[], Callable[[], None]], memory: PeakMemory) -> None:
+        self.make_lower_bound, self.memory = make_lower_bound, memory
         self.steps: list[float] = []
-        self.floors: list[float] = []
-        self._floor: Callable[[], None] | None = None
+        self.lower_bounds: list[float] = []
+        self._lower_bound: Callable[[], None] | None = None
         self._mark = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -43,19 +43,19 @@ class Interleaved(TrainerCallback):
         if state.global_step > WARM_UP and place != 1:
             self.steps.append(now - self._mark)
         if state.global_step > WARM_UP and place == 0:
-            self._run_floor()
+            self._run_lower_bound()
         self._mark = _now()
 
-    def _run_floor(self) -> None:
-        if self._floor is None:
+    def _run_lower_bound(self) -> None:
+        if self._lower_bound is None:
             self.memory.stop()
-            self._floor = self.make_floor()
-            self._floor()
+            self._lower_bound = self.make_lower_bound()
+            self._lower_bound()
         for place in range(TURN):
             before = _now()
-            self._floor()
+            self._lower_bound()
             if place:
-                self.floors.append(_now() - before)
+                self.lower_bounds.append(_now() - before)
 
 
 def training_steps(turns: int) -> int:

@@ -21,7 +21,7 @@ from ..meta import MdftTrainer, MdftTrainingArguments
 from ..pool import ModelPool
 from ..specialize import SpecializeArguments, StudentTrainer, Teacher
 from ..trainers import show_progress
-from .fusion_bench import peer_step
+from .fusion_bench import fusion_bench_step
 from .interleaved import Interleaved, training_steps
 from .memory import PeakMemory
 from .random_pool import CLASSES, config_of, random_head, random_images, random_pool
@@ -33,14 +33,15 @@ class Setting:
     """What is measured.
 
     Args:
-        size: Of `hf_mdft.bench.random_pool.SIZES`.
-        experts: K.
-        tasks: How many of them are in a batch.
-        images_per_task: Of a meta-model's batch.
-        images_per_micro_batch: Of the meta-model's step; see `MdftTrainingArguments`. The floor is always one pass.
-        batch_size: Of a specialist's.
+        size: Name in `hf_mdft.bench.random_pool.SIZES`.
+        experts: K, the number of experts in the pool.
+        tasks: Tasks, of `experts`, that have images in a batch.
+        images_per_task: Images of each task in a meta-model's batch.
+        images_per_micro_batch: Images of one micro-batch of the meta-model; see `MdftTrainingArguments`. The lower
+            bound always takes the whole batch at once.
+        batch_size: Images in a specialist's batch.
         bf16: Autocast to bfloat16, or fp32.
-        turns: Of four steps and four of the floor.
+        turns: Turns of four steps and four of the lower bound.
     """
 
     size: str = "vit-b-32"
@@ -66,8 +67,8 @@ class Setting:
 
     @property
     def merge(self) -> str:
-        passes = f", {self.images_per_micro_batch} at once" if self.images_per_micro_batch else ""
-        return f"{self.model}, K = {self.experts}, {self.tasks} x {self.images_per_task} images{passes}"
+        micro_batch = f", {self.images_per_micro_batch} at once" if self.images_per_micro_batch else ""
+        return f"{self.model}, K = {self.experts}, {self.tasks} x {self.images_per_task} images{micro_batch}"
 
 
 def measure(setting: Setting, what: str) -> Cost:
@@ -80,7 +81,7 @@ def measure_apart(setting: Setting, what: str, prepare: Callable[[], None]) -> C
     """As `measure`, in a process of its own, so that no measurement finds the memory that another one left.
 
     Args:
-        prepare: Called in that process first.
+        prepare: Function that sets that process up; called first.
 
     Raises:
         InputError: The process was killed.
@@ -121,12 +122,12 @@ def _meta(setting: Setting, folder: Path) -> Cost:
     return _cost(f"meta-model step, {setting.merge}", timer)
 
 
-def _peer(setting: Setting, folder: Path) -> Cost:
+def _fusion_bench(setting: Setting, folder: Path) -> Cost:
     memory = PeakMemory().start()
     pool = random_pool(setting.size, setting.experts)
     device = _device()
     batch = _noise(setting, setting.tasks * setting.images_per_task, device)
-    step = peer_step(pool, list(pool.experts)[: setting.tasks], batch, setting.bf16)
+    step = fusion_bench_step(pool, list(pool.experts)[: setting.tasks], batch, setting.bf16)
     timer = Interleaved(lambda: _pass_over(pool, batch, setting.bf16, device), memory)
     for number in range(1, training_steps(setting.turns) + 1):
         step()
@@ -176,7 +177,7 @@ def _specialist(setting: Setting, folder: Path) -> Cost:
 MEASURES: dict[str, Callable[[Setting, Path], Cost]] = {
     "meta": _meta,
     "specialists": _specialist,
-    "peer": _peer,
+    "baseline": _fusion_bench,
 }
 
 
@@ -229,4 +230,4 @@ def _fine_tuning(
 
 
 def _cost(name: str, timer: Interleaved) -> Cost:
-    return Cost(name, statistics.median(timer.floors), statistics.median(timer.steps), timer.memory.stop())
+    return Cost(name, statistics.median(timer.lower_bounds), statistics.median(timer.steps), timer.memory.stop())

@@ -12,10 +12,10 @@ STATUS = Path("/proc/self/status")
 
 
 def anonymous_bytes() -> int | None:
-    """Memory of this process that no file backs; `None` where the system does not tell (it is Linux that does)."""
+    """Memory of this process that no file backs; `None` where the system keeps no such figure (Linux does)."""
     if not STATUS.is_file():
         return None
-    for line in STATUS.read_text().splitlines():
+    for line in STATUS.read_text(encoding="utf-8").splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
     return None

@@ -37,7 +37,7 @@ def random_pool(size: str, experts: int) -> ModelPool:
 
 
 def config_of(size: str) -> CLIPVisionConfig:
-    """Of a size's tower."""
+    """Configuration of a size's vision tower."""
     return CLIPVisionConfig(**{"image_size": 224, "intermediate_size": 4 * SIZES[size]["hidden_size"], **SIZES[size]})
 
 

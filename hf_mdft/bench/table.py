@@ -17,20 +17,20 @@ class Cost:
     """One line of the table.
 
     Args:
-        name: What was measured.
-        floor_s, step_s: Medians, in seconds.
-        peak_bytes: Anonymous memory of the process (of the accelerator, where there is one) over the whole run, pool
-            and expert outputs included, before the floor joined it.
+        name: Name of the measurement.
+        lower_bound_s, step_s: Medians, in seconds.
+        peak_bytes: Peak anonymous memory of the process (of the accelerator, where there is one) over the whole run,
+            pool and expert outputs included, without the lower bound.
     """
 
     name: str
-    floor_s: float
+    lower_bound_s: float
     step_s: float
     peak_bytes: int | None
 
     @property
     def ratio(self) -> float:
-        return self.step_s / self.floor_s
+        return self.step_s / self.lower_bound_s
 
 
 def as_markdown(costs: list[Cost]) -> str:
@@ -38,8 +38,8 @@ def as_markdown(costs: list[Cost]) -> str:
     rows = []
     for cost in costs:
         peak = "?" if cost.peak_bytes is None else f"{cost.peak_bytes / 2**30:.2f} GiB"
-        rows.append([cost.name, f"{cost.floor_s:.2f} s", f"{cost.step_s:.2f} s", f"{cost.ratio:.2f}", peak])
-    return f"{markdown_table(('', 'floor', 'step', 'ratio', 'peak memory'), rows)}\n\n{machine()}"
+        rows.append([cost.name, f"{cost.lower_bound_s:.2f} s", f"{cost.step_s:.2f} s", f"{cost.ratio:.2f}", peak])
+    return f"{markdown_table(('', 'lower bound', 'step', 'ratio', 'peak memory'), rows)}\n\n{machine()}"
 
 
 def machine() -> str:
@@ -55,7 +55,7 @@ def machine() -> str:
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

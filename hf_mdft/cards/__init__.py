@@ -1,1 +1,25 @@
 """Model cards: typed facts in, text out."""
+
+from .facts import Decision, Measured, MetaFacts, PoolFacts, SpecialistFacts
+from .meta import meta_card
+from .metadata import eval_results_file
+from .pool import pool_card
+from .roster import ROSTER, Compared, compared, in_order
+from .specialist import specialist_card
+
+
+__all__ = [
+    "ROSTER",
+    "Compared",
+    "Decision",
+    "Measured",
+    "MetaFacts",
+    "PoolFacts",
+    "SpecialistFacts",
+    "compared",
+    "eval_results_file",
+    "in_order",
+    "meta_card",
+    "pool_card",
+    "specialist_card",
+]

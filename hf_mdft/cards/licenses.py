@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 PERMISSIVE = ("cc0-1.0", "unlicense", "wtfpl", "mit", "isc", "zlib", "bsl-1.0", "ncsa", "postgresql", "bsd",
@@ -23,17 +24,26 @@ CLASSES = (PERMISSIVE, USE_RESTRICTED, COPYLEFT, NON_COMMERCIAL, NON_COMMERCIAL_
 ORDER = [license for group in CLASSES for license in group]
 
 
-def combined_license(stated: Sequence[tuple[str, str | None]]) -> tuple[str | None, list[str]]:
+@dataclass(frozen=True)
+class CombinedLicense:
+    """Under which license a model made of others may stand.
+
+    Args:
+        name: The Hub's identifier, for the card: `other` where one cannot be ordered, `None` where none is stated.
+        problems: One line for each problem of combining them.
+    """
+
+    name: str | None = None
+    problems: tuple[str, ...] = ()
+
+
+def combined_license(stated: Sequence[tuple[str, str | None]]) -> CombinedLicense:
     """The strictest of the licenses that the parts of a pool state, and what speaks against combining them.
 
     A sorting by kind that helps to notice trouble; no legal advice.
 
     Args:
         stated: Name of each model and the Hub's identifier of its license; none where its card states none.
-
-    Returns:
-        The license for the card (`other` where one cannot be ordered, none where none is stated), and one line for
-        each problem.
     """
     known = [(model, str(license).lower()) for model, license in stated if license]
     silent = [model for model, license in stated if not license]
@@ -59,7 +69,7 @@ def combined_license(stated: Sequence[tuple[str, str | None]]) -> tuple[str | No
         problems.append(
             f"no license stated, ask the owner before you publish what is made from it: {', '.join(silent)}"
         )
-    return ("other" if strange else strictest), problems
+    return CombinedLicense("other" if strange else strictest, tuple(problems))
 
 
 def _restricts(theirs: str, copyleft: str) -> bool:

@@ -12,7 +12,7 @@ NEVER = -1
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc's allocator not to give freed memory back to the system.
+    """Make glibc's allocator keep freed memory instead of giving it back to the system.
 
     On a processor every step frees gigabytes of activations and weights and needs them again at once. By default they
     go back to the system, which hands them out anew, page by page and zeroed: a quarter of a step. It is a setting

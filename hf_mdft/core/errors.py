@@ -1,4 +1,4 @@
-"""The one exception for bad input, and the words it is made of."""
+"""Exceptions for bad input, and the words they are made of."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with 2.
     """
+
+
+class HubError(InputError):
+    """The Hub refuses, or does not have what was asked for."""
+
+
+class HubUnreachable(HubError):
+    """The Hub does not answer; what the local cache has may do."""
+
+
+class HubOffline(HubUnreachable):
+    """`HF_HUB_OFFLINE` is set."""
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from .errors import InputError, suggest
+from .typed import checked
 
 
 T = TypeVar("T")
@@ -66,7 +68,9 @@ class Registry(Generic[T]):
             raise InputError(f"{self.kind} {dict(spec)} has no 'name': {suggest('', self._parts)}")
         part = self.get(options.pop("name"))
         known = [p for p in inspect.signature(part).parameters]
-        for option in options:
+        hints = get_type_hints(part if dataclasses.is_dataclass(part) else part.__init__)
+        for option, value in options.items():
             if option not in known:
                 raise InputError(f"{self.kind} '{part.name}' has no option '{option}': {suggest(option, known)}")
+            options[option] = checked(value, hints.get(option, Any), f"{self.kind} '{part.name}': {option}")
         return part(**options)

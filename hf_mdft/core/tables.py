@@ -9,7 +9,9 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int =
     """Columns as wide as what they hold, two spaces apart.
 
     Args:
-        left: How many columns, from the first, are aligned to the left; figures stand to the right.
+        header: Names of the columns.
+        rows: Cells by row.
+        left: How many columns, from the first, are aligned to the left; figures are aligned to the right.
     """
     lines = [list(map(str, row)) for row in [header, *rows]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]

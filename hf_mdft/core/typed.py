@@ -27,7 +27,7 @@ def read(kind: type[T], value: Any, where: str) -> T:
         where: Names the value in messages: a file and the keys that lead to it.
 
     Raises:
-        InputError: A key is unknown or missing, or a value is not what its type hint says.
+        InputError: A key is unknown or missing, or a value does not fit its type hint.
     """
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: expected keys and values, got {_shown(value)}")
@@ -49,6 +49,11 @@ def checked(value: Any, hint: Any, where: str) -> Any:
     Whole numbers pass as numbers, and text that YAML should have read as a number (`1e-3`, without a point) becomes
     one; nothing else is converted.
 
+    Args:
+        value: The value, as JSON or YAML holds it.
+        hint: Its type hint.
+        where: Names the value in messages: a file and the keys that lead to it.
+
     Raises:
         InputError: It is something else.
     """
@@ -63,19 +68,22 @@ def checked(value: Any, hint: Any, where: str) -> Any:
         raise InputError(f"{where} must be one of {', '.join(map(str, arguments))}, got {_shown(value)}")
     if dataclasses.is_dataclass(hint):
         return read(hint, value, where)
-    kind = origin or hint
-    if isinstance(kind, type) and issubclass(kind, Mapping):
+    if isinstance(origin or hint, type) and issubclass(origin or hint, Mapping):
         return _mapping(value, arguments, where)
-    # transformers' enums are strings, and strings are sequences.
-    if isinstance(kind, type) and issubclass(kind, list | tuple | Sequence) and not issubclass(kind, str):
-        return _sequence(value, kind, arguments, where)
+    if (
+        isinstance(origin or hint, type)
+        and issubclass(origin or hint, Sequence)
+        and not issubclass(origin or hint, str)
+    ):
+        return _sequence(value, origin or hint, arguments, where)
     return _plain(value, hint, where)
 
 
 def _one_of(value: Any, hints: Sequence[Any], where: str) -> Any:
     if value is None and type(None) in hints:
         return None
-    for hint in hints:
+    # The value's own type first, so that `str | Enum` leaves text as it is and `float | int` a whole number.
+    for hint in sorted(hints, key=lambda hint: hint is not type(value)):
         if hint is not type(None):
             try:
                 return checked(value, hint, where)
@@ -83,7 +91,7 @@ def _one_of(value: Any, hints: Sequence[Any], where: str) -> Any:
                 refused = error
     if sum(hint is not type(None) for hint in hints) == 1:
         raise refused
-    wanted = " or ".join(dict.fromkeys(NAMES.get(hint, _name(hint)) for hint in hints))
+    wanted = " or ".join(dict.fromkeys(_wanted(hint) for hint in hints))
     raise InputError(f"{where} must be {wanted}, got {_shown(value)}")
 
 
@@ -131,13 +139,18 @@ def _plain(value: Any, hint: Any, where: str) -> Any:
             raise InputError(f"{where}: unknown {_shown(value)}: {suggest(str(value), known)}") from error
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    if not isinstance(hint, type):  # a hint that says nothing about plain values
+    if not isinstance(hint, type):  # nothing to compare a plain value with
         return value
-    raise InputError(f"{where} must be {NAMES.get(hint, _name(hint))}, got {_shown(value)}")
+    raise InputError(f"{where} must be {_wanted(hint)}, got {_shown(value)}")
 
 
-def _name(hint: Any) -> str:
-    return getattr(hint, "__name__", str(hint))
+def _wanted(hint: Any) -> str:
+    kind = get_origin(hint) or hint
+    if isinstance(kind, type) and issubclass(kind, Mapping):
+        return "keys and values"
+    if isinstance(kind, type) and issubclass(kind, list | tuple | Sequence) and kind is not str:
+        return "a list"
+    return NAMES.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def _shown(value: Any) -> str:

@@ -51,9 +51,9 @@ def load_task(task: str, counts: dict[str, int], seed: int) -> dict[str, Part]:
     """All parts of a task.
 
     Args:
-        task: One of `TASKS`.
+        task: Name in `TASKS`.
         counts: Images by part, over all classes of the task.
-        seed: Of the crops.
+        seed: Seed of the crops.
 
     Raises:
         InputError: scikit-learn or scikit-image is not installed.
@@ -88,7 +88,7 @@ def _cells(image: np.ndarray, rng: np.random.Generator) -> dict[str, list[np.nda
 
 
 def _crop(cells: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """A square from one cell, with brightness and contrast of its own, so that neither tells the class alone."""
+    """A square from one cell, with brightness and contrast of its own, so that neither gives the class away."""
     cell = cells[rng.integers(len(cells))].astype(np.float32)
     side = int(rng.integers(20, CELL + 1))
     top, left = rng.integers(0, CELL - side + 1, size=2)

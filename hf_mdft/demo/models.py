@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, CLIPVisionModel
 
+from ..architectures import ClipVision
 from ..embedding.views import jitter
 from ..heads import ZeroShotHead
 from ..tasks import Preprocessor
@@ -74,7 +75,8 @@ def pretrain(folder: Path, parts: dict[str, Part], steps: int, seed: int) -> Non
 def fine_tune(folder: Path, base: Path, task: str, part: Part, steps: int, seed: int) -> None:
     """Fine-tune the vision tower on a task's few labels, with the text head frozen, and save it alone."""
     torch.manual_seed(seed)
-    head = ZeroShotHead.from_text(base, TASKS[task], TEMPLATES)
+    tensors = ClipVision().text_embeddings(base, TASKS[task], TEMPLATES, "demo base")
+    head = ZeroShotHead(TASKS[task], **tensors)
     tower = CLIPVisionModel.from_pretrained(base).train()
     preprocessor = Preprocessor(base, "demo base")
     pixels, labels = torch.from_numpy(preprocessor.encode(part.images)), torch.tensor(part.labels)

@@ -20,8 +20,12 @@ META = {"max_steps": 150}
 SPECIALIZE = {"max_steps": 120}
 
 
-def demo_recipe(seed: int, say: Callable[[str], None]) -> Path:
+def demo_recipe(seed: int, progress: Callable[[str], None]) -> Path:
     """Path of the demo's recipe, beside its models and images; all are built the first time.
+
+    Args:
+        seed: Seed of crops, models and training.
+        progress: Called with one line where the pool has to be built.
 
     Raises:
         InputError: scikit-learn or scikit-image is not installed, or the cache cannot be written.
@@ -29,7 +33,7 @@ def demo_recipe(seed: int, say: Callable[[str], None]) -> Path:
     key = key_of("demo 1", COUNTS, TASKS, TEMPLATES, PRETRAIN_STEPS, FINE_TUNE_STEPS, META, SPECIALIZE, seed)
 
     def build(folder: Path) -> None:
-        say("Building the demo's pool from images of scikit-learn and scikit-image (about a minute, once)")
+        progress("Building the demo's pool from images of scikit-learn and scikit-image (about a minute, once)")
         _build(folder, seed)
 
     return prepared("demo", key, build) / "recipe.yaml"
@@ -41,7 +45,7 @@ def _build(folder: Path, seed: int) -> None:
     for task in tqdm(TASKS, desc="Fine-tuning the demo's experts"):
         fine_tune(folder / "experts" / task, folder / "base", task, parts[task]["train"], FINE_TUNE_STEPS, seed)
         _write_images(folder / "data" / task, parts[task], TASKS[task])
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(_recipe(seed), sort_keys=False))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(_recipe(seed), sort_keys=False), encoding="utf-8")
 
 
 def _write_images(folder: Path, parts: dict[str, Part], class_names: list[str]) -> None:

@@ -37,8 +37,8 @@ def expert_features(
         device: Device that the model runs on.
         desc: Title of progress bars; the default shows none.
     """
-    source, tower, found = pool.base if task is None else pool.experts[task], None, []
-    bf16 = fast_bf16(device)
+    tower, found, bf16 = None, [], fast_bf16(device)
+    identity = pool.identity(task)
     for number, offset in enumerate(views):
 
         def make(folder, offset=offset, number=number) -> None:
@@ -48,6 +48,6 @@ def expert_features(
             (features,) = embed_views(tower, pool.architecture, images, (offset,), desc=title, bf16=bf16)
             save_file({"features": features}, folder / "features.safetensors")
 
-        folder = prepared("features", key_of("features", VERSION, source.revision, images.key, offset, bf16), make)
+        folder = prepared("features", key_of("features", VERSION, identity, images.key, offset, bf16), make)
         found.append(load_file(folder / "features.safetensors")["features"])
     return torch.stack(found)

@@ -39,9 +39,9 @@ def paired_interval(
 
     Args:
         correct_a, correct_b: Paired outcomes `(N,)` by task.
-        share: Of the interval.
-        draws: Of the bootstrap.
-        seed: Of the draws.
+        share: Probability that the interval covers.
+        draws: Number of bootstrap draws.
+        seed: Seed of the draws.
 
     Returns:
         Difference, lower and upper end, 0 to 1.

@@ -1,87 +1,123 @@
-"""What a run found, in one object."""
+"""What a run found, in one value."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..cards import Decision, compared, in_order
+from ..core.json_files import plain, write_json
 from ..core.tables import text_table
 
 
-SCHEMA = 1
-
-MODELS = {
-    "base": "base",
-    "expert": "experts",
-    "weight_average": "weight average",
-    "task_arithmetic": "task arithmetic",
-    "meta": "meta-model",
-    "specialist_ungated": "specialists, no gate",
-    "specialist": "specialists",
-}
-"""Models of a report in the order of its table, with the names that people read."""
+SCHEMA = 2
 
 
-@dataclass
+@dataclass(frozen=True)
+class Comparison:
+    """A specialist before the gate and its expert, on the same images.
+
+    Args:
+        difference: Accuracy of the specialist minus that of the expert.
+        p_value: McNemar's exact test of the difference.
+        images: Number of images.
+        transductive: Whether most of them were among the unlabelled images.
+    """
+
+    difference: float
+    p_value: float
+    images: int
+    transductive: bool
+
+
+@dataclass(frozen=True)
+class Overall:
+    """Kept specialists against experts, averaged over tasks, paired by image.
+
+    Args:
+        difference: Difference of the average accuracies.
+        low, high: Its 95 % interval.
+        p_value: Its two-sided p-value.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+    def __str__(self) -> str:
+        points = [100 * value for value in (self.difference, self.low, self.high)]
+        return (
+            "Specialists over experts: {:+.2f} points on average, 95 % interval {:+.2f} to {:+.2f}, p = {:.2g} "
+            "(paired by image)".format(*points, self.p_value)
+        )
+
+
+@dataclass(frozen=True)
+class History:
+    """Log lines of the trainings.
+
+    Args:
+        meta: Lines of phase 1.
+        specialists: Lines of phase 2, by task.
+    """
+
+    meta: tuple[Mapping[str, Any], ...] = ()
+    specialists: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Report:
     """Figures of a run; `to_dict()` is `results.json`.
 
     Args:
-        tasks: Names.
-        accuracy: By model and task, 0 to 1, and `"average"` over the tasks where a model has all of them.
-        comparison: By task: specialist against expert on the same images (`difference`, `p_value`, `images`,
-            `transductive`).
-        overall: Kept specialists against experts, averaged over tasks: `difference`, 95 % interval (`low`, `high`) and
-            `p_value`, paired by image.
-        gate: By task.
-        coefficients: By tensor and expert, of the meta-model.
-        history: Log lines by phase: `"meta"` and each task.
+        tasks: Names of the tasks.
+        accuracy: Accuracy by model and task, 0 to 1.
+        average: Average accuracy by model, where a model has all tasks that were measured.
+        comparison: Specialist against expert, by task.
+        overall: Kept specialists against experts; `None` where there are none.
+        gate: The gate's decision by task.
+        coefficients: Coefficients of the meta-model by tensor and expert.
+        history: Log lines of both phases.
         timing_s: Seconds by stage.
-        peak_memory_bytes: Of the process, file-backed pages included.
-        pool: Reference with revisions.
-        versions: Of Python and packages.
-        seed: Of the run.
+        peak_memory_bytes: Largest memory of the process, file-backed pages included; 0 where it is not known.
+        pool: Reference of the pool, with revisions.
+        versions: Versions of Python and packages.
+        seed: Seed of the run.
     """
 
-    tasks: list[str]
-    accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
-    comparison: dict[str, dict[str, Any]] = field(default_factory=dict)
-    overall: dict[str, float] = field(default_factory=dict)
-    gate: dict[str, dict[str, Any]] = field(default_factory=dict)
-    coefficients: dict[str, dict[str, float]] = field(default_factory=dict)
-    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    timing_s: dict[str, float] = field(default_factory=dict)
+    tasks: tuple[str, ...]
+    accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    average: Mapping[str, float] = field(default_factory=dict)
+    comparison: Mapping[str, Comparison] = field(default_factory=dict)
+    overall: Overall | None = None
+    gate: Mapping[str, Decision] = field(default_factory=dict)
+    coefficients: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    history: History = History()
+    timing_s: Mapping[str, float] = field(default_factory=dict)
     peak_memory_bytes: int = 0
-    pool: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    pool: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
 
-    def add(self, model: str, accuracy: dict[str, float]) -> None:
-        """Record a model's accuracy by task; the average is added where it covers every task that was measured."""
-        measured = set(self.accuracy.get("base", accuracy)) - {"average"}
-        row = dict(accuracy)
-        if row and measured <= set(row):
-            row["average"] = sum(row.values()) / len(row)
-        self.accuracy[model] = row
-
     def to_dict(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, **asdict(self)}
+        """`results.json`: every key is there, whatever was measured."""
+        history = {"meta": plain(self.history.meta), "specialists": plain(self.history.specialists)}
+        fields = {name: plain(value) for name, value in vars(self).items() if name != "history"}
+        return {"schema": SCHEMA, **fields, "history": history}
 
     def save(self, path: str | Path) -> None:
         """Write `results.json`."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        write_json(Path(path), self.to_dict())
 
     def rows(self) -> list[tuple[str, list[str]]]:
-        """Lines of the table: name of the model, accuracy in percent for each task and on average."""
-        names = [name for name in MODELS if self.accuracy.get(name)]
-        names += [name for name in self.accuracy if name not in MODELS]
+        """Lines of the table: a model's label, its accuracy in percent for each task and on average."""
         lines = []
-        for name in names:
-            row = self.accuracy[name]
-            cells = [f"{100 * row[t]:.1f}" if t in row else "-" for t in [*self.tasks, "average"]]
-            lines.append((MODELS.get(name, name), cells))
+        for name in in_order(name for name, row in self.accuracy.items() if row):
+            row = [*(self.accuracy[name].get(task) for task in self.tasks), self.average.get(name)]
+            lines.append((compared(name).label, ["-" if value is None else f"{100 * value:.1f}" for value in row]))
         return lines
 
     def __str__(self) -> str:
@@ -90,10 +126,4 @@ class Report:
         if not rows:
             return "Nothing was measured: no task has evaluation images."
         table = text_table(["", *self.tasks, "average"], rows)
-        if not self.overall:
-            return table
-        points = {name: 100 * value for name, value in self.overall.items()}
-        return (
-            f"{table}\nSpecialists over experts: {points['difference']:+.2f} points on average, 95 % interval "
-            f"{points['low']:+.2f} to {points['high']:+.2f}, p = {self.overall['p_value']:.2g} (paired by image)"
-        )
+        return table if self.overall is None else f"{table}\n{self.overall}"

@@ -1,4 +1,4 @@
-"""What every head is."""
+"""What every head provides."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from ..core.registry import Registry
 
 
 class Head(nn.Module):
-    """Maps image embeddings `(batch, width)` of the tower to logits `(batch, C)`; knows its classes by name.
+    """Maps image embeddings `(batch, width)` of the tower to logits `(batch, C)` of classes with names.
 
-    Heads stay with their tasks: only towers are combined. They are frozen; `trainable()` gives a copy to train.
+    Heads stay with their tasks: only towers are combined. They are frozen; `trainable()` gives a copy to train. What
+    uses a head needs its logits and class names alone.
 
     Args:
         class_names: C names, in the order of the logits.
-        tensors: The head's tensors by name.
+        tensors: Tensors of the head, by name in `tensor_names`.
+
+    Raises:
+        InputError: Another number of class names than of classes.
     """
 
     name: str
@@ -47,15 +51,23 @@ class Head(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
-    def trainable(self, frozen: tuple[str, ...] = ()) -> Head:
-        """A copy whose `trained_names` are trained, but for those `frozen`."""
+    def linear(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Weight `(C, width)` and bias `(C,)` where the head is an affine map of the embedding; else none."""
+        return None
+
+    def trainable(self, full: bool = True) -> Head:
+        """A copy to train.
+
+        Args:
+            full: Train everything in `trained_names`; else only what is the task's own (see the kinds of heads).
+        """
         head = copy.deepcopy(self)
         for name in self.trained_names:
-            getattr(head, name).requires_grad_(name not in frozen)
+            getattr(head, name).requires_grad_(True)
         return head
 
     def key(self) -> str:
-        """Changes with the classes and every tensor."""
+        """A digest of kind, class names and tensors."""
         tensors = {name: value.cpu().numpy().tobytes() for name, value in self.state_dict().items()}
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in tensors.items()}
         return key_of(self.name, self.class_names, digests)
@@ -73,7 +85,8 @@ def load_head(path: str | Path, class_names: list[str] | None = None) -> Head:
     """Read a head from safetensors: one that `Head.save` wrote, or `weight` and `bias` of a linear classifier.
 
     Args:
-        class_names: For files that do not name their classes.
+        path: The file.
+        class_names: Names for a file without them; the default numbers the classes.
 
     Raises:
         InputError: The file cannot be read, lacks a tensor, or has another number of classes.

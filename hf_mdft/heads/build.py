@@ -1,4 +1,4 @@
-"""The head that a task asks for."""
+"""A task's head, from what its options name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ from .zero_shot import ZeroShotHead
 def build_head(name: str, task: Task, pool: ModelPool) -> Head:
     """The task's head: as given, from a file, from the expert's classifier, or from the class names.
 
+    Args:
+        name: Name of the task.
+        task: Options of the task.
+        pool: Pool of the task: base, and the expert where there is one.
+
     Raises:
-        InputError: The head cannot be made; the message says what is missing.
+        InputError: The head cannot be made, with what is missing.
     """
     where = f"task '{name}'"
     spec = task.head or pool.architecture.default_head
@@ -40,31 +45,25 @@ def build_head(name: str, task: Task, pool: ModelPool) -> Head:
 def _expert_classifier(name: str, task: Task, pool: ModelPool, where: str) -> Head:
     if name not in pool.experts:
         raise InputError(f"{where}: no expert, so no linear head of its own; give head: FILE.safetensors")
-    source, weights = pool.experts[name], pool.weights(name)
-    for key in ("classifier.weight", "classifier.bias"):
-        if key not in weights.keys():
-            raise InputError(f"{source}: no '{key}' for the linear head of {where}; give head: FILE.safetensors")
-    weight = weights.raw("classifier.weight")
-    labels = read_config(source.folder, str(source)).id2label
-    names = task.class_names or [labels[index] for index in sorted(labels)]
+    source = pool.experts[name]
+    config = read_config(source.folder, str(source))
+    weight, bias, own_names = pool.architecture.classifier(pool.weights(name), config, where)
+    names = task.class_names or own_names
     if len(names) != len(weight):
         raise InputError(
             f"{where}: {len(names)} class names, but the classifier of {source} has {len(weight)} classes"
         )
-    return LinearHead(names, weight=weight, bias=weights.raw("classifier.bias"))
+    return LinearHead(names, weight=weight, bias=bias)
 
 
 def _from_text(task: Task, pool: ModelPool, where: str) -> Head:
-    if pool.config.model_type != "clip":
-        raise InputError(
-            f"{where}: a zero-shot head needs a base with a text tower (CLIPModel), {pool.base} is "
-            f"'{pool.config.model_type}'; use head: linear or a file"
-        )
     names = task.class_names or _dataset_names(task, where)
     if not names:
         raise InputError(f"{where}: no class_names, and the dataset does not name its classes")
-    pool.fetch()
-    return ZeroShotHead.from_text(pool.base.folder, names, resolve_templates(task.templates, where))
+    templates = resolve_templates(task.templates, where)
+    if pool.architecture.has_text_tower(pool.config):  # else it is refused below, before anything is downloaded
+        pool.fetch()
+    return ZeroShotHead(names, **pool.architecture.text_embeddings(pool.base.folder, names, templates, where))
 
 
 def _dataset_names(task: Task, where: str) -> list[str] | None:

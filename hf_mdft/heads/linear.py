@@ -16,3 +16,6 @@ class LinearHead(Head):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.linear(features.float(), self.weight, self.bias)
+
+    def linear(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.weight, self.bias

@@ -36,6 +36,10 @@ TEMPLATES: dict[str, list[str]] = {
 def resolve_templates(templates: str | list[str], where: str) -> list[str]:
     """Templates from a list or the name of a built-in set.
 
+    Args:
+        templates: Prompts with one `{}` for the class name, or a name in `TEMPLATES`.
+        where: Name of the task, for the message.
+
     Raises:
         InputError: Unknown set, or a template without `{}`.
     """

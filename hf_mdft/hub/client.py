@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..core.errors import InputError
+from ..core.errors import HubError, HubOffline, HubUnreachable
 
 
 T = TypeVar("T")
@@ -57,7 +57,8 @@ def ask(
         attempts: One for a call that is not safe to repeat.
 
     Raises:
-        InputError: The Hub refuses, or does not answer in any attempt; one line says why and what to do.
+        HubError: The Hub refuses; one line with the reason and what to do. `HubUnreachable` where it does not answer
+            in any attempt, `HubOffline` where it must not be asked.
     """
     start = time.monotonic()
     for attempt in range(1, attempts + 1):
@@ -67,9 +68,18 @@ def ask(
             wait = _wait(error, attempt)
             if wait is None or attempt == attempts or time.monotonic() - start > PATIENCE:
                 reason = f"{where}: {_explain(error, writing)}"
-                raise InputError(f"{reason}; {safe}" if safe else reason) from error
+                raise _kind(error)(f"{reason}; {safe}" if safe else reason) from error
             time.sleep(wait)
     raise AssertionError("unreachable")
+
+
+def _kind(error: BaseException) -> type[HubError]:
+    cause = _cause(error)
+    if isinstance(cause, OfflineModeIsEnabled):
+        return HubOffline
+    # The client's own errors for answers of the Hub are HTTP errors too.
+    unreachable = isinstance(cause, HTTPError) and not isinstance(cause, HfHubHTTPError)
+    return HubUnreachable if unreachable or isinstance(cause, LocalEntryNotFoundError) else HubError
 
 
 def _cause(error: BaseException) -> BaseException:

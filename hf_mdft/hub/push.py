@@ -12,27 +12,14 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from ..cards.cards import put_repo_id
 from ..core.errors import InputError
 from .client import ATTEMPTS, ask
 
 
 logger = logging.getLogger(__name__)
 
-RESULT_FILES = (
-    "model.safetensors",
-    "model-?????-of-?????.safetensors",
-    "model.safetensors.index.json",
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "head.safetensors",
-    "heads/*.safetensors",
-    "own_heads/*.safetensors",
-    "figures/*.png",
-    ".eval_results/mdft.yaml",
-)
-"""What an earlier push of a result may have left and the next one replaces as a whole: loaders would mix them."""
-
+PLACEHOLDER = "OWNER/NAME"
+"""Stands in a card for the repo's id until it is known: a push puts it in."""
 
 NEVER = (".git", ".cache", "checkpoint-*", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 """What is never pushed: work in progress, and files that can run code."""
@@ -47,7 +34,7 @@ def push_folder(
     create_pr: bool = False,
     commit_message: str | None = None,
     token: str | bool | None = None,
-    replaces: Sequence[str] = RESULT_FILES,
+    replaces: Sequence[str] = (),
 ) -> CommitInfo:
     """Push a folder to a Hub repo (created if need be) in one commit.
 
@@ -109,6 +96,14 @@ def push_folder(
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{repo_id}: {' '.join(str(error).split())}; nothing was committed") from error
+
+
+def put_repo_id(card: str, repo_id: str, revision: str | None = None) -> str:
+    """The card with the repo's own id (and the branch it is on) in place of the placeholder."""
+    if revision in (None, "main"):
+        return card.replace(PLACEHOLDER, repo_id)
+    card = card.replace(f'"{PLACEHOLDER}"', f'"{repo_id}", revision="{revision}"')
+    return card.replace(PLACEHOLDER, f"{repo_id}@{revision}")
 
 
 def _create(api: HfApi, repo_id: str, private: bool | None) -> bool:

@@ -7,12 +7,17 @@ from typing import Any
 
 from huggingface_hub import CommitInfo
 
-from ..artifacts.saving import meta_facts, options_of, refuse_local, save_meta
+from ..artifacts import MetaModelParts
+from ..artifacts.layout import REPLACED
+from ..artifacts.meta_model import refuse_local
+from ..artifacts.record import meta_facts
 from ..core.errors import InputError
 from ..heads import Head
 from ..hub import push_folder
 from ..hub.client import ask
 from ..pool import ModelPool
+from ..tasks import Task
+from ..trainers import options_of
 from ..trainers.base import PhaseTrainer
 from .arguments import MdftTrainingArguments
 
@@ -32,12 +37,12 @@ class PushingTrainer(PhaseTrainer):
 
     def save_result(self, folder: str | Path) -> None:
         """Write the meta-model's folder as `MetaMerger.save_pretrained` does."""
-        model = self.accelerator.unwrap_model(self.model)
+        model, heads, trained = self.accelerator.unwrap_model(self.model), self._own_heads, self.trained_heads
         recipe = {"meta": options_of(self._given_args), "seed": self.args.seed}
-        facts = meta_facts(model, self.pool, self.state.log_history, recipe)
-        tasks = {task: {"class_names": head.class_names, "head": head} for task, head in self._own_heads.items()}
-        facts["tasks"] = list(tasks)
-        save_meta(Path(folder), model, self.pool, self._own_heads, tasks, self.args.seed, facts, self.trained_heads)
+        facts = meta_facts(self.pool, model, dict.fromkeys(heads), trained, self.state.log_history, recipe)
+        tasks = {task: Task(None, class_names=head.class_names, head=head) for task, head in heads.items()}
+        parts = MetaModelParts(self.pool, model, tasks, heads, trained, self.args.seed, facts, {}, {})
+        parts.write(Path(folder))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the adapter with its card, which holds what every card of this package does, into the output
@@ -51,7 +56,7 @@ class PushingTrainer(PhaseTrainer):
         Raises:
             InputError: The pool holds folders of this machine, or the Hub refuses.
         """
-        refuse_local(self.pool.reference())
+        refuse_local(self.pool.pinned())
         where = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
         ask(lambda: super(PushingTrainer, self).init_hf_repo(token, private), where, writing=True)
 
@@ -82,6 +87,7 @@ class PushingTrainer(PhaseTrainer):
         return push_folder(
             self.save_result,
             repo_id=self.hub_model_id,
+            replaces=REPLACED,
             commit_message=commit_message,
             token=token or self.args.hub_token,
             revision=revision or self.args.hub_revision,

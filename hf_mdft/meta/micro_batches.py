@@ -1,4 +1,4 @@
-"""One step in several passes, on several processes."""
+"""One step in several micro-batches, on several processes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import sys
 
 import torch
 from accelerate import Accelerator
-from transformers import PreTrainedModel
 
 
 TOKENS_PER_MICRO_BATCH = 3200
 """On a CPU: 64 ViT-B/32 images, of 50 tokens each, take no longer than 128 and less memory; 16 take longer."""
 
 
-def micro_batch_size(tower: PreTrainedModel, shape: tuple[int, ...], device: torch.device) -> int:
-    """How many images of a shape `(3, height, width)` should go through a tower together: as many as make
-    `TOKENS_PER_MICRO_BATCH` on a CPU, any number elsewhere."""
-    if device.type != "cpu":
-        return sys.maxsize
-    patches = (side // tower.config.patch_size for side in shape[1:])
-    return max(TOKENS_PER_MICRO_BATCH // (math.prod(patches) + 1), 1)
+def micro_batch_size(tokens: int, device: torch.device) -> int:
+    """How many images should go through a tower together: as many as make `TOKENS_PER_MICRO_BATCH` on a CPU, any
+    number elsewhere.
+
+    Args:
+        tokens: Positions at which the tower computes for one image.
+        device: Device of the tower.
+    """
+    return max(TOKENS_PER_MICRO_BATCH // tokens, 1) if device.type == "cpu" else sys.maxsize
 
 
 def micro_batches(batch: dict[str, torch.Tensor], tasks: int, limit: int) -> list[dict[str, torch.Tensor]]:
@@ -28,8 +29,8 @@ def micro_batches(batch: dict[str, torch.Tensor], tasks: int, limit: int) -> lis
 
     Args:
         batch: Tensors with one row for each image; `task` holds its task's number, every task as often.
-        tasks: Their number.
-        limit: The most that a part may hold, unless one task has more.
+        tasks: Number of tasks.
+        limit: Most images that a part may hold, unless one task has more.
     """
     task = batch["task"]
     count = math.ceil(tasks / max(limit * tasks // len(task), 1))
@@ -40,7 +41,7 @@ def micro_batches(batch: dict[str, torch.Tensor], tasks: int, limit: int) -> lis
 
 
 def average(gradients: list[torch.Tensor], accelerator: Accelerator) -> None:
-    """Over processes, in place and in one message."""
+    """Average gradients over processes, in place and in one message."""
     mean = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduction="mean")
     for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))

@@ -53,7 +53,7 @@ class TaskObjective:
         expert_features = expert_features.to(args.device)
         logits = mean_log_probs(head(expert_features))
         prior = estimate_prior(logits.softmax(dim=-1), args.prior)
-        own = head.trainable(() if args.train_projection else ("projection",)) if trained else head
+        own = head.trainable(args.train_projection) if trained else head
         return cls(own, terms, expert_features.mean(dim=0), logits, prior)
 
     def __call__(

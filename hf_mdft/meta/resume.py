@@ -10,6 +10,7 @@ from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images
 from ..trainers import arguments_key
+from ..transforms import TRANSFORMS
 from .arguments import MdftTrainingArguments
 
 
@@ -33,7 +34,7 @@ def resume_key(
         images: Unlabelled images by task.
         args: Options of phase 1.
     """
-    adapter = [config.granularity, config.transform, config.init_coefficient]
+    adapter = [config.granularity, TRANSFORMS.build(config.transform).key(), config.init_coefficient]
     tasks = {task: [heads[task].key(), images[task].key] for task in images}
     options = arguments_key(args)
     # How a step is divided does not change it.

@@ -89,9 +89,9 @@ class MdftTrainer(PushingTrainer):
         self._images_of = images
         self.heads |= {task: objective.head for task, objective in objectives.items()}
         self._labelled = dict(eval_dataset or {})
-        _, tower = self.pool.architecture.find_tower(model)
         shape = next(iter(images.values())).shape
-        self._micro_batch_size = args.images_per_micro_batch or micro_batch_size(tower, shape, args.device)
+        tokens = self.pool.architecture.tokens_per_image(self.pool.config, shape)
+        self._micro_batch_size = args.images_per_micro_batch or micro_batch_size(tokens, args.device)
         super().__init__(
             model=model,
             args=args,

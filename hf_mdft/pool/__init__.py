@@ -1,7 +1,7 @@
 """A base model and its experts, pinned, checked and turned into task vectors."""
 
 from .manifest import ModelPool
-from .sources import ModelSource
+from .source import ModelSource
 from .vectors import TaskVectors
 
 

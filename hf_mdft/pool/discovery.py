@@ -7,60 +7,55 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from huggingface_hub import HfApi, ModelInfo
-
 from ..core.errors import InputError
+from ..core.reference import ModelReference
 from ..core.tables import text_table
 from ..core.threads import each
-from ..hub.client import ask
+from ..hub.model_tree import ListedModel, finetunes_of
 from .download import size_text
 from .fit import Fit
-from .sources import INDEX_FILE, ModelSource
+from .source import INDEX_FILE, ModelSource
 
 
-@dataclass
+@dataclass(frozen=True)
 class Candidate:
     """A model that the Hub lists under a base.
 
     Args:
-        id: Of the repo.
-        revision: Its commit; none where it could not be read.
+        reference: The repo at its commit; without a revision where it could not be read.
         task: A name for what it does: the end of the repo's name, or the data set's.
-        datasets: That its card names.
-        license: That its card states.
-        downloads: Of the last month.
+        datasets: Data sets that its card names.
+        license: License that its card states.
+        downloads: Downloads in the last month.
         bytes: Size of its weight files.
-        refused: Why it does not fit; none where it does.
+        refused: Why it does not fit; `None` where it does.
     """
 
-    id: str
-    revision: str | None
+    reference: ModelReference
     task: str
-    datasets: list[str]
+    datasets: tuple[str, ...]
     license: str | None
     downloads: int
     bytes: int
     refused: str | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {**self.reference.to_dict(), **{k: v for k, v in asdict(self).items() if k != "reference"}}
+
 
 def discover(
-    base: str,
-    *,
-    author: str | None = None,
-    search: str | None = None,
-    limit: int = 50,
-    token: str | bool | None = None,
-) -> tuple[ModelSource, list[Candidate]]:
+    base: str, *, author: str | None = None, search: str | None = None, limit: int = 50
+) -> tuple[ModelReference, list[Candidate]]:
     """The Hub's fine-tuned models of a base (its model tree), most downloaded first, each checked by its header.
 
     No weights are downloaded.
 
     Args:
         base: Hub id, with `@revision` if need be.
-        author: Only this user's or organisation's.
-        search: Only where the repo's name holds this.
-        limit: How many are looked at.
-        token: For private and gated repos.
+        author: Only models of this user or organisation.
+        search: Only models whose name holds this.
+        limit: The most to look at.
 
     Returns:
         The base, pinned, and all candidates.
@@ -68,80 +63,65 @@ def discover(
     Raises:
         InputError: The base cannot be found or is no known architecture.
     """
-    source = ModelSource.resolve(base, token)
-    if source.is_local:
+    source = ModelSource.resolve(base)
+    if source.reference.is_local:
         raise InputError(f"{base}: a folder has no model tree; give the base's Hub id")
     fit = Fit(source)
     fit.check(source)
-    api = HfApi(token=token)
-    found = ask(
-        lambda: list(
-            api.list_models(
-                filter=f"base_model:finetune:{source.id}",
-                author=author,
-                search=search,
-                sort="downloads",
-                limit=limit,
-                expand=["cardData", "downloads"],
-            )
-        ),
-        source.id,
-        attempts=1,  # the client repeats this one itself
-    )
-    candidates = each(lambda info: _look_at(info, fit, token), found, desc="Reading headers")
-    _name_tasks(candidates, source.id)
-    return source, candidates
+    listed = finetunes_of(source.reference.id, author=author, search=search, limit=limit)
+    names = _short_names(listed, source.reference.id)
+    found = each(lambda pair: _look_at(*pair, fit), list(zip(listed, names, strict=True)), desc="Reading headers")
+    return source.reference, found
 
 
-def _look_at(info: ModelInfo, fit: Fit, token: str | bool | None) -> Candidate:
-    card = info.card_data.to_dict() if info.card_data else {}
-    candidate = Candidate(
-        id=info.id,
-        revision=None,
-        task="",
-        datasets=[str(name) for name in _as_list(card.get("datasets"))],
-        license=card.get("license"),
-        downloads=info.downloads or 0,
-        bytes=0,
-        refused=None,
-    )
+def _look_at(listed: ListedModel, task: str, fit: Fit) -> Candidate:
+    reference, size, refused = ModelReference(listed.id), 0, None
     try:
-        source = ModelSource.resolve(info.id, token, patterns=["config.json", INDEX_FILE])
-        candidate.revision, candidate.bytes = source.revision, sum(source.weights.values())
+        source = ModelSource.resolve(listed.id, patterns=["config.json", INDEX_FILE])
+        reference, size = source.reference, sum(source.weights.values())
         fit.check(source)
     except InputError as error:
-        candidate.refused = re.sub(rf"^{re.escape(info.id)}(@\w+)?: ", "", str(error))
-    return candidate
+        refused = re.sub(rf"^{re.escape(listed.id)}(@\w+)?: ", "", str(error))
+    return Candidate(reference, task, _datasets(listed), listed.card.get("license"), listed.downloads, size, refused)
 
 
-def _as_list(value: Any) -> list[Any]:
-    return [] if value is None else value if isinstance(value, list) else [value]
+def _datasets(listed: ListedModel) -> tuple[str, ...]:
+    named = listed.card.get("datasets")
+    return tuple(map(str, named if isinstance(named, list) else [] if named is None else [named]))
 
 
-def _name_tasks(candidates: list[Candidate], base: str) -> None:
-    """Short names, different from each other."""
-    taken: set[str] = set()
-    for candidate in candidates:
-        short = candidate.id.split("/")[-1].removeprefix(base.split("/")[-1])
-        if short == candidate.id.split("/")[-1] and candidate.datasets:
-            short = candidate.datasets[0].split("/")[-1]
+def _short_names(listed: list[ListedModel], base: str) -> list[str]:
+    """Names of tasks, different from each other."""
+    taken: list[str] = []
+    for model in listed:
+        whole = model.id.split("/")[-1]
+        short = whole.removeprefix(base.split("/")[-1])
+        if short == whole and _datasets(model):
+            short = _datasets(model)[0].split("/")[-1]
         name = stem = re.sub(r"[^\w-]+", "-", short).strip("-_.") or "task"
         number = 2
         while name in taken:
             name, number = f"{stem}-{number}", number + 1
-        taken.add(name)
-        candidate.task = name
+        taken.append(name)
+    return taken
 
 
 def as_text(candidates: list[Candidate]) -> str:
     """A table for people."""
     rows = [
-        [c.task, c.id, ", ".join(c.datasets) or "-", c.license or "-", f"{c.downloads:,}", size_text(c.bytes)]
+        [
+            c.task,
+            c.reference.id,
+            ", ".join(c.datasets) or "-",
+            c.license or "-",
+            f"{c.downloads:,}",
+            size_text(c.bytes),
+        ]
         for c in candidates
     ]
     return text_table(["task", "model", "data set", "license", "downloads", "size"], rows, left=4)
 
 
-def as_json(base: ModelSource, candidates: list[Candidate]) -> str:
+def as_json(base: ModelReference, candidates: list[Candidate]) -> str:
     """Everything, for programs: those that fit and those that do not, with the reason."""
-    return json.dumps({"base": base.reference(), "candidates": [asdict(c) for c in candidates]}, indent=2)
+    return json.dumps({"base": base.to_dict(), "candidates": [c.to_dict() for c in candidates]}, indent=2)

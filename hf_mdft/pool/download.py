@@ -1,4 +1,4 @@
-"""Downloading a pool's weights: how much is told first, and that it fits."""
+"""Downloading a pool's weights, after showing how much it is and checking that it fits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.utils import are_progress_bars_disabled, tqdm
 
 from ..core.errors import InputError
-from .sources import ModelSource
+from .source import ModelSource
 
 
 def bytes_to_fetch(sources: Iterable[ModelSource]) -> int:
     """Total size of the weight files that are not here yet; a repo that serves two tasks counts once."""
-    files = {(s.id, s.revision, name): size for s in sources for name, size in s.missing().items()}
+    files = {(s.reference, name): size for s in sources for name, size in s.missing().items()}
     return sum(files.values())
 
 

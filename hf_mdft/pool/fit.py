@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from ..architectures import Architecture, architecture_of
-from ..architectures.base import read_config
+from ..architectures import Architecture, architecture_of, read_config
 from ..core.errors import InputError
 from .headers import check_header, read_header
-from .sources import ModelSource
+from .source import ModelSource
 
 
 class Fit:
@@ -18,7 +17,7 @@ class Fit:
         base: The base model.
 
     Raises:
-        InputError: No known architecture.
+        InputError: No known architecture, or one whose towers hold running statistics.
     """
 
     def __init__(self, base: ModelSource) -> None:
@@ -28,27 +27,21 @@ class Fit:
         with torch.device("meta"):
             self.tower = self.architecture.new_tower(self.config)
             """Has the right names and shapes, and no storage."""
+        saved = self.tower.state_dict()
+        for name, buffer in self.tower.named_buffers():
+            if name in saved and buffer.is_floating_point():
+                raise InputError(
+                    f"{base}: its tower keeps running statistics ('{name}'), and combined running statistics are not "
+                    "supported yet; take a base without BatchNorm"
+                )
 
     def check(self, source: ModelSource) -> None:
-        """Raises:
-        InputError: The model (the base itself, too) has another architecture, other shapes, or lacks tensors.
+        """Whether a model (the base itself, too) has the base's architecture and tensors.
+
+        Raises:
+            InputError: It has another architecture, other shapes, or lacks tensors.
         """
         if source != self.base:
-            self._check_config(source)
+            config = read_config(source.folder, str(source))
+            self.architecture.check_config(config, self.config, str(source), str(self.base))
         check_header(source, read_header(source), self.architecture, self.tower)
-
-    def _check_config(self, source: ModelSource) -> None:
-        config = read_config(source.folder, str(source))
-        advice = "an expert must be fine-tuned from the pool's base"
-        if config.model_type not in self.architecture.model_types:
-            raise InputError(
-                f"{source}: model type '{config.model_type}' does not fit the base {self.base} "
-                f"('{self.config.model_type}'); {advice}"
-            )
-        mine, theirs = self.architecture.tower_config(self.config), self.architecture.tower_config(config)
-        for key in self.architecture.must_agree:
-            if getattr(mine, key, None) != getattr(theirs, key, None):
-                raise InputError(
-                    f"{source}: {key} is {getattr(theirs, key, None)}, the base {self.base} has "
-                    f"{getattr(mine, key, None)}; {advice}"
-                )

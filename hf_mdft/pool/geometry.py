@@ -22,12 +22,12 @@ def task_vector_gram(pool: ModelPool) -> torch.Tensor:
 
 @dataclass
 class Geometry:
-    """Of a pool's task vectors.
+    """Sizes and directions of a pool's task vectors.
 
     Args:
         experts: Names of the K tasks, in order.
-        norms: Of the task vectors, relative to the base's.
-        cosines: Between them, `(K, K)`.
+        norms: Norms of the task vectors, relative to the base's.
+        cosines: Cosines between the task vectors, `(K, K)`.
     """
 
     experts: list[str]
@@ -40,5 +40,5 @@ def geometry(pool: ModelPool) -> Geometry:
     gram = task_vector_gram(pool)
     norms = gram.diagonal().sqrt()
     cosines = gram / (norms[:, None] * norms[None]).clamp(min=1e-12)
-    base = sum(tensor.double().square().sum().item() for _, tensor in pool.weights(None).items()) ** 0.5
+    base = sum(tensor.double().square().sum().item() for _, tensor in pool.weights(None).parameters()) ** 0.5
     return Geometry(list(pool.experts), (norms / base).tolist(), cosines.tolist())

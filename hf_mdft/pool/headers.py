@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from huggingface_hub import HfApi
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from ..architectures import Architecture
 from ..core.errors import InputError
-from ..hub.client import TIMEOUT, ask
-from .sources import ModelSource
+from ..hub.headers import remote_header
+from .source import ModelSource
 
 
 DTYPES = ("F64", "F32", "F16", "BF16")
 
 
 class TensorHeader(NamedTuple):
-    """Of one tensor: the file that it is in, its type (safetensors' name) and shape."""
+    """Where one tensor lies: its file, its type (safetensors' name) and shape."""
 
     file: str
     dtype: str
@@ -38,7 +37,11 @@ def read_header(source: ModelSource) -> Header:
     """
     missing, header = source.missing(), {}
     for name in source.weights:
-        header.update(_remote(source, name) if name in missing else _local(source, name))
+        if name in missing:
+            found = remote_header(source.reference, name, source.token)
+            header |= {key: TensorHeader(name, dtype, shape) for key, (dtype, shape) in found.items()}
+        else:
+            header |= _local(source, name)
     return header
 
 
@@ -51,27 +54,13 @@ def _local(source: ModelSource, name: str) -> Header:
         raise InputError(f"{source}: {name} is damaged or no safetensors file ({error})") from error
 
 
-def _remote(source: ModelSource, name: str) -> Header:
-    api, where = HfApi(token=source.token), f"{source}@{source.revision[:12]}"
-    try:
-        found = ask(
-            lambda: api.parse_safetensors_file_metadata(source.id, name, revision=source.revision, timeout=TIMEOUT),
-            where,
-        )
-    except InputError:
-        raise
-    except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
-        raise InputError(f"{where}: {name} is damaged or no safetensors file; take another revision") from error
-    return {key: TensorHeader(name, tensor.dtype, tuple(tensor.shape)) for key, tensor in found.tensors.items()}
-
-
 def check_header(source: ModelSource, header: Header, architecture: Architecture, tower: PreTrainedModel) -> None:
     """Whether a model's files hold the tower of a pool.
 
     Args:
         source: The model, for the message.
-        header: Of its files.
-        architecture: Of the pool.
+        header: Header of the model's files.
+        architecture: Architecture of the pool.
         tower: A tower of the right shapes (the meta device will do).
 
     Raises:

@@ -13,37 +13,37 @@ from .manifest import ModelPool
 def facts(pool: ModelPool, shape: Geometry | None = None) -> dict[str, Any]:
     """A pool in JSON form: models with revisions, sizes and licenses, what is to be downloaded, and, where it was
     computed, the geometry of task vectors."""
-    license, problems = pool.license()
+    license = pool.license()
     models = [
         {
             "task": task,
-            **source.reference(),
+            **source.reference.to_dict(),
             "bytes": sum(source.weights.values()),
             "bytes_to_download": sum(source.missing().values()),
-            "license": source.card().get("license"),
+            "license": source.license,
         }
         for task, source in [("base", pool.base), *pool.experts.items()]
     ]
-    told = {
+    found = {
         "architecture": pool.architecture.name,
         "models": models,
         "tasks_without_expert": [task for task in pool.tasks if task not in pool.experts],
         "bytes_to_download": bytes_to_fetch(pool.sources()),
-        "license": license,
-        "license_problems": problems,
+        "license": license.name,
+        "license_problems": list(license.problems),
     }
     if shape is not None:
-        told["relative_norms"] = dict(zip(shape.experts, shape.norms, strict=True))
-        told["cosines"] = {
+        found["relative_norms"] = dict(zip(shape.experts, shape.norms, strict=True))
+        found["cosines"] = {
             task: dict(zip(shape.experts, row, strict=True))
             for task, row in zip(shape.experts, shape.cosines, strict=True)
         }
-    return told
+    return found
 
 
 def listing(pool: ModelPool) -> str:
     """A pool as text: models, sizes, what is to be downloaded, licenses."""
-    told = facts(pool)
+    found = facts(pool)
     rows = [
         [
             model["task"],
@@ -53,13 +53,13 @@ def listing(pool: ModelPool) -> str:
             size_text(model["bytes"]),
             size_text(model["bytes_to_download"]) if model["bytes_to_download"] else "-",
         ]
-        for model in told["models"]
+        for model in found["models"]
     ]
-    rows += [[task, "no expert", "", "", "", ""] for task in told["tasks_without_expert"]]
+    rows += [[task, "no expert", "", "", "", ""] for task in found["tasks_without_expert"]]
     lines = [text_table(["task", "model", "revision", "license", "size", "to download"], rows, left=4), ""]
-    lines.append(f"To download: {size_text(told['bytes_to_download']) if told['bytes_to_download'] else 'nothing'}")
-    lines.append(f"License of what is made from it: {told['license'] or 'none is stated'}")
-    lines += [f"  {problem}" for problem in told["license_problems"]]
+    lines.append(f"To download: {size_text(found['bytes_to_download']) if found['bytes_to_download'] else 'nothing'}")
+    lines.append(f"License of what is made from it: {found['license'] or 'none is stated'}")
+    lines += [f"  {problem}" for problem in found["license_problems"]]
     return "\n".join(lines)
 
 

@@ -11,20 +11,23 @@ from typing import Any
 
 import torch
 from huggingface_hub import CommitInfo
-from torch import nn
 from transformers import PreTrainedModel
 
-from ..cards.licenses import combined_license
+from ..architectures.base import ClassHead
+from ..architectures.identity import functional_config
+from ..cards.licenses import CombinedLicense, combined_license
 from ..core.cache import key_of
 from ..core.errors import InputError
+from ..core.reference import PoolReference
 from ..core.threads import each
 from ..hub import push_folder
+from ..tasks import Task
 from ..transforms import TRANSFORMS
 from .download import fetch_all
 from .fit import Fit
-from .published import read_published, write_published
-from .sources import PROCESSOR_FILES, ModelSource
-from .vectors import TaskVectors, open_vectors, write_vectors
+from .published import PublishedPool, read_published, write_published
+from .source import PROCESSOR_FILES, ModelSource
+from .vectors import FORMAT, TaskVectors, open_vectors, write_vectors
 from .weights import TowerWeights
 
 
@@ -42,7 +45,7 @@ class ModelPool:
     Args:
         base: The base model.
         experts: Expert by task name; `None` for a task that has no expert.
-        descriptions: What is known of the tasks, by name: `class_names`, `templates` and other options of a task.
+        descriptions: Tasks by name, as far as they are described: what a published pool holds beside its models.
 
     Raises:
         InputError: An expert has another architecture, other shapes, or lacks tensors of the base.
@@ -60,12 +63,12 @@ class ModelPool:
         self,
         base: ModelSource,
         experts: Mapping[str, ModelSource | None],
-        descriptions: Mapping[str, Mapping[str, Any]] | None = None,
+        descriptions: Mapping[str, Task] | None = None,
     ) -> None:
         self.base = base
         self.tasks = list(experts)
         self.experts = {task: source for task, source in experts.items() if source is not None}
-        self.descriptions = {task: dict(options) for task, options in (descriptions or {}).items()}
+        self.descriptions = dict(descriptions or {})
         if not self.experts:
             raise InputError("the pool has no expert; give at least one under pool.experts")
         for task in self.tasks:
@@ -113,41 +116,45 @@ class ModelPool:
     @classmethod
     def _published(cls, source: str | Path, revision: str | None, token: str | bool | None) -> ModelPool:
         published = read_published(source, revision, token)
-        pool = cls.from_reference(published["pool"], token=token)
-        pool.descriptions = published["tasks"]
+        pool = cls.from_reference(published.reference, token=token)
+        pool.descriptions = dict(published.tasks)
         return pool
 
     @classmethod
-    def from_reference(cls, reference: Mapping[str, Any], *, token: str | bool | None = None) -> ModelPool:
-        """The pool that `reference()` described, at the same revisions.
+    def from_reference(
+        cls, reference: PoolReference | Mapping[str, Any], *, token: str | bool | None = None
+    ) -> ModelPool:
+        """The pool that a reference (or its JSON form) pins, at the same revisions.
 
         Raises:
             InputError: A model is gone or has changed; the message names it.
         """
-        experts = {task: reference["experts"][task] for task in reference["tasks"]}
-        pinned = [reference["base"], *(ref for ref in experts.values() if ref is not None)]
-        found = iter(each(lambda ref: ModelSource.from_reference(ref, token), pinned))
-        return cls(next(found), {task: None if ref is None else next(found) for task, ref in experts.items()})
+        if not isinstance(reference, PoolReference):
+            reference = PoolReference.from_dict(reference, "the pool's reference")
+        pinned = [reference.base, *(expert for expert in reference.experts.values() if expert is not None)]
+        found = iter(each(lambda model: ModelSource.from_reference(model, token), pinned))
+        base = next(found)
+        return cls(base, {task: None if ref is None else next(found) for task, ref in reference.experts.items()})
 
     def __repr__(self) -> str:
         return f"ModelPool({self.base}, {self.tasks})"
 
-    def reference(self) -> dict[str, Any]:
-        """JSON form: ids and revisions, from which the same pool is found again.
+    def pinned(self) -> PoolReference:
+        """Ids and revisions, from which the same pool is found again."""
+        experts = {task: self.experts[task].reference if task in self.experts else None for task in self.tasks}
+        return PoolReference(self.base.reference, experts)
 
-        The order of the tasks is the order of coefficients, and is stored by itself: PEFT sorts the keys of what it
-        saves.
-        """
-        experts = {task: self.experts[task].reference() if task in self.experts else None for task in self.tasks}
-        return {"base": self.base.reference(), "experts": experts, "tasks": self.tasks}
+    def reference(self) -> dict[str, Any]:
+        """JSON form of `pinned()`, as `MdftConfig` keeps it."""
+        return self.pinned().to_dict()
 
     def sources(self) -> list[ModelSource]:
         """Base and experts."""
         return [self.base, *self.experts.values()]
 
-    def license(self) -> tuple[str | None, list[str]]:
+    def license(self) -> CombinedLicense:
         """The strictest license that base and experts state, and problems of combining them."""
-        return combined_license([(source.name, source.card().get("license")) for source in self.sources()])
+        return combined_license([(source.reference.name, source.license) for source in self.sources()])
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the pool as a folder that `from_pretrained` reads: ids, pinned revisions, tasks, and a card.
@@ -155,7 +162,7 @@ class ModelPool:
         Raises:
             InputError: A model is a folder of this machine.
         """
-        write_published(self.reference(), self.descriptions, self.license(), Path(folder))
+        write_published(PublishedPool(self.pinned(), self.descriptions), self.license(), Path(folder))
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> CommitInfo:
         """Push the pool (its manifest and card, no weights) in one commit; see `hf_mdft.hub.push_folder`.
@@ -163,13 +170,19 @@ class ModelPool:
         Raises:
             InputError: A model is a folder of this machine, or the Hub refuses.
         """
-        return push_folder(self.save_pretrained, repo_id, replaces=(), **kwargs)
+        return push_folder(self.save_pretrained, repo_id, **kwargs)
 
     def with_experts(self, experts: Mapping[str, str | Path]) -> ModelPool:
         """A pool in which some experts are replaced (or given to tasks that had none)."""
         sources = {task: self.experts.get(task) for task in self.tasks}
         sources.update({task: ModelSource.resolve(spec) for task, spec in experts.items()})
         return ModelPool(self.base, sources, self.descriptions)
+
+    def identity(self, task: str | None = None) -> str:
+        """Changes with everything that an expert's (for `None`, the base's) tower computes with: its weights, and the
+        config, which is the base's."""
+        source = self.base if task is None else self.experts[task]
+        return key_of(source.reference.revision, functional_config(self.base.folder))
 
     def fetch(self) -> None:
         """Download all weights that are not here yet.
@@ -215,11 +228,17 @@ class ModelPool:
     def _fill(self, weights: TowerWeights) -> PreTrainedModel:
         tower = self.architecture.new_tower(self.config).to(torch.float32)
         tower.load_state_dict(dict(weights.items()), strict=False)
-        tower.name_or_path = weights.source.id
+        tower.name_or_path = weights.source.reference.id
         return tower.eval()
 
-    def save_complete(self, tower_state: dict[str, torch.Tensor], head: nn.Module, folder: Path) -> None:
-        """Write the base with other tower weights as a complete model: weights, config, processor, tokenizer."""
+    def save_complete(self, tower_state: dict[str, torch.Tensor], head: ClassHead | None, folder: Path) -> None:
+        """Write the base with other tower weights as a complete model: weights, config, processor, tokenizer.
+
+        Args:
+            tower_state: State dict of the tower.
+            head: Head of the task; none writes what serves all tasks at once.
+            folder: Where the model is written.
+        """
         self.base.fetch()
         self.architecture.save_complete(self.base.folder, tower_state, head, folder)
         for pattern in PROCESSOR_FILES:
@@ -232,29 +251,33 @@ class ModelPool:
         Args:
             transform: Name or `{"name": ..., **options}` of a registered transform.
         """
-        spec = {"name": transform} if isinstance(transform, str) else dict(transform)
-        phi = TRANSFORMS.build(spec)
-        key = key_of("task vectors 3", [source.revision for source in self.sources()], spec)
+        phi, depths = TRANSFORMS.build(transform), self._relative_depths()
+        revisions = [source.reference.revision for source in self.sources()]
+        key = key_of("task vectors", FORMAT, revisions, phi.key(), depths)
         vectors = _OPEN_VECTORS.get(key)
         if vectors is None:
 
             def make(folder: Path) -> None:
-                phi.fit(self._raw_vectors, self._depths())
+                phi.fit(self._raw_vectors, depths)
                 write_vectors(((name, phi(name, stack)) for name, stack in self._raw_vectors()), folder)
 
             names = {name for name, _ in self._fit.tower.named_parameters()}
             vectors = _OPEN_VECTORS[key] = open_vectors(key, make, list(self.experts), names)
         return vectors
 
-    def _depths(self) -> dict[str, float]:
-        """How deep each tensor lies, 0 to 1."""
-        depths = {name: self.architecture.depth(name) for name in self.weights(None).names()}
+    def depths(self) -> dict[str, int]:
+        """Depth of every parameter of the tower; see `Architecture.depths`."""
+        return self.architecture.depths(self._fit.tower)
+
+    def _relative_depths(self) -> dict[str, float]:
+        """How deep every parameter lies: from 0 (embeddings) to 1 (behind the last block)."""
+        depths = self.depths()
         last = max(depths.values()) + 1
         return {name: (last if depth < 0 else depth) / last for name, depth in depths.items()}
 
     def _raw_vectors(self) -> Iterator[tuple[str, torch.Tensor]]:
         experts = [self.weights(task) for task in self.experts]
-        for name, start in self.weights(None).items():
+        for name, start in self.weights(None).parameters():
             yield name, torch.stack([weights.tensor(name) - start for weights in experts])
 
 

@@ -1,87 +1,97 @@
-"""A pool as a folder or Hub repo: what it refers to, not the weights themselves."""
+"""A pool as a folder or Hub repo: what it refers to and what is known of its tasks, not the weights themselves."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cards.cards import is_hub_dataset, pool_card, public_dataset
+from ..cards import PoolFacts, pool_card
+from ..cards.licenses import CombinedLicense
 from ..core.errors import InputError
-from .sources import COMMIT, fetch_files
+from ..core.reference import REPO_ID, ModelReference, PoolReference
+from ..hub.download import fetch_files
+from ..tasks import Task
 
 
 POOL_FILE = "mdft_pool.json"
+CARD_FILE = "README.md"
 SCHEMA = 1
-REPO_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-def write_published(
-    reference: Mapping[str, Any],
-    tasks: Mapping[str, Mapping[str, Any]],
-    license: tuple[str | None, list[str]],
-    folder: Path,
-) -> None:
-    """Write manifest and card.
+@dataclass(frozen=True)
+class PublishedPool:
+    """What a pool's manifest holds.
+
+    Args:
+        reference: Base and experts, each at a commit of the Hub.
+        tasks: Tasks by name, as far as they are described: class names, prompts, columns, data sets of the Hub.
 
     Raises:
-        InputError: A model is a folder of this machine, so others could not find it.
+        InputError: A model is no Hub repo at a commit.
     """
-    for task, source in [("base", reference["base"]), *reference["experts"].items()]:
-        if source and Path(source["id"]).is_absolute():
-            raise InputError(
-                f"{source['id']} ({task}): a folder of this machine cannot be part of a published pool; push the "
-                "model to the Hub first, and name its repo in the pool"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"schema": SCHEMA, "pool": dict(reference), "tasks": {name: dict(tasks[name]) for name in tasks}}
-    (folder / POOL_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    pool_card(reference, tasks, license).save(folder / "README.md")
+
+    reference: PoolReference
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, model in self.reference.models().items():
+            if model.is_local:
+                raise InputError(
+                    f"{model} ({name}): a folder of this machine cannot be part of a published pool; push the model "
+                    "to the Hub first, and name its repo in the pool"
+                )
+            if not model.is_commit or not REPO_ID.fullmatch(model.id):
+                raise InputError(f"'{model.id}' ({name}) is no Hub repo at a commit")
+
+    def options(self) -> dict[str, dict[str, Any]]:
+        """What others may read of the tasks, by name."""
+        shared = {name: Task.from_dict(task.to_dict(), name, foreign=True) for name, task in self.tasks.items()}
+        return {name: task.to_dict() for name, task in shared.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest."""
+        return {"schema": SCHEMA, "pool": self.reference.to_dict(), "tasks": self.options()}
 
 
-def _told(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stranger's pool may say of a task: nothing that reads other files of this machine, or from elsewhere."""
-    known = {
-        key: options[key] for key in ("class_names", "templates", "image_column", "label_column") if key in options
-    }
-    if options.get("head") in ("zero_shot", "linear"):
-        known["head"] = options["head"]
-    for key in ("unlabelled", "evaluation"):
-        if is_hub_dataset(options.get(key)):
-            known[key] = public_dataset(options[key])
-    return known
-
-
-def read_published(source: str | Path, revision: str | None, token: str | bool | None) -> dict[str, Any]:
-    """The content of a pool's manifest: `pool` (a reference) and `tasks` (options by name).
+def read_published(source: str | Path, revision: str | None = None, token: str | bool | None = None) -> PublishedPool:
+    """A published pool from a folder or the Hub.
 
     Raises:
         InputError: It is no pool, or damaged.
     """
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        repo_id, _, named = str(source).partition("@")
-        folder, _ = fetch_files(repo_id, revision or named or None, token, [POOL_FILE, "README.md"])
+    reference = ModelReference.parse(source, revision)
+    if reference.is_local:
+        folder = Path(reference.id)
+    else:
+        folder, _ = fetch_files(reference, [POOL_FILE, CARD_FILE], token)
     if not (folder / POOL_FILE).is_file():
         raise InputError(
             f"{source}: no {POOL_FILE}, so it is no pool; give a pool that 'hf-mdft pool push' has written, or the "
             "pool's base and experts"
         )
+    where = f"{source}: {POOL_FILE}"
     try:
         content = json.loads((folder / POOL_FILE).read_text(encoding="utf-8"))
         if content["schema"] != SCHEMA:
-            raise InputError(
-                f"{source}: schema {content['schema']} of {POOL_FILE} is newer than this hf-mdft: upgrade"
-            )
-        reference, experts = content["pool"], content["pool"]["experts"]
-        for pinned in [reference["base"], *filter(None, (experts[task] for task in reference["tasks"]))]:
-            if not (REPO_ID.fullmatch(pinned["id"]) and COMMIT.fullmatch(pinned["revision"])):
-                raise InputError(f"{source}: {POOL_FILE} names '{pinned['id']}', which is no Hub repo at a commit")
-        tasks = {str(name): _told(options) for name, options in content["tasks"].items()}
-    except InputError:
-        raise
+            raise InputError(f"{where} has schema {content['schema']}, newer than this hf-mdft: upgrade")
+        tasks = {
+            str(name): Task.from_dict(options, f"{where}: tasks.{name}", foreign=True)
+            for name, options in content["tasks"].items()
+        }
+        return PublishedPool(PoolReference.from_dict(content["pool"], where), tasks)
+    except InputError as error:
+        message = str(error)
+        raise InputError(message if message.startswith(str(source)) else f"{where}: {message}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{source}: {POOL_FILE} is damaged ({type(error).__name__}: {error})") from error
-    return {"pool": reference, "tasks": tasks}
+        raise InputError(f"{where} is damaged ({type(error).__name__}: {error})") from error
+
+
+def write_published(pool: PublishedPool, license: CombinedLicense, folder: Path) -> None:
+    """Write manifest and card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(pool.to_dict(), indent=2, ensure_ascii=False)
+    (folder / POOL_FILE).write_text(f"{text}\n", encoding="utf-8")
+    pool_card(PoolFacts(pool.reference, license), pool.options()).save(folder / CARD_FILE)

@@ -25,7 +25,10 @@ than bfloat16: an expert comes back with at most 1/2048 of its task vector round
 
 
 ATTEMPTS = 3
-"""At opening: another process may be repairing the files too."""
+"""Attempts at opening: another process may be repairing the files too."""
+
+FORMAT = 3
+"""Version of the files that `write_vectors` makes; raised with every change to what they hold."""
 
 
 class DamagedVectors(Exception):
@@ -42,7 +45,7 @@ class TaskVectors:
     Args:
         folder: Files written by `write_vectors`.
         experts: Names of the K experts, in row order.
-        names: Of the tensors that must be there.
+        names: Names of the tensors that must be there.
 
     Raises:
         DamagedVectors: A file cannot be read or fails its checksum, or a tensor is missing.
@@ -83,6 +86,12 @@ class TaskVectors:
 def open_vectors(key: str, make: Callable[[Path], None], experts: list[str], names: set[str]) -> TaskVectors:
     """Task vectors from the cache, prepared by `make(folder)` where they are missing or damaged.
 
+    Args:
+        key: Digest of everything that they depend on.
+        make: Writes them into a folder, with `write_vectors`.
+        experts: Names of the K experts, in row order.
+        names: Names of the tensors that must be there.
+
     Raises:
         InputError: They cannot be written, or are damaged each time.
     """
@@ -107,8 +116,12 @@ def _read_checked(path: Path) -> dict[str, torch.Tensor]:
 
 
 def write_vectors(stream: Iterator[tuple[str, torch.Tensor]], folder: Path, shard_bytes: int = 256 << 20) -> None:
-    """Write a stream of `(name, (K, *shape))` to safetensors files of about `shard_bytes`, so that no more than one
-    of them is ever in memory.
+    """Write task vectors to safetensors files, no more than one of which is ever in memory.
+
+    Args:
+        stream: Name and task vectors `(K, *shape)` of one tensor after the other.
+        folder: Folder of the files.
+        shard_bytes: Size at which a file is closed.
 
     Raises:
         InputError: A task vector is too large for half precision.

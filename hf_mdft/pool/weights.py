@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from ..architectures import Architecture
 from ..core.errors import InputError
 from .headers import check_header, read_header
-from .sources import ModelSource
+from .source import ModelSource
 
 
 class TowerWeights:
@@ -19,7 +19,7 @@ class TowerWeights:
 
     Args:
         source: The model; its weights are here.
-        architecture: Of the pool.
+        architecture: Architecture of the pool.
         tower: A tower of the right shapes (the meta device will do): the names and shapes to find.
 
     Raises:
@@ -32,21 +32,19 @@ class TowerWeights:
         check_header(source, self._header, architecture, tower)
         self._files = {name: safe_open(source.folder / name, framework="pt") for name in source.weights}
         self._keys = architecture.canonical_names(tower, list(self._header))
+        self._parameters = {name for name, _ in tower.named_parameters()}
 
     def keys(self) -> list[str]:
         """All keys of the files, the tower's and others, as they stand there."""
         return list(self._header)
 
-    def names(self) -> list[str]:
-        """Names of the tower's tensors."""
-        return list(self._keys)
-
     def raw(self, key: str) -> torch.Tensor:
-        """A tensor by its key in the file, in fp32."""
-        return self._files[self._header[key].file].get_tensor(key).float()
+        """A tensor by its key in the file, in fp32; whole numbers as they are."""
+        tensor = self._files[self._header[key].file].get_tensor(key)
+        return tensor.float() if tensor.is_floating_point() else tensor
 
     def tensor(self, name: str) -> torch.Tensor:
-        """A tower tensor in fp32.
+        """A tower tensor by its name in the tower, as `raw` gives it.
 
         Raises:
             InputError: It holds NaN or infinity.
@@ -57,5 +55,10 @@ class TowerWeights:
         return tensor
 
     def items(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All of the tower's tensors: parameters, and buffers of whole numbers."""
         for name in self._keys:
             yield name, self.tensor(name)
+
+    def parameters(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tower's parameters, which are what task vectors are made of."""
+        return ((name, tensor) for name, tensor in self.items() if name in self._parameters)

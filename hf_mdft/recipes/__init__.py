@@ -1,6 +1,1 @@
-"""A run in one YAML file: read, checked, done."""
-
-from .recipe import Recipe
-
-
-__all__ = ["Recipe"]
+"""A run in one YAML file: read, checked, done. Importing the room imports nothing heavy, for `--help`."""

@@ -2,22 +2,67 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed
 from accelerate import PartialState
-from safetensors import SafetensorError
 
 from ..adapter import MdftConfig
-from ..artifacts.report_page import write_report
-from ..core.errors import InputError
+from ..artifacts.run_folder import refuse_foreign_output, write_run
 from ..evaluation import Report
 from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
 from ..specialize import SpecializeArguments
+from .presets import preset
+from .schema import Recipe
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A published method to compare with, on the same images and heads.
+
+    Args:
+        config: Adapter of its own meta-model; `None`: it shares the run's meta-model.
+        meta: Arguments of its own phase 1, as `config`.
+        specialize: Arguments of its own phase 2; `None`: it makes no specialists, and its meta-model is compared.
+    """
+
+    config: MdftConfig | None = None
+    meta: MdftTrainingArguments | None = None
+    specialize: SpecializeArguments | None = None
+
+    @classmethod
+    def from_preset(cls, name: str, recipe: Recipe, folder: Path) -> Baseline:
+        """A preset's settings on a recipe's pool and tasks.
+
+        Args:
+            name: Name of the preset.
+            recipe: The recipe, which keeps what the method leaves open.
+            folder: Folder of its checkpoints.
+
+        Raises:
+            InputError: No such preset, or the recipe's options do not go with it.
+        """
+        method, changed = preset(name), recipe.with_preset(name)
+        own = method.makes_meta_model
+        return cls(
+            MdftConfig(**changed.adapter) if own else None,
+            changed.meta_arguments(folder) if own else None,
+            changed.specialize_arguments(folder) if method.makes_specialists else None,
+        )
+
+    def made(self, merger: MetaMerger) -> MetaMerger:
+        """The baseline, trained; its results are those of its specialists, if it has any."""
+        if self.config is None:
+            other = merger.variant(fitted=True)
+        else:
+            other = merger.variant(self.config)
+            other.fit(self.meta)
+        if self.specialize is not None:
+            other.specialize(self.specialize)
+        return other
 
 
 def run(
@@ -25,70 +70,49 @@ def run(
     output_dir: Path,
     meta: MdftTrainingArguments,
     specialize: SpecializeArguments,
-    say: Callable[[str], None],
-    peers: Mapping[str, tuple[MdftConfig, MdftTrainingArguments]] | None = None,
-) -> Report:
+    progress: Callable[[str], None],
+    baselines: Mapping[str, Baseline] | None = None,
+) -> Report | None:
     """Do everything and write the output folder: `results.json`, `report.html`, `meta/`, `specialists/TASK/`.
 
     Several processes (`accelerate launch`) share the training; the first one writes.
 
     Args:
         merger: Pool and tasks.
-        output_dir: Made if need be.
+        output_dir: Folder of the results, made if need be.
         meta: Arguments of phase 1.
         specialize: Arguments of phase 2.
-        say: Tells the user what happens.
-        peers: Further meta-models to compare with, by name: their adapters and arguments.
+        progress: Called with one line at every stage.
+        baselines: Published methods to compare with, by name.
+
+    Returns:
+        The report, in the first process; `None` in others.
+
+    Raises:
+        InputError: The output folder holds something else under a name that the run needs.
     """
     state = PartialState()
-    say(f"Pool: {merger.pool.base} and {len(merger.pool.experts)} experts; {len(merger.tasks)} tasks")
-    say("Phase 1: learning the meta-model's coefficients on unlabelled images")
+    refuse_foreign_output(output_dir, list(merger.tasks))
+    progress(f"Pool: {merger.pool.base} and {len(merger.pool.experts)} experts; {len(merger.tasks)} tasks")
+    progress("Phase 1: learning the meta-model's coefficients on unlabelled images")
     merger.fit(meta)
-    others = {}
-    for name, (config, args) in (peers or {}).items():
-        say(f"Peer: {name}")
-        others[name] = merger.variant(config)
-        others[name].fit(args)
     if specialize.rounds:
-        say("Phase 2: specialising, task by task")
+        progress("Phase 2: specialising, task by task")
     for task, specialist in merger.specialize(specialize).items():
-        say(f"  {task}: kept the {specialist.kept}; {specialist.decision.reason}")
+        progress(f"  {task}: kept the {specialist.kept}; {specialist.decision.reason}")
+    others = {}
+    for name, baseline in (baselines or {}).items():
+        progress(f"Baseline: {name}")
+        others[name] = baseline.made(merger)
     report = None
     if state.is_main_process:
-        say("Evaluating (the only step that reads labels)")
+        progress("Evaluating (the only step that reads labels)")
         report = merger.evaluate(others)
-        write_outputs(merger, report, output_dir)
+        specialists = {task: made.save_pretrained for task, made in merger.specialists.items()}
+        write_run(output_dir, report, merger.save_pretrained, specialists)
     state.wait_for_everyone()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # Without both, gloo may abort the interpreter at exit when processes leave at different times.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     return report
-
-
-def write_outputs(merger: MetaMerger, report: Report, output_dir: Path) -> None:
-    """Write results, report, adapter and specialists; each folder appears whole or not at all.
-
-    Raises:
-        InputError: No space or no permission.
-    """
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        _replace(output_dir / "meta", merger.save_pretrained)
-        for task, specialist in merger.specialists.items():
-            _replace(output_dir / "specialists" / task, specialist.save_pretrained)
-        write_report(report, output_dir / "report.html")
-        report.save(output_dir / "results.json")
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{output_dir}: cannot write the results ({reason})") from error
-
-
-def _replace(target: Path, write: Callable[[Path], None]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
-        work = Path(temporary) / target.name
-        write(work)
-        if target.exists():
-            shutil.rmtree(target)
-        work.rename(target)

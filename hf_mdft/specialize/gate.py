@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 
 import torch
 
+from ..cards import Decision
 from ..objectives import estimate_prior
 from .teacher.ensemble import reliability
 from .teacher.observation import Source
@@ -23,36 +23,6 @@ class prior. Coming closer to the prior is no fault: the largest gains had frequ
 LARGEST_DISAGREEMENT = 0.15
 """Share of changed images, net, on which held-out views and other models may agree with the expert rather than with
 the specialist."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What the gate chose, and why.
-
-    Args:
-        chosen: `"specialist"` or `"expert"`.
-        consistency_gain: Share of predictions that survive small translations, the specialist's minus the expert's.
-        drift: How far, in nats, the specialist's class frequencies are from what lies between the expert's and the
-            estimated class prior; negative: they are between.
-        agreement_gain: Mean over images of the weighted agreement of held-out views and other models with the
-            specialist, minus that with the expert.
-        standard_error: Standard error of the agreement gain.
-        changed: Share of images that the two classify differently.
-        images: Number of images that the evidence is from.
-        reason: The decisive evidence in words.
-    """
-
-    chosen: str
-    consistency_gain: float
-    drift: float
-    agreement_gain: float
-    standard_error: float
-    changed: float
-    images: int
-    reason: str
-
-    def to_dict(self) -> dict:
-        return asdict(self)
 
 
 def decide(specialist: Source, expert: Source, others: Mapping[str, Source], ensemble_weight: float = 1.0) -> Decision:

@@ -78,7 +78,7 @@ def specialize_task(
             if task not in pool.experts:
                 (work / FALLBACK).mkdir(exist_ok=True)
                 pool.save_complete(meta.cpu().state_dict(), head, work / FALLBACK)
-            content = {"decision": decision.to_dict(), "history": history}
+            content = {"decision": dataclasses.asdict(decision), "history": history}
             (work / f".{DECISION}").write_text(json.dumps(content), encoding="utf-8")
             (work / f".{DECISION}").replace(work / DECISION)
         state.wait_for_everyone()
@@ -91,7 +91,6 @@ def specialize_task(
         candidate=work / CANDIDATE,
         fallback=None if task in pool.experts else work / FALLBACK,
         history=content["history"],
-        facts={},
     )
 
 
@@ -130,7 +129,7 @@ def _train(
     reference, *others = sources
     specialist = observe(models.embed(student, "specialist", FEW_VIEWS), head)
     decision = decide(specialist, sources[reference], {name: sources[name] for name in others}, args.ensemble_weight)
-    if not args.gate and decision.chosen != "specialist":
+    if not args.gate and not decision.improved:
         decision = dataclasses.replace(decision, chosen="specialist", reason=f"gate off ({decision.reason})")
     return decision, trainer.state.log_history, student.cpu()
 
@@ -149,4 +148,7 @@ def _task_arguments(
 
 
 def _between(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    return {name: torch.lerp(tensor.cpu(), b[name].cpu(), share) for name, tensor in a.items()}
+    return {
+        name: torch.lerp(tensor.cpu(), b[name].cpu(), share) if tensor.is_floating_point() else tensor
+        for name, tensor in a.items()
+    }

@@ -12,9 +12,8 @@ from ..adapter import MdftConfig
 from ..core.tables import markdown_table
 from ..evaluation import average_p_value, paired_interval
 from ..merger import MetaMerger
-from ..meta import MdftTrainingArguments
-from ..recipes.recipe import Recipe
-from ..specialize import SpecializeArguments
+from ..recipes.options import KINDS
+from ..recipes.schema import Recipe
 from .outcome import (
     Outcome,
     average,
@@ -29,39 +28,42 @@ from .outcome import (
 )
 
 
+KEY_VERSION = "ablation 2"
+"""Changes with the code of this study, so that nothing that older code found is used."""
+
 META_PARTS: dict[str, dict[str, dict[str, Any]]] = {
-    "without the entropy": {"meta": {"entropy_weight": 0.0}},
-    "without the filter": {"meta": {"filter": "none"}},
-    "without the anchor": {"meta": {"distillation_weight": 0.0}},
-    "without the anchor's views": {"meta": {"distillation_views": False}},
+    "without entropy minimization": {"meta": {"entropy_weight": 0.0}},
+    "without the sample filter": {"meta": {"filter": "none"}},
+    "without distillation from the experts": {"meta": {"distillation_weight": 0.0}},
+    "without test-time augmentation of the experts": {"meta": {"distillation_views": False}},
     "without the agreement rule": {"meta": {"agreement_rule": False}},
-    "without the prior": {"meta": {"prior_weight": 0.0}},
+    "without the class prior": {"meta": {"prior_weight": 0.0}},
     "with the heads' projection frozen": {"meta": {"train_projection": False}},
     "without trained heads": {"meta": {"train_heads": False}},
     "one coefficient per layer": {"adapter": {"granularity": "layer"}},
     "one coefficient per task": {"adapter": {"granularity": "task"}},
-    "without Phi (identity)": {"adapter": {"transform": {"name": "identity"}}},
+    "with the identity as Phi": {"adapter": {"transform": {"name": "identity"}}},
     "with TIES as Phi": {"adapter": {"transform": {"name": "ties"}}},
 }
-"""Phase 1: what a row changes. A change that changes nothing is left out."""
+"""Changes of phase 1 by row. A change that changes nothing is left out."""
 
 SPECIALIST_PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "the expert alone on plain images as teacher": {
         "specialize": {"teacher_views": False, "ensemble_weight": 0.0, "lda_weight": 0.0}
     },
-    "without views in the teacher": {"specialize": {"teacher_views": False}},
-    "without other models in the teacher": {"specialize": {"ensemble_weight": 0.0}},
-    "without the prior": {"specialize": {"prior_strength": 0.0}},
-    "without the discriminant": {"specialize": {"lda_weight": 0.0}},
-    "without consistency": {"specialize": {"jitter_steps": 0}},
+    "without test-time augmentation in the teacher": {"specialize": {"teacher_views": False}},
+    "without the ensemble: the expert alone as teacher": {"specialize": {"ensemble_weight": 0.0}},
+    "without the class prior": {"specialize": {"prior_strength": 0.0}},
+    "without LDA": {"specialize": {"lda_weight": 0.0}},
+    "without random translations of the student's images": {"specialize": {"jitter_steps": 0}},
     "without self-training": {"specialize": {"self_training": False}},
-    "without alignment": {"specialize": {"alignment_weight": 0.0}},
-    "without information maximisation": {"specialize": {"infomax_weight": 0.0}},
+    "without representation alignment": {"specialize": {"alignment_weight": 0.0}},
+    "without InfoMax": {"specialize": {"infomax_weight": 0.0}},
     "without L2-SP": {"specialize": {"l2_sp_weight": 0.0}},
-    "without the weight average": {"specialize": {"ema_decay": 0.0}},
+    "without the moving average of weights": {"specialize": {"ema_decay": 0.0}},
     "with a second round": {"specialize": {"rounds": 2}},
 }
-"""Phase 2, on the full recipe's meta-model."""
+"""Changes of phase 2 by row, on the full recipe's meta-model."""
 
 
 @dataclass
@@ -69,14 +71,12 @@ class Row:
     """One line of the table.
 
     Args:
-        name: What was changed.
-        average: Accuracy over tasks, 0 to 1.
-        difference: To the full recipe; `None` for that one itself.
+        name: Name of the change, or of the model.
+        average: Mean accuracy over tasks, 0 to 1.
+        by_task: Accuracy by task, 0 to 1.
+        difference: Mean accuracy minus that of what the row is compared with; `None` for that one itself.
         low, high: 95 % interval of the difference, paired by image.
-        p_value: Of the difference.
-        by_task: Accuracies.
-
-    A difference is the row's accuracy minus that of what it is compared with.
+        p_value: p-value of the difference, two-sided.
     """
 
     name: str
@@ -96,15 +96,15 @@ class Row:
 
 
 def ablate(
-    recipe: Recipe, output_dir: Path, phases: tuple[str, ...], say: Callable[[str], None]
+    recipe: Recipe, output_dir: Path, phases: tuple[str, ...], progress: Callable[[str], None]
 ) -> dict[str, list[Row]]:
     """Run the recipe in full and with one part at a time taken out, and measure each.
 
     Args:
-        recipe: With evaluation images.
-        output_dir: Of work in progress; a study that was cut off goes on there.
-        phases: Of `"meta"` and `"specialists"`.
-        say: Tells the user what happens.
+        recipe: Recipe with evaluation images.
+        output_dir: Folder of work in progress; a study that was cut off goes on there.
+        phases: `"meta"`, `"specialists"`, or both.
+        progress: Called with one line for every row.
 
     Returns:
         Rows by phase, the full recipe first.
@@ -115,7 +115,7 @@ def ablate(
     merger = recipe.merger()
     tasks = measured_tasks(merger, str(recipe.path))
     tables: dict[str, list[Row]] = {}
-    study = _Study(merger, recipe, output_dir, tasks, say)
+    study = _Study(merger, recipe, output_dir, tasks, progress)
     if "meta" in phases:
         full = study.meta("in full", {})
         tables["meta"] = [Row.compare("in full", full)]
@@ -141,15 +141,21 @@ class _Study:
     """Variants of one recipe on shared images, heads and caches."""
 
     def __init__(
-        self, merger: MetaMerger, recipe: Recipe, output_dir: Path, tasks: list[str], say: Callable[[str], None]
+        self, merger: MetaMerger, recipe: Recipe, output_dir: Path, tasks: list[str], progress: Callable[[str], None]
     ) -> None:
-        self.merger, self.recipe, self.output_dir, self.tasks, self.say = merger, recipe, output_dir, tasks, say
+        self.merger, self.recipe, self.output_dir, self.tasks, self.progress = (
+            merger,
+            recipe,
+            output_dir,
+            tasks,
+            progress,
+        )
         self.ungated: Outcome = {}
 
     def _key(self, changed: Recipe, kind: str) -> list[Any]:
         images = {task: self.merger.labelled(task).images.key for task in self.tasks}
         parts = [changed.adapter, changed.meta, changed.specialize if kind == "specialists" else None, changed.seed]
-        return ["study 2", kind, self.merger.pool.reference(), images, parts]
+        return [KEY_VERSION, kind, self.merger.pool.reference(), images, parts]
 
     def _fitted(self, changed: Recipe, folder: Path) -> MetaMerger:
         merger = self.merger.variant(MdftConfig(**changed.adapter))
@@ -157,7 +163,7 @@ class _Study:
         return merger
 
     def meta(self, name: str, change: Mapping[str, Any]) -> Outcome:
-        self.say(f"Meta-model, {name}")
+        self.progress(f"Meta-model, {name}")
         changed, folder = _changed(self.recipe, change), self.output_dir / "meta" / _slug(name)
 
         def make() -> dict[str, str]:
@@ -166,7 +172,7 @@ class _Study:
         return unpack(remembered(folder / "outcome.json", self._key(changed, "meta"), make))
 
     def specialists(self, name: str, change: Mapping[str, Any]) -> Outcome:
-        self.say(f"Specialists, {name}")
+        self.progress(f"Specialists, {name}")
         changed, folder = _changed(self.recipe, change), self.output_dir / "specialists" / _slug(name)
 
         def make() -> dict[str, Any]:
@@ -204,7 +210,6 @@ def _slug(name: str) -> str:
     return "".join(char if char.isalnum() else "-" for char in name.lower()).strip("-")
 
 
-KINDS = {"adapter": MdftConfig, "meta": MdftTrainingArguments, "specialize": SpecializeArguments}
 HEADER = ("", "average", "difference", "95 % interval", "p")
 
 
@@ -212,7 +217,8 @@ def as_markdown(rows: list[Row], by_task: bool = False) -> str:
     """The table: accuracy in percent, difference and interval in points.
 
     Args:
-        by_task: With a column for each task.
+        rows: Lines of the table.
+        by_task: Whether each task has a column too.
     """
     tasks = list(rows[0].by_task) if by_task else []
     lines = []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
 from ..merger import MetaMerger
-from ..recipes.recipe import Recipe
+from ..recipes.schema import Recipe
 from .ablation import Row
 from .outcome import (
     measured_tasks,
@@ -23,20 +23,44 @@ from .outcome import (
 )
 
 
+KEY_VERSION = "few-shot 2"
+"""Changes with the code of this study, so that nothing that older code found is used."""
+
+HEADER = ("images per task", "meta-model", "specialists, no gate", "specialists", "over experts", "95 % interval", "p")
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Results with one number of images.
+
+    Args:
+        images: Unlabelled images per task; `None` is all.
+        meta, specialist_ungated, specialist: The models, each compared with the experts.
+        gate: The gate's decision by task, as in the results of a run.
+        comparison: `difference` of specialist (without the gate) and expert by task, as in the results of a run.
+    """
+
+    images: int | None
+    meta: Row
+    specialist_ungated: Row
+    specialist: Row
+    gate: dict[str, dict[str, Any]]
+    comparison: dict[str, dict[str, float]]
+
+
 def few_shot(
-    recipe: Recipe, images: Sequence[int | None], output_dir: Path, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+    recipe: Recipe, images: Sequence[int | None], output_dir: Path, progress: Callable[[str], None]
+) -> list[FewShot]:
     """Run the recipe with so many unlabelled images per task, in both phases, and measure.
 
     Args:
-        recipe: With evaluation images, and an expert for every task that has them.
-        images: Images per task; `None` is all.
-        output_dir: Of work in progress; a study that was cut off goes on there.
-        say: Tells the user what happens.
+        recipe: Recipe with evaluation images, and an expert for every task that has them.
+        images: Numbers of images per task; `None` is all.
+        output_dir: Folder of work in progress; a study that was cut off goes on there.
+        progress: Called with one line for every number of images.
 
     Returns:
-        For each number of images: `images`; rows `meta`, `specialist_ungated` and `specialist`, each compared with the
-        experts; `gate` and `comparison` by task, as in the results of a run.
+        Results in the order of `images`.
 
     Raises:
         InputError: No task has evaluation images and an expert, or the recipe makes no specialists.
@@ -47,9 +71,10 @@ def few_shot(
     if not tasks:
         raise InputError(f"{recipe.path}: no task with evaluation images has an expert to compare with")
     experts = outcome(merger, tasks, merger.pool.tower)
+    by_task = Row.compare("expert", experts).by_task
     table = []
     for count in images:
-        say(f"{count or 'All'} unlabelled images per task")
+        progress(f"{count or 'All'} unlabelled images per task")
         folder = output_dir / f"images-{count or 'all'}"
 
         def make(count=count, folder=folder) -> dict[str, Any]:
@@ -64,12 +89,14 @@ def few_shot(
                 "gate": {task: few.specialists[task].decision.to_dict() for task in tasks},
             }
 
-        key = ["few shot 2", count, _key(merger, recipe)]
-        found = remembered(folder / "outcome.json", key, make)
-        rows = {name: Row.compare(name, unpack(found[name]), experts) for name in found if name != "gate"}
-        ungated, theirs = rows["specialist_ungated"].by_task, Row.compare("expert", experts).by_task
-        comparison = {task: {"difference": ungated[task] - theirs[task]} for task in tasks}
-        table.append({"images": count, **rows, "gate": found["gate"], "comparison": comparison})
+        found = remembered(folder / "outcome.json", [KEY_VERSION, count, _key(merger, recipe)], make)
+        rows = {
+            name: Row.compare(name, unpack(found[name]), experts)
+            for name in ("meta", "specialist_ungated", "specialist")
+        }
+        ungated = rows["specialist_ungated"].by_task
+        comparison = {task: {"difference": ungated[task] - by_task[task]} for task in tasks}
+        table.append(FewShot(count, **rows, gate=found["gate"], comparison=comparison))
     return table
 
 
@@ -78,31 +105,17 @@ def _key(merger: MetaMerger, recipe: Recipe) -> list[Any]:
     return [merger.pool.reference(), images, recipe.adapter, recipe.meta, recipe.specialize, recipe.seed]
 
 
-def as_lines(table: list[dict[str, Any]]) -> list[list[str]]:
+def as_lines(table: Sequence[FewShot]) -> list[list[str]]:
     """Cells of the table: accuracy in percent, difference to the experts and interval in points."""
-    lines = []
-    for entry in table:
-        meta, ungated, kept = (entry[name] for name in ("meta", "specialist_ungated", "specialist"))
-        lines.append(
-            [
-                str(entry["images"] or "all"),
-                f"{100 * meta.average:.1f}",
-                f"{100 * ungated.average:.1f}",
-                f"{100 * kept.average:.1f}",
-                f"{100 * kept.difference:+.2f}",
-                f"{100 * kept.low:+.2f} to {100 * kept.high:+.2f}",
-                f"{kept.p_value:.2g}",
-            ]
-        )
-    return lines
-
-
-HEADER = ("images per task", "meta-model", "specialists, no gate", "specialists", "over experts", "95 % interval", "p")
-
-
-def as_facts(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """JSON-able."""
     return [
-        {name: dataclasses.asdict(value) if isinstance(value, Row) else value for name, value in entry.items()}
+        [
+            str(entry.images or "all"),
+            f"{100 * entry.meta.average:.1f}",
+            f"{100 * entry.specialist_ungated.average:.1f}",
+            f"{100 * entry.specialist.average:.1f}",
+            f"{100 * entry.specialist.difference:+.2f}",
+            f"{100 * entry.specialist.low:+.2f} to {100 * entry.specialist.high:+.2f}",
+            f"{entry.specialist.p_value:.2g}",
+        ]
         for entry in table
     ]

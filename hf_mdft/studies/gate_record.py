@@ -12,15 +12,15 @@ from ..core.errors import InputError
 
 @dataclass
 class GateRecord:
-    """What the gate did in a number of (task, run) pairs.
+    """Decisions of the gate in a number of (task, run) pairs.
 
     It is right where it keeps the better one of specialist and expert on the evaluation images; where both are equally
     accurate, either choice is right.
 
     Args:
-        pairs: How many.
-        right: How many of them.
-        accepted: In how many the specialist was kept.
+        pairs: Number of pairs.
+        right: Number of right decisions.
+        accepted: Number of kept specialists.
         saved: Points lost without the gate where the expert was kept, summed and divided by `pairs`.
         cost: Points left behind where the expert was kept, divided by `pairs`.
         let_through: Points lost where a worse specialist was kept, divided by `pairs`.
@@ -48,7 +48,7 @@ def gate_record(files: Iterable[Path]) -> GateRecord:
     accepted, differences = [], []
     for file in files:
         try:
-            found = json.loads(Path(file).read_text())
+            found = json.loads(Path(file).read_text(encoding="utf-8"))
             for report in found if isinstance(found, list) else [found]:
                 for task, decision in report["gate"].items():
                     if task in report["comparison"]:
@@ -76,7 +76,7 @@ def gate_record(files: Iterable[Path]) -> GateRecord:
 
 
 def as_text(record: GateRecord) -> str:
-    """In words."""
+    """The record in three lines."""
     return (
         f"The gate was right in {record.right} of {record.pairs} cases ({record.right / record.pairs:.0%}); it "
         f"kept {record.accepted} specialists.\nGain over the experts: {record.ungated:+.2f} points without it, "

@@ -12,26 +12,29 @@ from ..embedding.views import FEW_VIEWS
 from ..evaluation import combined_tower
 from ..merger import MetaMerger
 from ..pool import ModelPool
-from ..recipes.recipe import Recipe
+from ..recipes.schema import Recipe
 from ..specialize.teacher import observe
 from .ablation import Row
 from .outcome import Outcome, measured_tasks, needs_specialists, outcome, pack, remembered, unpack
 
 
+KEY_VERSION = "leave-one-out 2"
+"""Changes with the code of this study, so that nothing that older code found is used."""
+
 MODELS = ("base", "weight_average", "best_expert", "meta", "specialist_ungated", "specialist")
 
 
-def leave_one_out(recipe: Recipe, output_dir: Path, say: Callable[[str], None]) -> dict[str, Row]:
+def leave_one_out(recipe: Recipe, output_dir: Path, progress: Callable[[str], None]) -> dict[str, Row]:
     """For every task: adapt a meta-model of the other tasks' experts to its unlabelled images, and specialise it.
 
-    Compared with the base, the others' weight average, and the other expert that a label-free rule likes best: the
-    one with the stablest predictions under small translations, among those that agree with the base no less than the
-    others do on average (experts of other tasks tend to say one class, which is stable too).
+    Compared with the base, the others' weight average, and the other expert that a label-free rule ranks first: the
+    one with the most consistent predictions under small translations, among those that agree with the base no less
+    than the others do on average (experts of other tasks tend to predict one class, which is consistent too).
 
     Args:
-        recipe: With evaluation images and class names (or another head that needs no expert).
-        output_dir: Of work in progress; a study that was cut off goes on there.
-        say: Tells the user what happens.
+        recipe: Recipe with evaluation images and class names (or another head that needs no expert).
+        output_dir: Folder of work in progress; a study that was cut off goes on there.
+        progress: Called with one line at every step.
 
     Returns:
         Rows by model, each compared with the adapted meta-model.
@@ -43,7 +46,8 @@ def leave_one_out(recipe: Recipe, output_dir: Path, say: Callable[[str], None]) 
     whole = recipe.merger()
     tasks = measured_tasks(whole, str(recipe.path))
     for task in tasks:
-        if (whole.tasks[task].head or whole.pool.architecture.default_head) == "linear":
+        head = whole.tasks[task].head
+        if head == "linear" or (head is None and whole.pool.architecture.own_heads):
             raise InputError(
                 f"{recipe.path}: the head of task '{task}' is its expert's classifier, which a task outside the pool "
                 "does not have; give it head: FILE.safetensors, trained on the base's embeddings"
@@ -52,16 +56,16 @@ def leave_one_out(recipe: Recipe, output_dir: Path, say: Callable[[str], None]) 
         raise InputError(f"{recipe.path}: leave-one-out needs at least two experts")
     found: dict[str, Outcome] = {model: {} for model in MODELS}
     for task in tasks:
-        say(f"Without the expert of {task}")
+        progress(f"Without the expert of {task}")
         folder = output_dir / task
 
         def make(task=task, folder=folder) -> dict[str, Any]:
             return _without(task, whole, recipe, folder)
 
-        key = ["leave one out 2", task, whole.pool.reference(), whole.unlabelled(task).key]
+        key = [KEY_VERSION, task, whole.pool.reference(), whole.unlabelled(task).key]
         key += [recipe.adapter, recipe.meta, recipe.specialize, recipe.seed]
         saved = remembered(folder / "outcome.json", key, make)
-        say(f"  best other expert, chosen without labels: {saved['chosen']}")
+        progress(f"  best other expert, chosen without labels: {saved['chosen']}")
         for model in MODELS:
             found[model] |= unpack(saved[model])
     return {model: Row.compare(model, found[model], None if model == "meta" else found["meta"]) for model in MODELS}
@@ -88,7 +92,7 @@ def _without(task: str, whole: MetaMerger, recipe: Recipe, folder: Path) -> dict
 
 
 def best_expert(merger: MetaMerger, task: str) -> str:
-    """Name of the expert that is chosen for a task that none was made for, without labels."""
+    """Name of the expert that is chosen without labels for a task outside the pool."""
     images, head, pool = merger.unlabelled(task).sample(500, merger.seed), merger.head(task), merger.pool
 
     def look(expert: str | None) -> Any:

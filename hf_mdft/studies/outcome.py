@@ -16,11 +16,11 @@ from ..core.versions import versions
 from ..evaluation import predict
 from ..heads import Head
 from ..merger import MetaMerger
-from ..recipes.recipe import Recipe
+from ..recipes.schema import Recipe
 
 
 Outcome = dict[str, torch.Tensor]
-"""By task: for every evaluation image, whether it was classified correctly, `(N,)`."""
+"""By task: which evaluation images were classified correctly, `(N,)`."""
 
 
 def measured_tasks(merger: MetaMerger, where: str) -> list[str]:
@@ -36,8 +36,10 @@ def measured_tasks(merger: MetaMerger, where: str) -> list[str]:
 
 
 def needs_specialists(recipe: Recipe) -> None:
-    """Raises:
-    InputError: The recipe makes none.
+    """Check that a recipe makes specialists.
+
+    Raises:
+        InputError: It makes none.
     """
     if recipe.specialize.get("rounds") == 0:
         raise InputError(f"{recipe.path}: specialize.rounds is 0, so there are no specialists to study; set it to 1")
@@ -49,7 +51,14 @@ def outcome(
     tower_of: Callable[[str], nn.Module],
     head_of: Callable[[str], Head] | None = None,
 ) -> Outcome:
-    """Of one model for each task, through the task's own head unless `head_of` gives another."""
+    """What one model for each task classifies correctly.
+
+    Args:
+        merger: Pool, tasks and their images.
+        tasks: Names of the tasks.
+        tower_of: The vision tower for a task.
+        head_of: The head for a task; the default is the task's own.
+    """
     found = {}
     for task in tasks:
         data, head = merger.labelled(task), (head_of or merger.head)(task)
@@ -58,13 +67,13 @@ def outcome(
 
 
 def meta_outcome(merger: MetaMerger, tasks: list[str]) -> Outcome:
-    """Of the meta-model, with the heads that go with it."""
+    """What the meta-model classifies correctly, with the heads that go with it."""
     tower = merger.meta_tower()
     return outcome(merger, tasks, lambda _: tower, merger.meta_head)
 
 
 def specialist_outcome(merger: MetaMerger, tasks: list[str], gated: bool = True) -> Outcome:
-    """Of the specialists, as the gate kept them or before it."""
+    """What the specialists classify correctly, as the gate kept them or before it."""
     return outcome(merger, tasks, lambda task: merger.specialists[task].tower(gated=gated))
 
 
@@ -74,22 +83,28 @@ def average(found: Mapping[str, torch.Tensor]) -> float:
 
 
 def remembered(file: Path, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `make` found for this key, from the file where it is there already: a study that was cut off goes on."""
+    """Result of `make()`, from the file where it is there already: a study that was cut off goes on.
+
+    Args:
+        file: File that keeps the result.
+        key: Everything that the result depends on, with the version of the code that makes it (JSON-able).
+        make: Function that makes the result (JSON-able).
+    """
     wanted = key_of(key, versions()["hf-mdft"])
     if file.is_file():
-        saved = json.loads(file.read_text())
+        saved = json.loads(file.read_text(encoding="utf-8"))
         if saved.get("key") == wanted:
             return saved["found"]
     found = make()
     file.parent.mkdir(parents=True, exist_ok=True)
     work = file.with_suffix(".part")
-    work.write_text(json.dumps({"key": wanted, "found": found}))
+    work.write_text(json.dumps({"key": wanted, "found": found}), encoding="utf-8")
     work.replace(file)
     return found
 
 
 def pack(found: Outcome) -> dict[str, str]:
-    """As text of 0 and 1."""
+    """JSON-able form: one text of 0 and 1 for each task."""
     return {task: "".join("1" if hit else "0" for hit in correct.tolist()) for task, correct in found.items()}
 
 

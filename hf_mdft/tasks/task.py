@@ -1,9 +1,21 @@
-"""What a task is."""
+"""What a task is, and its one written form."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from ..core.data_reference import DataReference
+from ..core.errors import InputError, suggest
+
+
+IMAGES = ("unlabelled", "evaluation")
+FILES = ("data_files", "data_dir")
+POOL_HEADS = ("zero_shot", "linear")
+"""Heads that are built from a pool; others are files or objects."""
 
 
 @dataclass
@@ -30,3 +42,122 @@ class Task:
     class_names: list[str] | None = None
     templates: list[str] | str = "default"
     head: Any = None
+
+    @classmethod
+    def from_dict(
+        cls,
+        options: Any,
+        where: str,
+        *,
+        folder: Path | None = None,
+        defaults: Task | None = None,
+        foreign: bool = False,
+    ) -> Task:
+        """A task from its written form: in a recipe, a published pool or a saved meta-model.
+
+        Args:
+            options: Keys and values, named as the arguments above.
+            where: Names the task in messages: a file and the keys that lead to it.
+            folder: Folder that relative paths start from.
+            defaults: A task whose values stand where the options have none.
+            foreign: The text is somebody else's. It may name classes, prompts, columns, Hub data sets and heads
+                inside `folder`: nothing that reads other files, or from elsewhere. The rest is ignored.
+
+        Raises:
+            InputError: A key is unknown, or a value is not what it should be; the message names it.
+        """
+        if options is None:
+            options = {}
+        if not isinstance(options, Mapping):
+            raise InputError(f"{where}: expected keys and values, got {type(options).__name__}")
+        known = [field.name for field in dataclasses.fields(cls)]
+        found = _harmless(options, known, folder) if foreign else dict(options)
+        for key in found:
+            if key not in known:
+                raise InputError(f"{where}: unknown key '{key}': {suggest(str(key), known)}")
+        for key in IMAGES:
+            if found.get(key) is not None:
+                found[key] = _images(found[key], f"{where}.{key}", folder)
+        for key in ("image_column", "label_column"):
+            if not isinstance(found.get(key, ""), str):
+                raise InputError(f"{where}: {key} must be the name of a column, got {found[key]!r}")
+        if found.get("class_names") is not None:
+            found["class_names"] = _names(found["class_names"], where)
+        templates = found.get("templates", "default")
+        if not isinstance(templates, str | list):
+            raise InputError(f"{where}: templates must be a list or the name of a set, got {templates}")
+        if isinstance(found.get("head"), str) and found["head"].endswith(".safetensors"):
+            found["head"] = resolve_path(found["head"], folder)
+        return cls(**{"unlabelled": None, **({} if defaults is None else vars(defaults)), **found})
+
+    def to_dict(self, class_names: list[str] | None = None) -> dict[str, Any]:
+        """The written form, as it may leave this machine: without folders and secrets (see `DataReference`), and
+        without what is left at its default.
+
+        Args:
+            class_names: Names that a head has, where the task itself names none.
+        """
+        plain = {field.name: field.default for field in dataclasses.fields(self)}
+        written = {key: shown.to_dict() for key in IMAGES if (shown := DataReference.of(getattr(self, key)))}
+        written["class_names"] = self.class_names or class_names
+        for name in ("image_column", "label_column", "templates"):
+            if getattr(self, name) != plain[name]:
+                written[name] = getattr(self, name)
+        if self.head is not None:
+            is_text = isinstance(self.head, str)
+            written["head"] = Path(self.head).name if is_text else f"a {self.head.name} head in memory"
+        return {name: value for name, value in written.items() if value is not None}
+
+
+def _harmless(options: Mapping[str, Any], known: list[str], folder: Path | None) -> dict[str, Any]:
+    """What somebody else's text may say of a task."""
+    found = {key: value for key, value in options.items() if key in known}
+    for key in IMAGES:
+        shown = DataReference.from_dict(found.pop(key, None))
+        if shown is not None and shown.on_hub:
+            found[key] = shown.to_dict()
+    head = found.pop("head", None)
+    inside = folder is not None and str(head).endswith(".safetensors")
+    if head in POOL_HEADS or (inside and (folder / str(head)).resolve().is_relative_to(folder.resolve())):
+        found["head"] = head
+    return found
+
+
+def _images(value: Any, where: str, folder: Path | None) -> Any:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: expected keys and values, got {type(value).__name__}")
+    if "path" not in value:
+        raise InputError(
+            f"{where}: 'path' is missing (a dataset's Hub id, or a format such as parquet with data_files)"
+        )
+    found = dict(value)
+    for key in FILES:
+        if key in found:
+            found[key] = _each(found[key], lambda file: resolve_path(file, folder))
+    if folder is not None and (folder / str(found["path"])).exists():
+        found["path"] = resolve_path(found["path"], folder)
+    return found
+
+
+def _names(names: Any, where: str) -> list[str]:
+    if not isinstance(names, list) or len(names) < 2:
+        raise InputError(f"{where}: class_names must list at least two names")
+    return [str(name) for name in names]
+
+
+def _each(value: Any, function: Callable[[Any], Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _each(item, function) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_each(item, function) for item in value]
+    return function(value)
+
+
+def resolve_path(spec: Any, folder: Path | None) -> str:
+    """A path relative to a folder made absolute; Hub ids and addresses as they are."""
+    spec = str(spec)
+    if "://" in spec or folder is None:
+        return spec
+    local = folder / Path(spec).expanduser()
+    relative = spec.startswith((".", "~", "/"))
+    return str(local.resolve()) if relative or local.exists() or any(local.parent.glob(local.name)) else spec

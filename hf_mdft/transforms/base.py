@@ -1,8 +1,10 @@
-"""What every Phi is."""
+"""What every Phi provides."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import torch
 
@@ -16,9 +18,24 @@ class Transform:
     """
 
     name: str
+    version: ClassVar[int] = 1
+    """Raised with every change to what a Phi computes, so that vectors kept from before are prepared anew."""
+
+    def key(self) -> list[Any]:
+        """What the result depends on beside the task vectors, for JSON: name, version and all options, defaults filled
+        in. The version is that of the class and of every Phi that it inherits from.
+
+        A Phi that applies another one puts that one's key in place of the option.
+        """
+        versions = [kind.version for kind in type(self).__mro__ if "version" in vars(kind)]
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for field in dataclasses.fields(self):
+            if isinstance(field.default, float):  # 1 and 1.0 are one value, but not one text
+                options[field.name] = float(options[field.name])
+        return [self.name, versions, options]
 
     def fit(self, tensors: Callable[[], Iterator[tuple[str, torch.Tensor]]], depths: dict[str, float]) -> None:
-        """Look at the whole model before the first tensor is transformed; most transforms have no need to.
+        """Look at the whole model before the first tensor is transformed; most transforms need not.
 
         Args:
             tensors: Gives name and task vectors `(K, *shape)` of one parameter tensor after the other; may be called

@@ -19,9 +19,10 @@ class Dare(Transform):
 
     Args:
         density: Share of entries kept, in (0, 1].
-        seed: Of the choice, which also depends on tensor and expert, not on the order in which they come.
+        seed: Seed of the choice, which also depends on tensor and expert, not on the order in which they come.
     """
 
+    version = 1
     density: float = 0.5
     seed: int = 0
 

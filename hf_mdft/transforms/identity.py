@@ -12,5 +12,7 @@ from .base import TRANSFORMS, Transform
 class Identity(Transform):
     """Task vectors as they are (Ilharco et al. 2023, https://huggingface.co/papers/2212.04089)."""
 
+    version = 1
+
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
         return vectors

@@ -1,4 +1,4 @@
-"""All directions of the merge count the same."""
+"""Isotropic merges: all directions at the same length."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ def shares(matrices: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> t
     """How much each expert contributes to each direction of the merge: `(K, rank)`, positive, summing to 1 over K.
 
     Args:
-        matrices: `(K, rows, columns)`.
-        left, right: Singular vectors of the merge, `(rows, rank)` and `(rank, columns)`.
+        matrices: Task matrices `(K, rows, columns)`.
+        left: Left singular vectors of the merge, `(rows, rank)`.
+        right: Right singular vectors of the merge, `(rank, columns)`.
     """
     amounts = torch.einsum("or,koi,ri->kr", left, matrices, right).clamp(min=0)
     return (amounts / amounts.sum(dim=0).clamp(min=torch.finfo(amounts.dtype).tiny)).nan_to_num()
@@ -32,6 +33,8 @@ class IsoC(Transform):
     that every expert can have a coefficient. Rows are scaled by K: coefficients of 1/K give the paper's merge at
     scale 1, and the mean of vectors.
     """
+
+    version = 1
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
         matrices = as_matrices(vectors)
@@ -55,6 +58,7 @@ class IsoCts(Transform):
         common: Share of directions that are common, in (0, 1]. The default is the paper's.
     """
 
+    version = 1
     common: float = 0.8
 
     def __post_init__(self) -> None:

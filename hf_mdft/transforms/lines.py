@@ -1,4 +1,4 @@
-"""Deep layers count more than shallow ones."""
+"""Larger task vectors for deeper layers."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Lines(Transform):
     A tensor of unknown depth (no `fit`) is taken to lie in the middle.
     """
 
+    version = 1
     shallow: float = 0.5
     deep: float = 1.5
     of: Any = "identity"
@@ -32,6 +33,10 @@ class Lines(Transform):
     def __post_init__(self) -> None:
         self._depths: dict[str, float] = {}
         self._inner = TRANSFORMS.build(self.of)
+
+    def key(self) -> list[Any]:
+        name, versions, options = super().key()
+        return [name, versions, {**options, "of": self._inner.key()}]
 
     def fit(self, tensors: Callable[[], Iterator[tuple[str, torch.Tensor]]], depths: dict[str, float]) -> None:
         self._depths = depths

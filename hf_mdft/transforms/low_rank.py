@@ -18,9 +18,10 @@ class LowRank(Transform):
     (Gargiulo et al. 2025, https://huggingface.co/papers/2412.00081). Vectors stay as they are.
 
     Args:
-        share: Of the singular components that are kept, in (0, 1]; at least one is.
+        share: Share of the singular components that are kept, in (0, 1]; at least one is.
     """
 
+    version = 1
     share: float = 0.125
 
     def __post_init__(self) -> None:

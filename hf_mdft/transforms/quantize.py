@@ -14,13 +14,14 @@ from .base import TRANSFORMS, Transform
 @dataclass
 class Quantize(Transform):
     """Round every entry to one of `2^bits - 1` values that lie evenly around zero, up to the largest magnitude of the
-    expert's tensor (task vector quantisation, Kim et al. 2025, https://huggingface.co/papers/2503.06921; theirs is
+    expert's tensor (task vector quantization, Kim et al. 2025, https://huggingface.co/papers/2503.06921; theirs is
     asymmetric). Small entries become zero, which removes noise.
 
     Args:
-        bits: For each entry, from 2 to 8.
+        bits: Bits of each entry, from 2 to 8.
     """
 
+    version = 1
     bits: int = 4
 
     def __post_init__(self) -> None:

@@ -12,8 +12,10 @@ from .base import TRANSFORMS, Transform
 @TRANSFORMS.register("sign")
 @dataclass
 class Sign(Transform):
-    """The sign of every entry times the mean magnitude, per expert and tensor (binarised task vectors, as in
+    """The sign of every entry times the mean magnitude, per expert and tensor (binarized task vectors, as in
     T-Switch, https://huggingface.co/papers/2412.00054)."""
+
+    version = 1
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
         scale = vectors.flatten(1).abs().mean(dim=1)

@@ -19,10 +19,13 @@ class Ties(Trim):
     coefficient each, as in AdaMerging++.
 
     Args:
-        density, scope: Of the trim; the paper's are 0.2 and `"model"`.
-        disjoint_mean: Scale as above. Off: agreeing entries stay as they are, and coefficients weigh their sum.
+        density: Share of entries that the trim keeps, in (0, 1]. The default is the paper's.
+        scope: `"tensor"` or `"model"`, see [`Trim`]; the paper's is `"model"`.
+        disjoint_mean: Whether to scale as above; else agreeing entries stay as they are, and coefficients weigh their
+            sum.
     """
 
+    version = 1
     disjoint_mean: bool = True
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ class Trim(Transform):
             that fine-tuning changed little then lose more.
     """
 
+    version = 1
     density: float = 0.2
     scope: str = "tensor"
 
@@ -52,7 +53,11 @@ def kept_from(tensors: Callable[[], Iterator[tuple[str, torch.Tensor]]], density
     """Size `(K,)` of the smallest entry that is among the `density` largest of each expert's whole task vector.
 
     Exact, in two passes and constant memory: positive floats are ordered as their bits are, so that a histogram of
-    the upper 16 bits and then one of the lower 16 within the bin that counts find the entry.
+    the upper 16 bits and then one of the lower 16 within the entry's bin find it.
+
+    Args:
+        tensors: Gives name and task vectors `(K, *shape)` of one tensor after the other.
+        density: Share of entries kept, in (0, 1].
     """
     upper = lower = None
     for _, stack in tensors():

@@ -20,6 +20,8 @@ class Tsv(Transform):
     give the paper's merge, the sum of task matrices and the mean of vectors.
     """
 
+    version = 1
+
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
         matrices = as_matrices(vectors)
         if matrices is None:

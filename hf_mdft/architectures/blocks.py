@@ -1,0 +1,76 @@
+"""How deep each parameter of a tower lies, from its modules rather than their names."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def depths(tower: nn.Module) -> dict[str, int]:
+    """Depth of every parameter: 0 before the first block, i (from 1) in block i, -1 behind the last block.
+
+    What lies between two blocks, such as a stage's downsampling, belongs to the block that follows. The order of use
+    is taken to be the order in which modules are registered; an architecture for which that does not hold overrides
+    `Architecture.depths`.
+
+    Args:
+        tower: Any model with a list of blocks, or of stages that hold one each; the meta device will do.
+    """
+    numbers = {id(block): number for number, block in enumerate(blocks(tower), start=1)}
+    found: dict[str, int] = {}
+    seen = 0
+
+    def walk(module: nn.Module, prefix: str, inside: int | None) -> None:
+        nonlocal seen
+        for name, _ in module.named_parameters(recurse=False):
+            between = seen + 1 if 0 < seen < len(numbers) else -1 if seen else 0
+            found[prefix + name] = between if inside is None else inside
+        for name, child in module.named_children():
+            number = numbers.get(id(child), inside)
+            walk(child, f"{prefix}{name}.", number)
+            seen = number or seen
+
+    walk(tower, "", None)
+    return {name: found[name] for name, _ in tower.named_parameters()}
+
+
+def blocks(tower: nn.Module) -> list[nn.Module]:
+    """The tower's blocks in order of use, through all stages.
+
+    They are the elements of the list that holds most of the tower's parameters. Elements that differ from each other
+    (or a single one) are stages where each holds such a list itself; blocks of one stage may differ, and lists inside
+    a block are its own business.
+    """
+    elements = _main_list(tower)
+    inner = [_main_list(element) for element in elements]
+    if all(inner) and (len(elements) == 1 or not _alike(elements)):
+        return [block for stage in inner for block in stage]
+    return elements
+
+
+def _main_list(module: nn.Module) -> list[nn.Module]:
+    """Composite elements of the outermost list that holds most parameters; a list of plain layers does not count."""
+    lists = [composite for found in _outermost_lists(module) if (composite := [m for m in found if _is_composite(m)])]
+    return max(lists, key=lambda elements: sum(map(_size, elements)), default=[])
+
+
+def _outermost_lists(module: nn.Module) -> list[nn.Module]:
+    if _is_list(module):
+        return [module]
+    return [found for child in module.children() for found in _outermost_lists(child)]
+
+
+def _is_list(module: nn.Module) -> bool:
+    return isinstance(module, nn.ModuleList | nn.Sequential)
+
+
+def _is_composite(module: nn.Module) -> bool:
+    return any(_size(child) for child in module.children())
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _alike(modules: list[nn.Module]) -> bool:
+    shapes = [[(name, parameter.shape) for name, parameter in module.named_parameters()] for module in modules]
+    return all(other == shapes[0] for other in shapes)

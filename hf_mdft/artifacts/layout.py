@@ -1,0 +1,90 @@
+"""Every file of every result folder, named once.
+
+A run's output folder:
+
+    results.json  report.html  checkpoints/  meta/  specialists/TASK/
+
+A result folder (meta-model, folded meta-model, specialist, vision tower) holds the model's files and:
+
+    mdft.json  README.md  figures/*.png  .eval_results/mdft.yaml
+    head.safetensors            a specialist's head
+    heads/TASK.safetensors      heads that a meta-model uses
+    own_heads/TASK.safetensors  a task's own head, where another was trained and no pool can build it
+
+A published pool holds `mdft_pool.json` and `README.md` (`hf_mdft.pool.published`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from ..core.errors import InputError
+from ..core.json_files import read_json
+from ..pool.published import CARD_FILE, POOL_FILE
+
+
+RESULTS, REPORT, CHECKPOINTS, META, SPECIALISTS = "results.json", "report.html", "checkpoints", "meta", "specialists"
+MANIFEST, CARD, FIGURES, EVAL_RESULTS = "mdft.json", CARD_FILE, "figures", ".eval_results/mdft.yaml"
+HEAD, HEADS, OWN_HEADS = "head.safetensors", "heads", "own_heads"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+POOL = POOL_FILE
+REPORT_MARK = "<h1>hf_mdft report</h1>"
+
+REPLACED = (
+    "model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json", ADAPTER_WEIGHTS,
+    ADAPTER_CONFIG, HEAD, f"{HEADS}/*.safetensors", f"{OWN_HEADS}/*.safetensors", f"{FIGURES}/*.png", EVAL_RESULTS,
+)  # fmt: skip
+"""What an earlier push of a result may have left and the next one replaces as a whole: loaders would mix them."""
+
+
+def files_of(folder: Path) -> list[str]:
+    """All files below a folder, as paths within it."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse to replace what is no result of a run, or holds files that no run has written.
+
+    Raises:
+        InputError: It holds something else; the message names a file.
+    """
+    if not folder.exists():
+        return
+    advice = "move it away, or choose another --output-dir"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not a folder, but a run writes one there; {advice}")
+    present = files_of(folder)
+    if not present:
+        return
+    written: list[str] = []
+    if MANIFEST in present:
+        with contextlib.suppress(InputError, AttributeError, TypeError):
+            written = [MANIFEST, *read_json(folder / MANIFEST, str(folder)).get("files", [])]
+    foreign = [name for name in present if name not in written]
+    if foreign:
+        raise InputError(f"{folder}: holds {foreign[0]}, which no run of hf_mdft has written there; {advice}")
+
+
+def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """Write a result folder beside its place and move it there: it appears whole or not at all.
+
+    Raises:
+        InputError: Something else is in its place, or there is no space or no permission.
+    """
+    refuse_foreign(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name[:40]}-", dir=target.parent) as temporary:
+            work = Path(temporary) / "new"
+            write(work)
+            if target.exists():
+                target.rename(Path(temporary) / "old")
+            work.rename(target)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{target}: cannot write the result ({reason})") from error

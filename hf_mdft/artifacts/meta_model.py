@@ -1,0 +1,277 @@
+"""A meta-model as a folder: the adapter, or a plain model with the coefficients folded in."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import CommitInfo
+from peft import PeftModel
+from safetensors import safe_open
+
+from ..adapter import MdftConfig
+from ..cards import Measured, MetaFacts, meta_card
+from ..core.errors import InputError
+from ..core.reference import PoolReference
+from ..core.typed import checked, read
+from ..heads import Head, build_head, load_head
+from ..hub import push_folder
+from ..pool import ModelPool
+from ..tasks import Task
+from .figures import card_figures
+from .layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEADS, MANIFEST, OWN_HEADS, REPLACED
+from .model_files import check_model
+from .result import RESULTS, Result, finish_folder, measured_of
+
+
+TRAINED_HEAD = "trained_head"
+
+
+@dataclass(frozen=True)
+class MetaModelParts:
+    """A meta-model in memory.
+
+    Args:
+        pool: The pool that it is made of.
+        model: The model with the adapter.
+        tasks: Tasks by name.
+        heads: The tasks' own heads.
+        trained: Heads that were trained with the coefficients.
+        seed: Seed of the run.
+        facts: How it was made.
+        measured: Accuracy by task.
+        average: Average accuracy by model.
+    """
+
+    pool: ModelPool
+    model: PeftModel
+    tasks: Mapping[str, Task]
+    heads: Mapping[str, Head]
+    trained: Mapping[str, Head]
+    seed: int
+    facts: MetaFacts
+    measured: Mapping[str, Measured]
+    average: Mapping[str, float]
+
+    def tower(self) -> torch.nn.Module:
+        """The combined tower, by itself; the adapter stays as it is."""
+        return folded_tower(self.model)
+
+    def write(self, folder: Path) -> None:
+        """Write the adapter (kilobytes), heads that no pool can build, and a card."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder, save_embedding_layers=False)
+        options = {}
+        for task, head in self.heads.items():
+            written = self._options(task)
+            if task in self.trained:
+                written[TRAINED_HEAD] = _save_head(self.trained[task], folder, HEADS, task)
+            if isinstance(self.tasks[task].head, Head | str) and not _pool_builds(self.tasks[task].head):
+                where = OWN_HEADS if task in self.trained else HEADS
+                written["head"] = _save_head(head, folder, where, task)
+            options[task] = written
+        self._finish(folder, MetaModel, options, self.facts)
+
+    def write_folded(self, folder: Path) -> None:
+        """Write a plain model with the coefficients folded in, and all tasks' heads; it loads without the experts and
+        without this package."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.pool.save_complete(self.tower().state_dict(), None, folder)
+        options = {}
+        for task, head in self.heads.items():
+            saved = _save_head(self.trained.get(task, head), folder, HEADS, task)
+            options[task] = {**self._options(task), "head": saved}
+        # One tower, many classifiers: only its embeddings are the model's own.
+        tag = {"pipeline_tag": "image-feature-extraction"} if self.pool.architecture.own_heads else {}
+        self._finish(folder, FoldedMetaModel, options, replace(self.facts, **tag))
+
+    def _options(self, task: str) -> dict[str, Any]:
+        """A task without its images."""
+        written = self.tasks[task].to_dict(self.heads[task].class_names)
+        return {key: value for key, value in written.items() if key not in ("unlabelled", "evaluation")}
+
+    def _finish(self, folder: Path, kind: type[Result], tasks: dict[str, Any], facts: MetaFacts) -> None:
+        figures = card_figures(facts, (), folder)
+        folded = kind is FoldedMetaModel
+        card = meta_card(facts, self.measured, self.average, folded=folded, figures=figures)
+        content = {
+            "facts": facts, "tasks": tasks, "seed": self.seed, "measured": self.measured, "average": self.average,
+        }  # fmt: skip
+        mine = {
+            task: Measured({"this": found.accuracy["meta"]}, found.images, found.data)
+            for task, found in self.measured.items()
+            if "meta" in found.accuracy
+        }
+        finish_folder(folder, kind, content, card, mine)
+
+
+@RESULTS.register("meta_model")
+@dataclass(frozen=True)
+class MetaModel(Result):
+    """An adapter, what its tasks are, and a card.
+
+    Args:
+        facts: How it was made.
+        tasks: Tasks by name, without images.
+        trained: Files of the heads that were trained with the coefficients, by task.
+        pool_reference: The pool that it refers to.
+        seed: Seed of the run.
+        measured: Accuracy by task.
+        average: Average accuracy by model.
+    """
+
+    label = "meta-model"
+
+    facts: MetaFacts
+    tasks: Mapping[str, Task]
+    trained: Mapping[str, Path]
+    pool_reference: PoolReference
+    seed: int
+    measured: Mapping[str, Measured]
+    average: Mapping[str, float]
+
+    @classmethod
+    def read(cls, folder: Path, content: Mapping[str, Any]) -> MetaModel:
+        where = f"{folder}: {MANIFEST}"
+        tasks, trained = {}, {}
+        for name, options in checked(content.get("tasks"), dict[str, dict[str, Any]], f"{where}: tasks").items():
+            given = {key: value for key, value in options.items() if key != TRAINED_HEAD}
+            tasks[name] = Task.from_dict(given, f"{where}: tasks.{name}", folder=folder, foreign=True)
+            if TRAINED_HEAD in options:
+                trained[name] = folder / HEADS / Path(str(options[TRAINED_HEAD])).name
+        return cls(
+            folder,
+            content,
+            read(MetaFacts, content.get("facts"), f"{where}: facts"),
+            tasks,
+            trained,
+            read_adapter(folder),
+            checked(content.get("seed"), int, f"{where}: seed"),
+            measured_of(content, where),
+            checked(content.get("average", {}), dict[str, float], f"{where}: average"),
+        )
+
+    def forms(self) -> dict[str, Callable[[Path], None]]:
+        return {"folded": lambda target: self.load().write_folded(target)}
+
+    def push(self, repo_id: str, form: str | None = None, **options: Any) -> CommitInfo:
+        if form is None:
+            refuse_local(self.pool_reference)
+        return super().push(repo_id, form, **options)
+
+    def heads(self, tasks: Mapping[str, Task]) -> dict[str, Head]:
+        """Heads that were trained with the coefficients, for those of these tasks that have one.
+
+        Raises:
+            InputError: One cannot be read, or has other classes than its task.
+        """
+        found = {}
+        for name in self.trained.keys() & tasks.keys():
+            found[name] = load_head(self.trained[name])
+            if tasks[name].class_names not in (None, found[name].class_names):
+                raise InputError(
+                    f"{self.folder}: its head for '{name}' was trained with other class_names, or their order"
+                )
+        return found
+
+    def load(self, token: str | bool | None = None) -> MetaModelParts:
+        """The meta-model in memory, with the tasks that it was saved with.
+
+        Raises:
+            InputError: An expert is gone or changed, or a head cannot be read.
+        """
+        pool = ModelPool.from_reference(self.pool_reference, token=token)
+        heads = {name: build_head(name, task, pool) for name, task in self.tasks.items()}
+        return MetaModelParts(
+            pool, self.load_model(pool), self.tasks, heads, self.heads(self.tasks), self.seed, self.facts,
+            self.measured, self.average,
+        )  # fmt: skip
+
+    def load_model(self, pool: ModelPool) -> PeftModel:
+        """The model with the adapter."""
+        return PeftModel.from_pretrained(pool.tower(), self.folder)
+
+    def config(self) -> MdftConfig:
+        """The adapter's config."""
+        return MdftConfig.from_pretrained(self.folder)
+
+
+@RESULTS.register("folded_meta_model")
+@dataclass(frozen=True)
+class FoldedMetaModel(Result):
+    """A plain model with the heads of all tasks."""
+
+    label = "folded meta-model"
+
+    @classmethod
+    def read(cls, folder: Path, content: Mapping[str, Any]) -> FoldedMetaModel:
+        check_model(folder)
+        return cls(folder, content)
+
+
+def push_meta_model(parts: MetaModelParts, repo_id: str, folded: bool = False, **options: Any) -> CommitInfo:
+    """Push a meta-model in memory in one commit; `options` as in `hf_mdft.hub.push_folder`.
+
+    Raises:
+        InputError: An adapter's pool holds folders of this machine, or the Hub refuses.
+    """
+    if not folded:
+        refuse_local(parts.pool.pinned())
+    write = parts.write_folded if folded else parts.write
+    return push_folder(write, repo_id, replaces=REPLACED, **options)
+
+
+def folded_tower(model: PeftModel) -> torch.nn.Module:
+    """The combined tower of a model with an adapter; the adapter stays as it is."""
+    return copy.deepcopy(model).cpu().merge_and_unload().eval()
+
+
+def _pool_builds(head: Any) -> bool:
+    return head in ("zero_shot", "linear")
+
+
+def _save_head(head: Head, folder: Path, where: str, task: str) -> str:
+    (folder / where).mkdir(exist_ok=True)
+    head.save(folder / where / f"{task}.safetensors")
+    return f"{where}/{task}.safetensors"
+
+
+def refuse_local(pool: PoolReference) -> None:
+    """Raises:
+    InputError: An adapter's pool holds folders of this machine: others could not load it, and would read their paths.
+    """
+    local = pool.local()
+    if local:
+        raise InputError(
+            f"this adapter refers to folders of this machine ({', '.join(local)}), so others could not load it: push "
+            "those models and build the pool from their repos, or push the meta-model folded"
+        )
+
+
+def read_adapter(folder: Path) -> PoolReference:
+    """The pool of a saved adapter, whose files are there and whole.
+
+    Raises:
+        InputError: They are not, or it is another kind of adapter.
+    """
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: no {name}; give a meta-model that MetaMerger has written")
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt"):
+            pass
+        if config["peft_type"] != "MDFT":
+            raise InputError(f"{folder}: an adapter of type {config['peft_type']}, not of hf_mdft")
+        return PoolReference.from_dict(config["pool"], "pool")
+    except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
+        if isinstance(error, InputError) and str(error).startswith(str(folder)):
+            raise
+        raise InputError(
+            f"{folder}: the adapter is damaged ({type(error).__name__}: {error}); make it again"
+        ) from error

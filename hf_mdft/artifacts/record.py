@@ -1,0 +1,162 @@
+"""What a run has found so far: one value for each phase, set when the phase is over and never edited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from peft import PeftModel
+
+from ..adapter import MdftConfig
+from ..cards import Decision, Measured, MetaFacts, PoolFacts, SpecialistFacts
+from ..core.data_reference import DataReference
+from ..core.versions import versions
+from ..heads import TEMPLATES, Head
+from ..pool import ModelPool
+from ..task_data import TaskData
+from ..tasks import Task
+from .provenance import continued, recipe_of
+
+
+Lines = Sequence[Mapping[str, Any]]
+"""Log lines of a training."""
+
+
+@dataclass
+class Record:
+    """Facts of a run's phases, for cards and reports.
+
+    Args:
+        meta: How the meta-model was made.
+        specialists: How the specialists were made, by task.
+        measured: What was measured, by task.
+        average: Average accuracy by model.
+    """
+
+    meta: MetaFacts | None = None
+    specialists: Mapping[str, SpecialistFacts] = field(default_factory=dict)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
+    average: Mapping[str, float] = field(default_factory=dict)
+
+    def set_meta(
+        self,
+        data: TaskData,
+        config: MdftConfig,
+        model: PeftModel,
+        phases: Mapping[str, Mapping[str, Any]],
+        trained_heads: Sequence[str],
+        history: Lines,
+    ) -> None:
+        """After phase 1: a new meta-model, of which nothing is measured yet.
+
+        Args:
+            data: Pool and tasks.
+            config: Config of the adapter.
+            model: The model with the adapter.
+            phases: Options of the phases that were done, by name.
+            trained_heads: Tasks whose heads were trained with the coefficients.
+            history: Log lines of the training.
+        """
+        recipe = recipe_of(data.pool.pinned(), data.tasks, data.heads(), config, data.seed, **phases)
+        self.meta = meta_facts(data.pool, model, data.references("unlabelled"), trained_heads, history, recipe)
+        self.measured, self.average = {}, {}
+
+    def continue_meta(self, data: TaskData, config: MdftConfig, phases: Mapping[str, Mapping[str, Any]]) -> MetaFacts:
+        """After loading, or after phase 2: the same meta-model, with the tasks and the recipe as they are now."""
+        before = self.meta.unlabelled
+        unlabelled = {name: found or before.get(name) for name, found in data.references("unlabelled").items()}
+        recipe = recipe_of(data.pool.pinned(), data.tasks, data.heads(), config, data.seed, **phases)
+        if "meta" not in phases:  # only its makers could state how it was trained
+            recipe = continued(self.meta.recipe, recipe, data.tasks)
+        self.meta = replace(self.meta, tasks=tuple(unlabelled), unlabelled=unlabelled, recipe=recipe)
+        return self.meta
+
+    def set_specialists(
+        self,
+        data: TaskData,
+        config: MdftConfig,
+        phases: Mapping[str, Mapping[str, Any]],
+        specialists: Mapping[str, Any],
+    ) -> None:
+        """After phase 2.
+
+        Args:
+            data: Pool and tasks.
+            config: Config of the adapter.
+            phases: Options of the phases that were done, by name.
+            specialists: By task: head, decision and history of each are recorded.
+        """
+        meta = self.continue_meta(data, config, phases)
+        self.specialists = {
+            task: specialist_facts(task, data.tasks[task], data.pool, meta, s.head, s.decision, s.history)
+            for task, s in specialists.items()
+        }
+
+
+def pool_facts(pool: ModelPool) -> PoolFacts:
+    """What cards show of a pool."""
+    return PoolFacts(pool.pinned().shown(), pool.license())
+
+
+def meta_facts(
+    pool: ModelPool,
+    model: PeftModel,
+    unlabelled: Mapping[str, DataReference | None],
+    trained_heads: Iterable[str],
+    history: Lines,
+    recipe: Mapping[str, Any],
+) -> MetaFacts:
+    """How a meta-model was made, right after it was.
+
+    Args:
+        pool: The pool that it is made of.
+        model: The model with the adapter.
+        unlabelled: Unlabelled images by task.
+        trained_heads: Tasks whose heads were trained with the coefficients.
+        history: Log lines of the training.
+        recipe: How it was made, as a recipe.
+    """
+    config = model.peft_config[model.active_adapter]
+    return MetaFacts(
+        pool=pool_facts(pool),
+        granularity=config.granularity,
+        transform=dict(config.transform),
+        pipeline_tag=pool.architecture.pipeline_tag(pool.config),
+        loader=pool.architecture.loader(pool.config),
+        tasks=tuple(unlabelled),
+        unlabelled=dict(unlabelled),
+        trained_heads=tuple(sorted(trained_heads)),
+        coefficients=coefficient_table(model, pool),
+        history=tuple(history),
+        kept=kept_ratios(history),
+        recipe=recipe,
+        versions=versions(),
+    )
+
+
+def specialist_facts(
+    task: str, spec: Task, pool: ModelPool, meta: MetaFacts, head: Head, decision: Decision, history: Lines
+) -> SpecialistFacts:
+    """How a specialist was made, right after it was."""
+    templates = spec.templates if isinstance(spec.templates, list) else TEMPLATES.get(spec.templates)
+    features, template = pool.architecture.feature_expression, templates[0] if templates else None
+    return SpecialistFacts(task, meta, decision, tuple(head.class_names), features, template, tuple(history))
+
+
+def coefficient_table(model: PeftModel, pool: ModelPool) -> dict[str, dict[str, float]]:
+    """Coefficients in use, by tensor and expert."""
+    experts = list(pool.experts)
+    rows = model.base_model.coefficients(model.active_adapter)
+    return {name: dict(zip(experts, row.tolist(), strict=True)) for name, row in rows.items()}
+
+
+def kept_ratios(history: Lines) -> dict[str, dict[str, float]]:
+    """Shares of images that counted, by task and term, in the last log line."""
+    lines = [line for line in history if "loss" in line]
+    found: dict[str, dict[str, float]] = {}
+    for key, value in (lines[-1] if lines else {}).items():
+        if key.startswith("kept_") and "/" in key:
+            term, _, task = key.removeprefix("kept_").partition("/")
+            found.setdefault(task, {})[term] = value
+    return found

@@ -1,0 +1,66 @@
+"""The output folder of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ..core.errors import InputError
+from ..core.json_files import read_json
+from ..evaluation import Report
+from .layout import META, REPORT, REPORT_MARK, RESULTS, SPECIALISTS, refuse_foreign, replace_folder
+from .report_page import write_report
+
+
+def refuse_foreign_output(folder: Path, tasks: Sequence[str]) -> None:
+    """Refuse an output folder with other content under a name that a run needs, before anything is trained.
+
+    Raises:
+        InputError: It holds something else under such a name.
+    """
+    advice = "move it away, or choose another --output-dir"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: not a folder; choose another --output-dir")
+    for name in (META, *(f"{SPECIALISTS}/{task}" for task in tasks)):
+        refuse_foreign(folder / name)
+    if (folder / RESULTS).exists():
+        found = read_json(folder / RESULTS, str(folder)) if (folder / RESULTS).is_file() else None
+        if not isinstance(found, dict) or "schema" not in found:
+            raise InputError(f"{folder / RESULTS}: not written by hf_mdft; {advice}")
+    if (folder / REPORT).exists() and not _is_report(folder / REPORT):
+        raise InputError(f"{folder / REPORT}: not written by hf_mdft; {advice}")
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        return REPORT_MARK in path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def write_run(
+    folder: Path,
+    report: Report,
+    write_meta: Callable[[Path], None],
+    write_specialists: Mapping[str, Callable[[Path], None]],
+) -> None:
+    """Write results, report, meta-model and specialists; each folder appears whole or not at all.
+
+    Args:
+        folder: The output folder; made if need be.
+        report: What the run found.
+        write_meta: Writes the meta-model's folder.
+        write_specialists: Writes a specialist's folder, by task.
+
+    Raises:
+        InputError: Something else is in the place of a result, or there is no space or no permission.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_folder(folder / META, write_meta)
+        for task, write in write_specialists.items():
+            replace_folder(folder / SPECIALISTS / task, write)
+        write_report(report, folder / REPORT)
+        report.save(folder / RESULTS)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write the results ({error.strerror or error})") from error

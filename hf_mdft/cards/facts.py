@@ -1,0 +1,135 @@
+"""What cards and reports show, as values: made once, after the phase that found them, and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core.data_reference import DataReference
+from ..core.reference import PoolReference
+from .licenses import CombinedLicense
+
+
+@dataclass(frozen=True)
+class PoolFacts:
+    """A pool.
+
+    Args:
+        reference: Base and experts at their revisions, folders without where they lie.
+        license: License of what is made from them.
+    """
+
+    reference: PoolReference
+    license: CombinedLicense = CombinedLicense()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate chose, and why.
+
+    Args:
+        chosen: `"specialist"` or `"expert"`.
+        consistency_gain: How much larger a share of the specialist's predictions survives small translations.
+        drift: How far, in nats, the specialist's class frequencies are from what lies between the expert's and the
+            estimated class prior; negative: they are between.
+        agreement_gain: Mean over images of the weighted agreement of held-out views and other models with the
+            specialist, minus that with the expert.
+        standard_error: Standard error of the agreement gain.
+        changed: Share of images that the two classify differently.
+        images: Number of images that they were compared on.
+        reason: The decision in words.
+    """
+
+    chosen: str
+    consistency_gain: float
+    drift: float
+    agreement_gain: float
+    standard_error: float
+    changed: float
+    images: int
+    reason: str
+
+    @property
+    def improved(self) -> bool:
+        """Whether the specialist was chosen."""
+        return self.chosen == "specialist"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Accuracy on the evaluation images of one task.
+
+    Args:
+        accuracy: Accuracy by model, 0 to 1.
+        images: Number of images.
+        data: The data set.
+        overlap: Share of them that is among the unlabelled images; `None` where that was not compared.
+        difference: Accuracy of the specialist before the gate minus that of the expert.
+        p_value: McNemar's exact test of that difference.
+    """
+
+    accuracy: Mapping[str, float]
+    images: int
+    data: DataReference | None = None
+    overlap: float | None = None
+    difference: float | None = None
+    p_value: float | None = None
+
+
+@dataclass(frozen=True)
+class MetaFacts:
+    """How a meta-model was made.
+
+    Args:
+        pool: The pool.
+        granularity: What one coefficient covers.
+        transform: Phi, by name and options.
+        pipeline_tag: The Hub's name for what the folded model does.
+        loader: Class of transformers that loads the folded model.
+        tasks: Names of the tasks.
+        unlabelled: Unlabelled images by task.
+        trained_heads: Tasks whose heads were trained with the coefficients.
+        coefficients: Merging coefficients by tensor and expert.
+        history: Log lines of the training; none where nothing was trained.
+        kept: Share of images that counted over the last steps, by task and term.
+        recipe: How it was made, as a recipe.
+        versions: Versions of Python and packages.
+    """
+
+    pool: PoolFacts
+    granularity: str
+    transform: Mapping[str, Any]
+    pipeline_tag: str | None = None
+    loader: str = "AutoModel"
+    tasks: tuple[str, ...] = ()
+    unlabelled: Mapping[str, DataReference | None] = field(default_factory=dict)
+    trained_heads: tuple[str, ...] = ()
+    coefficients: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    history: tuple[Mapping[str, Any], ...] = ()
+    kept: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    recipe: Mapping[str, Any] | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SpecialistFacts:
+    """How a specialist was made.
+
+    Args:
+        task: Name of the task.
+        meta: The meta-model that it was made with.
+        gate: The gate's decision.
+        class_names: Names of the classes, in the order of the logits.
+        features: Where a tower's output holds the embedding, as a reader writes it after `model(...)`.
+        template: Prompt of the zero-shot head.
+        history: Log lines of the training.
+    """
+
+    task: str
+    meta: MetaFacts
+    gate: Decision
+    class_names: tuple[str, ...]
+    features: str
+    template: str | None = None
+    history: tuple[Mapping[str, Any], ...] = ()

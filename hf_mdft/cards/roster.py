@@ -1,0 +1,56 @@
+"""The models that are compared, in the order of every table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A model of the comparison.
+
+    Args:
+        name: Its key in `results.json`.
+        label: Its name in tables and figures.
+        color: Its color in figures.
+        card_label: Its name in the tables of cards.
+        on_meta_card: Whether a meta-model's card has a row of it.
+        in_figure: Whether the figure of accuracies has bars of it.
+    """
+
+    name: str
+    label: str
+    color: str = "#8a8f99"
+    card_label: str = ""
+    on_meta_card: bool = True
+    in_figure: bool = False
+
+
+ROSTER = (
+    Compared("base", "base", "#b8bcc4", "base model", in_figure=True),
+    Compared("expert", "experts", "#5b6270", "expert", in_figure=True),
+    Compared("weight_average", "weight average", "#9fb8d0", "weight average of the pool"),
+    Compared("task_arithmetic", "task arithmetic", "#7f9fc4", "task arithmetic"),
+    Compared("meta", "meta-model", "#2f6db3", "meta-model", in_figure=True),
+    Compared(
+        "specialist_ungated", "specialists, no gate", "#ecc08e", "candidate that the gate refused", on_meta_card=False
+    ),
+    Compared("specialist", "specialists", "#d9822b", "specialist", in_figure=True),
+)
+"""In order. A comparison may hold further baselines and earlier rounds, which come after these."""
+
+_BY_NAME = {model.name: model for model in ROSTER}
+
+
+def compared(name: str) -> Compared:
+    """The roster's entry, or one for a further baseline or an earlier round."""
+    round_of = re.fullmatch(r"specialist_round_(\d+)", name)
+    return _BY_NAME.get(name) or Compared(name, f"specialists, round {round_of[1]}" if round_of else name)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in the roster's order, others after them as they come."""
+    given = list(names)
+    return [model.name for model in ROSTER if model.name in given] + [n for n in given if n not in _BY_NAME]

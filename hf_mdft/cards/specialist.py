@@ -1,0 +1,80 @@
+"""The card of a specialist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from huggingface_hub import ModelCard
+
+from .facts import Measured, SpecialistFacts
+from .markdown import data_link, escaped, literal, model_link, overlap_text
+from .metadata import eval_result, hub_datasets, model_card, model_data
+from .roster import ROSTER
+
+
+SHOWN = ("base", "expert", "meta", "specialist_ungated", "specialist")
+LONGEST_LIST = 20
+"""Class names that are listed."""
+
+
+def specialist_card(
+    facts: SpecialistFacts,
+    measured: Measured | None = None,
+    *,
+    vision_only: bool = False,
+    figures: Mapping[str, str] | None = None,
+) -> ModelCard:
+    """Card of one specialist.
+
+    Args:
+        facts: How it was made.
+        measured: Its accuracy, where labelled images were given.
+        vision_only: The folder holds the vision tower alone.
+        figures: Path within the folder, by caption.
+    """
+    meta, pool = facts.meta, facts.meta.pool.reference.shown()
+    expert = pool.experts.get(facts.task)
+    # A task without an expert starts at the meta-model, which is made of all experts.
+    origins = [expert] if expert else [model for model in pool.experts.values() if model]
+    tag = "image-feature-extraction" if vision_only else meta.pipeline_tag
+    accuracy = measured.accuracy if measured else {}
+    results = [eval_result(facts.task, accuracy["specialist"], measured.data)] if "specialist" in accuracy else None
+    unlabelled = meta.unlabelled.get(facts.task)
+    data = model_data(
+        [pool.base, *origins],
+        "finetune" if expert else "merge",
+        model_name=f"{facts.task} specialist",
+        library_name="transformers",
+        pipeline_tag=tag,
+        license=meta.pool.license.name,
+        datasets=hub_datasets([unlabelled, measured and measured.data]),
+        tags=["mdft", "model-merging", "label-free", "image-classification", "vision"],
+        eval_results=results,
+    )
+    left_out = {"specialist_ungated"} if facts.gate.improved else set()
+    rows = {
+        "**this model**" if model.name == "specialist" else model.card_label: accuracy[model.name]
+        for model in ROSTER
+        if model.name in SHOWN and model.name in accuracy and model.name not in left_out
+    }
+    return model_card(
+        "specialist.md",
+        data,
+        meta,
+        figures or {},
+        task=escaped(facts.task),
+        gate=facts.gate,
+        measured=measured,
+        vision_only=vision_only,
+        features=facts.features,
+        expert=model_link(expert) if expert else None,
+        class_names=[escaped(name) for name in facts.class_names],
+        longest=LONGEST_LIST,
+        labels=literal(list(facts.class_names[:LONGEST_LIST])),
+        prompt=literal(facts.template) if facts.template else None,
+        pipeline_tag=tag,
+        rows=rows,
+        evaluated_on=data_link(measured.data) if measured else None,
+        overlap=overlap_text(measured.overlap) if measured else None,
+        trained_on=data_link(unlabelled),
+    )

@@ -1,0 +1,139 @@
+"""`hf-mdft pool`: find, look at and publish pools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ..core.errors import InputError
+from .app import CreatePr, Message, Private, RecipeFile, Repo, Revision, Token, Verbose, app, prepare, progress, show
+
+
+if TYPE_CHECKING:
+    from ..pool import ModelPool
+
+
+commands = typer.Typer(help="Find, look at and publish pools.", no_args_is_help=True)
+app.add_typer(commands, name="pool")
+
+Form = Annotated[Literal["table", "json"], typer.Option("--format", help="How to show it.")]
+
+
+@commands.command(epilog="Example: `hf-mdft pool discover openai/clip-vit-base-patch32 --output recipe.yaml`")
+def discover(
+    base: Annotated[str, typer.Argument(help="Hub id of the base model, or id@revision.", show_default=False)],
+    author: Annotated[str | None, typer.Option(help="Only models of this user or organisation.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only models whose name holds this.")] = None,
+    limit: Annotated[int, typer.Option(help="How many to look at, most downloaded first.", min=1)] = 50,
+    output: Annotated[Path | None, typer.Option(help="Write a recipe with those that fit, to be edited.")] = None,
+    form: Form = "table",
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Find the Hub's fine-tuned models of a base that fit it; reads headers, downloads no weights."""
+    prepare(verbose, token)
+    from ..pool.discovery import as_json, as_text
+    from ..pool.discovery import discover as search_hub
+    from ..recipes.draft import draft
+
+    if output and output.exists():
+        raise InputError(f"{output}: exists already; give another --output")
+    source, found = search_hub(base, author=author, search=search, limit=limit)
+    fitting = [candidate for candidate in found if not candidate.refused]
+    typer.echo(as_json(source, found) if form == "json" else as_text(fitting))
+    for candidate in found:
+        if candidate.refused and verbose:
+            progress(f"Left out {candidate.reference.id}: {candidate.refused}")
+    hint = "" if verbose or len(fitting) == len(found) else " (--verbose: why others do not)"
+    progress(f"{len(fitting)} of {len(found)} models fit {source}{hint}")
+    if output:
+        output.write_text(draft(source, fitting), encoding="utf-8")
+        progress(f"Recipe to edit: {output}")
+
+
+@commands.command(epilog="Example: `hf-mdft pool inspect recipe.yaml --figure cosines.png`")
+def inspect(
+    pool: Annotated[str, typer.Argument(help="A recipe, or the Hub id of a published pool.", show_default=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Download no weights: no norms, no cosines.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw the cosines: .png, .svg or .pdf.")] = None,
+    form: Form = "table",
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show a pool: revisions, sizes, what is to be downloaded, licenses, norms and cosines of task vectors."""
+    prepare(verbose, token)
+    from ..pool.geometry import geometry
+    from ..pool.inspect import facts, geometry_text, listing
+
+    if figure and figure.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"{figure}: give a file that ends in .png, .svg or .pdf")
+    if figure and dry_run:
+        raise InputError("--figure needs the weights; leave --dry-run out")
+    loaded = _pool(pool)
+    if form == "table":
+        typer.echo(listing(loaded))
+    shape = None if dry_run else geometry(loaded)
+    if form == "json":
+        typer.echo(json.dumps(facts(loaded, shape), indent=2))
+    elif shape:
+        typer.echo("\n" + geometry_text(shape))
+    if figure:
+        from ..artifacts.figures import cosine_figure, save
+
+        save(cosine_figure(shape.experts, shape.cosines), figure)
+        progress(f"Figure: {figure}")
+
+
+def _pool(name: str) -> ModelPool:
+    """From a recipe's file, or from the Hub."""
+    from ..pool import ModelPool
+    from ..recipes.schema import Recipe
+
+    is_recipe = Path(name).is_file() or name.endswith((".yaml", ".yml"))
+    return Recipe.load(name, images=False).pool() if is_recipe else ModelPool.from_pretrained(name)
+
+
+@commands.command("push", epilog="Example: `hf-mdft pool push recipe.yaml me/my-pool --collection 'My pool'`")
+def pool_push(
+    recipe: RecipeFile,
+    repo: Repo,
+    collection: Annotated[str | None, typer.Option(help="Title of a Hub collection to put its models into.")] = None,
+    private: Private = None,
+    revision: Revision = None,
+    create_pr: CreatePr = False,
+    commit_message: Message = None,
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Publish a recipe's pool as one Hub repo: pinned revisions, class names, prompts, card; no weights.
+
+    Others read it with `pool: me/my-pool` in a recipe, or `ModelPool.from_pretrained("me/my-pool")`.
+    """
+    prepare(verbose, token)
+    from ..hub.collection import LONGEST_TITLE, collect
+
+    if collection and len(collection) > LONGEST_TITLE:
+        raise InputError(
+            f"--collection: a title has at most {LONGEST_TITLE} characters, this one has {len(collection)}"
+        )
+    from ..pool.published import PublishedPool
+
+    pool = _pool(str(recipe))
+    commit = pool.push_to_hub(
+        repo, private=private, revision=revision, create_pr=create_pr, commit_message=commit_message
+    )
+    for problem in pool.license().problems:
+        progress(f"License: {problem}")
+    shared = PublishedPool(pool.pinned(), pool.descriptions).options()
+    missing = [task for task in pool.tasks if "unlabelled" not in shared.get(task, {})]
+    if missing:
+        progress(f"No images of the Hub for {', '.join(missing)}: users of the pool name their own")
+    show(commit, create_pr)
+    if collection:
+        notes = {commit.repo_url.repo_id: "The pool: base and experts at pinned revisions"}
+        for name, model in pool.pinned().models().items():
+            notes[model.id] = f"{name if model == pool.base.reference else f'expert for {name}'}, at {model.revision}"
+        typer.echo(collect(notes, collection, private=bool(private)))

@@ -1,0 +1,98 @@
+"""`hf-mdft demo`, `run` and `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..core.errors import InputError
+from ..recipes.presets import names
+from .app import RecipeFile, Token, Verbose, app, prepare, progress
+
+
+PRESETS = ", ".join(names())
+
+OutputDir = Annotated[Path, typer.Option(help="Folder of results; an interrupted run goes on there.")]
+
+
+@app.command(epilog="Example: `hf-mdft demo --output-dir demo-output`")
+def demo(output_dir: OutputDir = Path("demo-output"), seed: int = 0, verbose: Verbose = False) -> None:
+    """Build a small pool on real images that ship with scikit-learn and scikit-image, and do the whole job on it.
+
+    Needs the extra `demo` (`pip install 'hf-mdft[demo]'`) and no network.
+    """
+    prepare(verbose)
+    from ..demo import demo_recipe
+
+    run_recipe(demo_recipe(seed, progress), output_dir)
+
+
+@app.command(epilog="Example: `hf-mdft run recipe.yaml --output-dir results`")
+def run(
+    recipe: RecipeFile,
+    output_dir: OutputDir = Path("mdft-output"),
+    preset: Annotated[str | None, typer.Option(help=f"A published method in place of ours: {PRESETS}.")] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="A preset to compare with in the same run; repeatable.")
+    ] = None,
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Do the whole job: pool, meta-model, specialists, evaluation, results.
+
+    With several processes: `accelerate launch --num_processes 2 -m hf_mdft run recipe.yaml`
+    """
+    prepare(verbose, token)
+    run_recipe(recipe, output_dir, preset, baseline or [])
+
+
+def run_recipe(path: Path, output_dir: Path, preset: str | None = None, baselines: Sequence[str] = ()) -> None:
+    """Run a recipe, then show the table and where everything else is.
+
+    Args:
+        path: The recipe's file.
+        output_dir: Folder of the results.
+        preset: Name of a preset to run in place of the recipe's own options.
+        baselines: Names of presets to compare with.
+    """
+    from ..artifacts.layout import CHECKPOINTS, META, REPORT, RESULTS, SPECIALISTS
+    from ..recipes.run import Baseline
+    from ..recipes.run import run as run_all
+    from ..recipes.schema import Recipe
+
+    recipe, work = Recipe.load(path), output_dir / CHECKPOINTS
+    compared = {name: Baseline.from_preset(name, recipe, work / "baselines" / name) for name in baselines}
+    if preset:
+        recipe = recipe.with_preset(preset)
+    meta, specialize = recipe.meta_arguments(work), recipe.specialize_arguments(work)
+    report = run_all(recipe.merger(), output_dir, meta, specialize, progress, compared)
+    if report:
+        typer.echo(str(report))
+        progress(f"\nReport: {output_dir / REPORT}   figures: {output_dir / RESULTS}")
+        progress(f"Meta-model: {output_dir / META}   specialists: {output_dir / SPECIALISTS}")
+
+
+@app.command(epilog="Example: `hf-mdft evaluate recipe.yaml --meta results/meta`")
+def evaluate(
+    recipe: RecipeFile,
+    meta: Annotated[Path | None, typer.Option(help="A meta-model to evaluate too: a run's 'meta' folder.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write results.json here.")] = None,
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure base, experts, static merges and, if given, a meta-model on a recipe's evaluation images."""
+    prepare(verbose, token)
+    from ..merger import MetaMerger
+    from ..recipes.schema import Recipe
+
+    loaded = Recipe.load(recipe)
+    merger = MetaMerger.from_pretrained(meta, tasks=loaded.tasks) if meta else loaded.merger()
+    report = merger.evaluate()
+    if not report.accuracy.get("base"):
+        raise InputError(f"{recipe}: no task has 'evaluation' images; there is nothing to measure")
+    typer.echo(str(report))
+    if output:
+        report.save(output)

@@ -1,0 +1,112 @@
+"""`hf-mdft ablate` and `study`: measure the method on a recipe with evaluation images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..core.errors import InputError
+from .app import RecipeFile, Token, Verbose, app, prepare, progress
+
+
+commands = typer.Typer(help="Measure the method on a recipe with evaluation images.", no_args_is_help=True)
+app.add_typer(commands, name="study")
+
+StudyDir = Annotated[Path, typer.Option(help="Folder of the tables; a study that was cut off goes on there.")]
+
+
+@commands.command(
+    epilog="Example: `hf-mdft study few-shot recipe.yaml --images 16 --images 64 --images 256 --images all`"
+)
+def few_shot(
+    recipe: RecipeFile,
+    images: Annotated[list[str] | None, typer.Option(help="Images per task, or 'all'; repeat.")] = None,
+    output_dir: StudyDir = Path("few-shot"),
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure what few unlabelled images per task give, in both phases."""
+    prepare(verbose, token)
+    from ..core.tables import markdown_table
+    from ..recipes.schema import Recipe
+    from ..studies.few_shot import HEADER, as_lines
+    from ..studies.few_shot import few_shot as study
+
+    counts = [_images(text) for text in images or ("16", "64", "256", "1000", "all")]
+    table = study(Recipe.load(recipe), counts, output_dir / "work", progress)
+    _write_study(output_dir, {"few-shot": markdown_table(HEADER, as_lines(table))}, table)
+
+
+def _images(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdigit() or int(text) < 2:
+        raise InputError(f"--images: give a number of at least 2, or 'all', got '{text}'")
+    return int(text)
+
+
+@commands.command(epilog="Example: `hf-mdft study leave-one-out recipe.yaml`")
+def leave_one_out(
+    recipe: RecipeFile,
+    output_dir: StudyDir = Path("leave-one-out"),
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Take each task's expert away and adapt the others' to it: what a pool does for a task outside it."""
+    prepare(verbose, token)
+    from ..recipes.schema import Recipe
+    from ..studies.ablation import as_markdown
+    from ..studies.leave_one_out import leave_one_out as study
+
+    rows = study(Recipe.load(recipe), output_dir / "work", progress)
+    _write_study(output_dir, {"leave-one-out": as_markdown(list(rows.values()), by_task=True)}, rows)
+
+
+@commands.command(epilog="Example: `hf-mdft study gate results-*/results.json`")
+def gate(
+    results: Annotated[list[Path], typer.Argument(help="results.json or few-shot.json files.", show_default=False)],
+) -> None:
+    """Count how often the gate was right, what it saved and what it cost, over many runs."""
+    from ..studies.gate_record import as_text, gate_record
+
+    typer.echo(as_text(gate_record(results)))
+
+
+@app.command(epilog="Example: `hf-mdft ablate recipe.yaml --output-dir ablation`")
+def ablate(
+    recipe: RecipeFile,
+    output_dir: StudyDir = Path("ablation"),
+    phase: Annotated[Literal["both", "meta", "specialists"], typer.Option(help="What to take apart.")] = "both",
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Take one part of the recipe out at a time, and show what each part adds, with paired intervals.
+
+    Writes `ablation.md` and `ablation.json`; a study that was cut off goes on with the same command. It takes as many
+    runs as there are parts: set `max_steps` and `images` in the recipe for a quick look.
+    """
+    prepare(verbose, token)
+    from ..recipes.schema import Recipe
+    from ..studies.ablation import ablate as study
+    from ..studies.ablation import as_markdown
+
+    phases = ("meta", "specialists") if phase == "both" else (phase,)
+    tables = study(Recipe.load(recipe), output_dir / "work", phases, progress)
+    _write_study(output_dir, {name: as_markdown(rows) for name, rows in tables.items()}, tables, "ablation")
+
+
+def _write_study(folder: Path, tables: dict[str, str], rows: object, name: str | None = None) -> None:
+    """Show tables, and write them with their rows."""
+    text = "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items()) if name else "".join(tables.values())
+    typer.echo(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = name or next(iter(tables))
+    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(
+        json.dumps(rows, indent=2, default=dataclasses.asdict) + "\n", encoding="utf-8"
+    )
+    progress(f"Table: {folder / name}.md   figures: {folder / name}.json")

@@ -1,0 +1,59 @@
+"""The Hub's model tree: which models were fine-tuned from a base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from huggingface_hub import HfApi
+
+from .client import ask
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """A model as the Hub lists it.
+
+    Args:
+        id: Repo id.
+        downloads: Downloads in the last month.
+        card: Metadata of its card.
+    """
+
+    id: str
+    downloads: int
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def finetunes_of(
+    base: str, *, author: str | None = None, search: str | None = None, limit: int = 50
+) -> list[ListedModel]:
+    """Models that the Hub lists as fine-tuned from a base, most downloaded first.
+
+    Args:
+        base: Repo id of the base.
+        author: Only models of this user or organisation.
+        search: Only models whose name holds this.
+        limit: The most to list.
+
+    Raises:
+        HubError: The Hub refuses or cannot be reached.
+    """
+    api = HfApi()
+    found = ask(
+        lambda: list(
+            api.list_models(
+                filter=f"base_model:finetune:{base}",
+                author=author,
+                search=search,
+                sort="downloads",
+                limit=limit,
+                expand=["cardData", "downloads"],
+            )
+        ),
+        base,
+        attempts=1,  # the client repeats this one itself
+    )
+    return [
+        ListedModel(info.id, info.downloads or 0, info.card_data.to_dict() if info.card_data else {}) for info in found
+    ]

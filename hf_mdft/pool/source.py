@@ -1,0 +1,201 @@
+"""A model that was found: its files in a folder, or in the cache for a Hub repo pinned to a commit."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from ..architectures.identity import functional_config
+from ..core.errors import InputError
+from ..core.hashing import file_hash
+from ..core.reference import ModelReference
+from ..hub.download import RepoFile, cached_folder, fetch_files, fetch_weights
+
+
+INDEX_FILE = "model.safetensors.index.json"
+PROCESSOR_FILES = [
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+]
+SMALL_FILES = ["config.json", INDEX_FILE, "README.md", *PROCESSOR_FILES]
+"""What is fetched before a model is checked: never weights, never code."""
+
+FOLDER_IDENTITY = "folder 2"
+"""Version of how a folder's revision is computed."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model and where its files are. Weights of a Hub repo come when they are fetched; everything small is there.
+
+    Args:
+        reference: The model, pinned.
+        folder: Folder of its files.
+        weights: Its weight files and their sizes in bytes.
+        checksums: SHA-256 of its weight files, where the Hub states it.
+        token: Token that found it.
+    """
+
+    reference: ModelReference
+    folder: Path
+    weights: Mapping[str, int] = field(default_factory=dict, compare=False)
+    checksums: Mapping[str, str | None] = field(default_factory=dict, compare=False, repr=False)
+    token: str | bool | None = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.reference.id
+
+    def card(self) -> dict[str, Any]:
+        """Metadata of its model card; empty where there is none that can be read."""
+        with contextlib.suppress(Exception):  # a stranger's file: the parser raises whatever it stumbles over
+            return ModelCard.load(self.folder / "README.md").data.to_dict()
+        return {}
+
+    @property
+    def license(self) -> str | None:
+        """The license that its card states."""
+        return self.card().get("license")
+
+    @classmethod
+    def resolve(
+        cls,
+        spec: str | Path | ModelReference,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        patterns: Sequence[str] = SMALL_FILES,
+    ) -> ModelSource:
+        """Find a folder, or a Hub repo (`"owner/name"` or `"owner/name@revision"`).
+
+        A branch or tag is resolved once, to the commit that is stored. Files go to the cache that all Hugging Face
+        libraries share; only config, processor, tokenizer and card are fetched here.
+
+        Raises:
+            InputError: No such folder or repo, no access, or no safetensors in it.
+        """
+        reference = ModelReference.parse(spec, revision)
+        if not reference.is_local:
+            return cls._from_hub(reference, token, patterns)
+        folder = Path(reference.id)
+        names = weight_names(folder, [file.name for file in folder.iterdir()], str(spec))
+        sizes = {name: (folder / name).stat().st_size for name in names}
+        return cls(ModelReference(reference.id, _fingerprint(folder, names)), folder, sizes)
+
+    @classmethod
+    def _from_hub(
+        cls, reference: ModelReference, token: str | bool | None, patterns: Sequence[str] = SMALL_FILES
+    ) -> ModelSource:
+        try:
+            folder, files = fetch_files(reference, patterns, token)
+        except InputError:
+            # A commit never changes, so a repo that has vanished may still be here.
+            folder, files = cached_folder(reference) if reference.is_commit else None, None
+            if folder is None:
+                raise
+        if files is None:
+            files = {file.name: RepoFile(file.stat().st_size) for file in folder.iterdir()}
+            if not any(name.endswith(".safetensors") for name in files):
+                raise InputError(
+                    f"{reference.where}: the local cache does not have its weights, and the Hub cannot be reached: "
+                    "check the connection"
+                )
+        found = {name: files[name] for name in weight_names(folder, files, reference.where)}
+        sizes = {name: file.size for name, file in found.items()}
+        checksums = {name: file.sha256 for name, file in found.items()}
+        return cls(ModelReference(reference.id, folder.name), folder, sizes, checksums, token)
+
+    @classmethod
+    def from_reference(cls, reference: ModelReference, token: str | bool | None = None) -> ModelSource:
+        """The model that a reference pins.
+
+        Raises:
+            InputError: It is gone, or a folder's weights or config changed since the reference was made.
+        """
+        advice = "; it is pinned by this pool: put it back, or change its id and revision where the pool is stored"
+        if not reference.is_local:
+            try:
+                return cls._from_hub(reference, token)
+            except InputError as error:
+                raise type(error)(f"{error}{advice}") from error
+        source = cls.resolve(reference.id, token)
+        if source.reference != reference:
+            raise InputError(
+                f"{source}: its weights or config changed since this pool was pinned "
+                f"({str(reference.revision)[:19]}... then, {source.reference.revision[:19]}... now); restore them or "
+                "build the pool again"
+            )
+        return source
+
+    def missing(self) -> dict[str, int]:
+        """Weight files that are not here yet, and their sizes."""
+        return {name: size for name, size in self.weights.items() if not (self.folder / name).is_file()}
+
+    def fetch(self) -> None:
+        """Download the weights that are not here yet, and compare them with the Hub's checksums.
+
+        Raises:
+            InputError: They cannot be had whole; nothing broken is left in the cache.
+        """
+        for name in self.missing():
+            for again in (True, False):
+                file = fetch_weights(self.reference, name, self.token)
+                wanted = self.checksums.get(name)
+                if wanted is None or file_hash(file) == wanted:
+                    break
+                blob = file.resolve()
+                file.unlink(missing_ok=True)
+                blob.unlink(missing_ok=True)
+                if not again:
+                    raise InputError(
+                        f"{self.reference.where}: {name} does not match its checksum, twice; it was removed from the "
+                        "cache: try again later, or take another revision"
+                    )
+
+
+def weight_names(folder: Path, available: Iterable[str], where: str) -> list[str]:
+    """Names of a model's safetensors files, in order.
+
+    Args:
+        folder: Holds the index, where the weights are sharded.
+        available: Names of the files that the model has.
+        where: Names the model in messages.
+
+    Raises:
+        InputError: There are none, or a shard is missing. Other formats are never read: they can run code.
+    """
+    available = set(available)
+    if INDEX_FILE in available:
+        try:
+            index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+            names = sorted(set(index["weight_map"].values()))
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(f"{where}: {INDEX_FILE} is damaged; take another revision") from error
+        for name in names:
+            if name not in available:
+                raise InputError(f"{where}: shard '{name}' of {INDEX_FILE} is missing; take another revision")
+        return names
+    if "model.safetensors" not in available:
+        raise InputError(
+            f"{where}: no model.safetensors; weights are read from safetensors only (for a Hub repo without them, its "
+            "automatic conversion may be at '@refs/pr/N', see the repo's pull requests)"
+        )
+    return ["model.safetensors"]
+
+
+def _fingerprint(folder: Path, weights: list[str]) -> str:
+    """What makes a folder this model: its weights, and the parts of its config that change the function."""
+    config = json.dumps([FOLDER_IDENTITY, functional_config(folder)], sort_keys=True)
+    digest = hashlib.sha256(config.encode())
+    for name in weights:
+        digest.update(bytes.fromhex(file_hash(folder / name)))
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,63 @@
+"""Options of a recipe's parts, checked against the type hints of what they are options of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+from ..adapter import MdftConfig
+from ..core.errors import InputError, suggest
+from ..core.typed import checked
+from ..meta import MdftTrainingArguments
+from ..specialize import SpecializeArguments
+from .renamed import renamed
+
+
+KINDS = {"adapter": MdftConfig, "meta": MdftTrainingArguments, "specialize": SpecializeArguments}
+"""What the options of a part are given to."""
+
+ADAPTER_OPTIONS = ("granularity", "transform", "init_coefficient")
+"""The rest of `MdftConfig` is filled in."""
+
+
+def read_options(part: str, value: Any, where: str) -> dict[str, Any]:
+    """Options of one part of a recipe; what is left out stays out.
+
+    Args:
+        part: `"adapter"`, `"meta"` or `"specialize"`.
+        value: Keys and values, as YAML holds them; `None` for none.
+        where: Names the part in messages.
+
+    Raises:
+        InputError: An option is unknown or has another name now, or its value does not fit its type hint.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: expected keys and values, got {type(value).__name__}")
+    if (hint := renamed(part, value)) is not None:
+        raise InputError(f"{where}: {hint}")
+    known = ADAPTER_OPTIONS if part == "adapter" else [field.name for field in dataclasses.fields(KINDS[part])]
+    for key in value:
+        if key not in known:
+            raise InputError(f"{where}: unknown key '{key}': {suggest(str(key), known)}")
+    hints = get_type_hints(KINDS[part])
+    options = {key: checked(option, hints[key], f"{where}: {key}") for key, option in value.items()}
+    if part == "adapter":
+        build(part, options, where)
+    return options
+
+
+def build(part: str, options: Mapping[str, Any], where: str) -> Any:
+    """The configuration or arguments that a part's options make.
+
+    Raises:
+        InputError: They refuse an option or its value.
+    """
+    if (hint := renamed(part, options)) is not None:
+        raise InputError(f"{where}: {hint}")
+    try:
+        return KINDS[part](**options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,176 @@
+"""A run in one YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..adapter import STRONG_TRANSFORM, MdftConfig
+from ..core.errors import InputError, suggest
+from ..core.typed import checked
+from ..merger import MetaMerger
+from ..meta import MdftTrainingArguments
+from ..pool import ModelPool
+from ..pool.published import read_published
+from ..specialize import SpecializeArguments
+from ..tasks import Task
+from ..tasks.task import resolve_path
+from .options import build, read_options
+from .presets import PARTS, preset
+
+
+KEYS = ("pool", "tasks", *PARTS, "seed")
+
+
+@dataclass
+class Recipe:
+    """The content of a recipe file, checked, with paths made absolute.
+
+    Args:
+        path: The recipe's file.
+        base: Folder or Hub id (with the revision, where the pool was read from the Hub).
+        experts: Folders or Hub ids by task; `None` for a task without an expert.
+        tasks: Tasks by name.
+        adapter: Options of `MdftConfig`.
+        meta: Options of `MdftTrainingArguments`.
+        specialize: Options of `SpecializeArguments`.
+        seed: Seed of every random choice.
+    """
+
+    path: Path
+    base: str
+    experts: dict[str, str | None]
+    tasks: dict[str, Task]
+    adapter: dict[str, Any]
+    meta: dict[str, Any]
+    specialize: dict[str, Any]
+    seed: int
+
+    @classmethod
+    def load(cls, path: str | Path, images: bool = True) -> Recipe:
+        """Read a recipe.
+
+        Args:
+            path: The recipe's file.
+            images: Whether every task must name unlabelled images; to look at a pool none is needed.
+
+        Raises:
+            InputError: The file is missing or no YAML, or holds an unknown key or a value of the wrong kind; the
+                message names the key and suggests the nearest.
+        """
+        path = Path(path)
+        where = str(path)
+        content = _mapping(_content(path), where, KEYS)
+        if not content.get("pool"):
+            raise InputError(f"{where}: 'pool' is missing")
+        base, experts, described = _pool(content["pool"], path)
+        written = _mapping(content.get("tasks"), f"{where}: tasks")
+        if not written and not described:
+            raise InputError(f"{where}: 'tasks' is missing")
+        tasks = {
+            str(name): Task.from_dict(
+                options, f"{where}: tasks.{name}", folder=path.parent, defaults=described.get(str(name))
+            )
+            for name, options in (written or dict.fromkeys(described)).items()
+        }
+        for name, task in tasks.items():
+            if images and task.unlabelled is None:
+                raise InputError(
+                    f"{where}: tasks.{name}: 'unlabelled' is missing: the images to learn from, as arguments of "
+                    "load_dataset"
+                )
+            if name not in experts:
+                raise InputError(
+                    f"{where}: task '{name}' is not under pool.experts (null for none): {suggest(name, experts)}"
+                )
+        parts = {part: read_options(part, content.get(part), f"{where}: {part}") for part in PARTS}
+        parts["adapter"] = {"transform": dict(STRONG_TRANSFORM), **parts["adapter"]}
+        return cls(path, base, experts, tasks, **parts, seed=checked(content.get("seed", 0), int, f"{where}: seed"))
+
+    def with_preset(self, name: str) -> Recipe:
+        """The same pool and tasks with a published method's settings; what the method leaves open stays.
+
+        Raises:
+            InputError: No such preset.
+        """
+        found = preset(name)
+        own = {part: read_options(part, getattr(found, part), f"preset '{name}': {part}") for part in PARTS}
+        return dataclasses.replace(self, **{part: {**getattr(self, part), **own[part]} for part in PARTS})
+
+    def pool(self) -> ModelPool:
+        """The pool, found and checked, with the recipe's tasks as its descriptions."""
+        pool = ModelPool.from_pretrained(self.base, self.experts)
+        pool.descriptions = dict(self.tasks)
+        return pool
+
+    def merger(self) -> MetaMerger:
+        """The pool with its tasks."""
+        return MetaMerger(self.pool(), self.tasks, MdftConfig(**self.adapter), self.seed)
+
+    def meta_arguments(self, folder: str | Path, **overrides: Any) -> MdftTrainingArguments:
+        """Arguments of phase 1, with checkpoints under `folder`.
+
+        Raises:
+            InputError: They refuse a value.
+        """
+        return self._arguments("meta", Path(folder) / "meta", overrides)
+
+    def specialize_arguments(self, folder: str | Path, **overrides: Any) -> SpecializeArguments:
+        """Arguments of phase 2, with work in progress under `folder`.
+
+        Raises:
+            InputError: They refuse a value.
+        """
+        return self._arguments("specialize", Path(folder) / "specialists", overrides)
+
+    def _arguments(self, part: str, folder: Path, overrides: Mapping[str, Any]) -> Any:
+        options = {"seed": self.seed, **getattr(self, part), "output_dir": str(folder), **overrides}
+        return build(part, options, f"{self.path}: {part}")
+
+
+def _content(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise InputError(f"{path}: cannot read the recipe ({reason})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: no valid YAML ({getattr(error, 'problem', error)})") from error
+
+
+def _mapping(value: Any, where: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: expected keys and values, got {type(value).__name__}")
+    for key in value:
+        if known is not None and key not in known:
+            raise InputError(f"{where}: unknown key '{key}': {suggest(str(key), known)}")
+    return dict(value)
+
+
+def _pool(value: Any, path: Path) -> tuple[str, dict[str, str | None], dict[str, Task]]:
+    """Base, experts, and a published pool's tasks."""
+    where = f"{path}: pool"
+    if isinstance(value, str):
+        published = read_published(resolve_path(value, path.parent))
+        models = published.reference
+        specs = {task: None if expert is None else expert.spec for task, expert in models.experts.items()}
+        return models.base.spec, specs, dict(published.tasks)
+    pool = _mapping(value, where, ("base", "experts"))
+    for key in ("base", "experts"):
+        if not pool.get(key):
+            raise InputError(f"{where}.{key} is missing")
+    experts = _mapping(pool["experts"], f"{where}.experts")
+    for key, spec in {"base": pool["base"], **{f"experts.{task}": spec for task, spec in experts.items()}}.items():
+        if spec is not None and not isinstance(spec, str):
+            raise InputError(f"{where}.{key} must be a folder or a Hub id, got {spec}")
+    found = {str(name): None if spec is None else resolve_path(spec, path.parent) for name, spec in experts.items()}
+    return resolve_path(pool["base"], path.parent), found, {}

@@ -1,0 +1,111 @@
+"""Which models a run compares, and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from peft import PeftModel
+from torch import nn
+
+from .artifacts import Record
+from .artifacts.record import coefficient_table
+from .core.memory import peak_memory_bytes
+from .core.versions import versions
+from .evaluation import Report
+from .evaluation.compare import Evaluation, Subject, evaluate, pool_subjects
+from .evaluation.report import History
+from .heads import Head
+from .pool import ModelPool
+from .specialize import Specialist
+from .tasks import Images, LabelledImages, Task
+
+
+class Run(Protocol):
+    """What a comparison needs of a `MetaMerger`."""
+
+    pool: ModelPool
+    tasks: Mapping[str, Task]
+    seed: int
+    model: PeftModel | None
+    specialists: Mapping[str, Specialist]
+    rounds: list[dict[str, Specialist]]
+    timing: Mapping[str, float]
+    record: Record
+
+    def head(self, task: str) -> Head: ...
+    def meta_head(self, task: str) -> Head: ...
+    def meta_tower(self) -> nn.Module: ...
+    def unlabelled(self, task: str) -> Images: ...
+    def labelled(self, task: str) -> LabelledImages | None: ...
+    def references(self, key: str, names: Any = None) -> dict[str, Any]: ...
+
+
+def compare(run: Run, baselines: Mapping[str, Run]) -> Evaluation:
+    """Measure a run's models on its tasks' evaluation images, and record what was found. Reads labels.
+
+    Args:
+        run: The run.
+        baselines: Further runs of the same tasks, by the name that they have in the report: their specialists are
+            measured where they have any, else their meta-models.
+    """
+    data = {task: found for task in run.tasks if (found := run.labelled(task)) is not None}
+    # Where nothing was learned there is nothing to compare the images with.
+    used = [task for task in data if run.model is not None and run.tasks[task].unlabelled is not None]
+    found = evaluate(
+        _subjects(run, tuple(data), baselines),
+        {task: specialist.improved for task, specialist in run.specialists.items()},
+        run.pool.architecture,
+        data,
+        {task: run.unlabelled(task) for task in used},
+        run.references("evaluation", data),
+    )
+    run.record.measured, run.record.average = found.measured, found.average
+    return found
+
+
+def _subjects(run: Run, tasks: tuple[str, ...], baselines: Mapping[str, Run]) -> Iterator[Subject]:
+    yield from pool_subjects(run.pool, run.head, tasks)
+    for name, other in baselines.items():
+        yield _held(name, other, tasks, other.specialists) if other.specialists else _combined(name, other, tasks)
+    if run.model is not None:
+        yield _combined("meta", run, tasks)
+    if run.specialists:
+        yield _held("specialist_ungated", run, tasks, run.specialists, gated=False)
+    for number, held in enumerate(run.rounds[:-1], start=1):
+        yield _held(f"specialist_round_{number}", run, tasks, held)
+
+
+def _combined(name: str, run: Run, tasks: tuple[str, ...]) -> Subject:
+    tower = run.meta_tower()
+    return Subject(name, tasks, lambda _: tower, run.meta_head)
+
+
+def _held(
+    name: str, run: Run, tasks: tuple[str, ...], specialists: Mapping[str, Specialist], gated: bool = True
+) -> Subject:
+    made = tuple(task for task in tasks if task in specialists)
+    return Subject(name, made, lambda task: specialists[task].tower(gated=gated), run.head)
+
+
+def report_of(run: Run, found: Evaluation) -> Report:
+    """Everything that a run found."""
+    meta = run.record.meta
+    return Report(
+        tasks=tuple(run.tasks),
+        accuracy=found.accuracy,
+        average=found.average,
+        comparison=found.comparison,
+        overall=found.overall,
+        gate={task: specialist.decision for task, specialist in run.specialists.items()},
+        coefficients={} if run.model is None else coefficient_table(run.model, run.pool),
+        history=History(
+            () if meta is None else meta.history,
+            {task: tuple(specialist.history) for task, specialist in run.specialists.items()},
+        ),
+        timing_s=dict(run.timing),
+        peak_memory_bytes=peak_memory_bytes() or 0,
+        pool=run.pool.reference(),
+        versions=versions(),
+        seed=run.seed,
+    )

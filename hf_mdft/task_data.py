@@ -1,0 +1,70 @@
+"""A pool with its tasks: heads and images, each made once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .core.data_reference import DataReference
+from .core.errors import InputError, suggest
+from .heads import Head, build_head
+from .pool import ModelPool
+from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
+
+
+class TaskData:
+    """What all stages need of the tasks.
+
+    Args:
+        pool: Base and experts.
+        tasks: Tasks by the names of the pool's experts; a task without an expert is adapted to as well.
+        seed: Seed of every random choice.
+
+    Raises:
+        InputError: A task has no entry in the pool.
+    """
+
+    def __init__(self, pool: ModelPool, tasks: Mapping[str, Task], seed: int = 0) -> None:
+        for task in tasks:
+            if task not in pool.tasks:
+                raise InputError(f"task '{task}' is not in the pool: {suggest(task, pool.tasks)}")
+        self.pool = pool
+        self.tasks = dict(tasks)
+        self.seed = seed
+        self.preprocessor = Preprocessor(pool.base.folder, str(pool.base))
+        self._heads: dict[str, Head] = {}
+        self._images: dict[str, Images] = {}
+
+    def take_from(self, other: TaskData) -> None:
+        """Use another one's heads and images where it has made them."""
+        self._heads = {name: other.head(name) for name in self.tasks}
+        self._images = {name: images for name, images in other._images.items() if name in self.tasks}
+
+    def restrict(self, count: int | None) -> None:
+        """Use no more than `count` unlabelled images of each task from now on, chosen by the seed; `None` is all."""
+        self._images = {task: self.unlabelled(task).sample(count, self.seed) for task in self.tasks}
+
+    def head(self, task: str) -> Head:
+        """The task's head, built the first time."""
+        if task not in self._heads:
+            self._heads[task] = build_head(task, self.tasks[task], self.pool)
+        return self._heads[task].cpu()
+
+    def heads(self) -> dict[str, Head]:
+        """Heads of all tasks."""
+        return {task: self.head(task) for task in self.tasks}
+
+    def unlabelled(self, task: str) -> Images:
+        """The task's unlabelled images, read the first time."""
+        if task not in self._images:
+            self._images[task] = read_unlabelled(task, self.tasks[task], self.preprocessor)
+        return self._images[task]
+
+    def labelled(self, task: str) -> LabelledImages | None:
+        """The task's evaluation images and labels, where it has any."""
+        if self.tasks[task].evaluation is None:
+            return None
+        return read_labelled(task, self.tasks[task], self.head(task).class_names, self.preprocessor)
+
+    def references(self, key: str, names: Iterable[str] | None = None) -> dict[str, DataReference | None]:
+        """The tasks' `unlabelled` or `evaluation` images as others are shown them."""
+        return {name: DataReference.of(getattr(self.tasks[name], key)) for name in names or self.tasks}
