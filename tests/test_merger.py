@@ -377,10 +377,3 @@ def test_errors(pool, tasks):
         MetaMerger(pool, tasks).specialize()
     with pytest.raises(InputError, match="call fit"):
         MetaMerger(pool, tasks).save_pretrained("nowhere")
-
-
-def test_a_run_goes_on_however_its_steps_are_divided(merger, tmp_path):
-    def key(**options):
-        return merger._meta_key(MdftTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options))
-
-    assert key(images_per_micro_batch=1) == key(gradient_accumulation_steps=2) == key() != key(images_per_task=8)

@@ -415,7 +415,7 @@ def test_interrupted_training_goes_on_exactly(setting, tmp_path, monkeypatch):
         specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "parts"))
     work = tmp_path / "parts" / "shade"
     assert not (work / "decision.json").exists()
-    state = json.loads((work / "checkpoint-4" / "trainer_state.json").read_text())
+    state = json.loads((work / "checkpoint-4" / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 4
     monkeypatch.setattr(StudentTrainer, "finish", real)
     resumed = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "parts"))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments, SpecializeArguments
 from hf_mdft.core.typed import checked
 from hf_mdft.embedding import embed_images, expert_features
-from hf_mdft.meta import META_TERMS, MixedTasks
+from hf_mdft.meta import META_TERMS, MixedTasks, resume_key
 from hf_mdft.meta.micro_batches import micro_batch_size, micro_batches
 from hf_mdft.meta.order import mixed_seed
 from hf_mdft.meta.sharpness import gradient_uphill
@@ -351,6 +351,15 @@ def test_a_checkpoint_that_was_cut_off_is_not_used(make_trainer, tmp_path):
     assert resumable(folder, "another run") is None and not (folder / "checkpoint-2").exists()
 
 
+def test_a_run_goes_on_however_its_steps_are_divided(merger, tmp_path):
+    heads, images = ({task: get(task) for task in TASKS} for get in (merger.head, merger.unlabelled))
+
+    def key(**options):
+        return resume_key(merger.pool, merger.config, heads, images, arguments(tmp_path, **options))
+
+    assert key(images_per_micro_batch=1) == key(gradient_accumulation_steps=2) == key() != key(images_per_task=8)
+
+
 def test_epochs_are_counted_once(make_trainer):
     trainer = make_trainer(max_steps=-1, num_train_epochs=2, images_per_task=8, save_strategy="no")
     trainer.train()
@@ -518,7 +527,7 @@ def test_micro_batches_are_as_large_as_is_fast(merger):
 def test_checkpoint_is_an_adapter(make_trainer, tmp_path):
     make_trainer().train()
     checkpoint = tmp_path / "run" / "checkpoint-4"
-    assert json.loads((checkpoint / "adapter_config.json").read_text())["peft_type"] == "MDFT"
+    assert json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"] == "MDFT"
     assert not (checkpoint / "model.safetensors").exists()
     shutil.rmtree(checkpoint)
 
