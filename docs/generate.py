@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hf_mdft.meta.terms import META_TERMS
+from hf_mdft.specialize.terms import STUDENT_TERMS
 
 import hf_mdft.recipes
 from hf_mdft import MdftConfig, MdftTrainingArguments, SpecializeArguments, Task
 from hf_mdft.core.registry import Registry
 from hf_mdft.heads import HEADS, TEMPLATES
 from hf_mdft.objectives import FILTERS
+from hf_mdft.specialize.teacher import TEACHER_PARTS
 from hf_mdft.transforms import TRANSFORMS
 
 
@@ -70,6 +73,11 @@ def summary(part: Any) -> str:
     return " ".join(inspect.getdoc(part).split("\n\n")[0].split())
 
 
+def named(registry: Registry) -> str:
+    """Name and description of parts without options of their own."""
+    return table(["name", "what it is"], [[f"`{name}`", summary(registry.get(name))] for name in registry.names()])
+
+
 def parts(registry: Registry) -> str:
     """Name, options with defaults, and description of every part of a registry."""
     rows = []
@@ -112,6 +120,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "adapter": lambda: options(MdftConfig, FILLED_IN),
     "meta": lambda: options(MdftTrainingArguments),
     "specialize": lambda: options(SpecializeArguments),
+    "meta_terms": lambda: named(META_TERMS),
+    "teacher_parts": lambda: named(TEACHER_PARTS),
+    "student_terms": lambda: named(STUDENT_TERMS),
     "presets": presets,
     "transforms": lambda: parts(TRANSFORMS),
     "filters": lambda: parts(FILTERS),

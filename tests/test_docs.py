@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
 import shlex
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,11 +17,12 @@ from typing import Any
 import click
 import datasets
 import pytest
+import torch
 import yaml
-from conftest import make_dataset
+from conftest import TASKS, make_dataset, perturbed, write_recipe
 from typer.main import get_command
 
-from hf_mdft import Recipe
+from hf_mdft import MetaMerger, Recipe
 
 
 ROOT = Path(__file__).parents[1]
@@ -310,3 +314,135 @@ def test_json(block, recipe):
     assert set(shown["history"]["specialists"]) <= set(real["history"]["specialists"])
     assert {model for key in ("accuracy", "average") for model in shown[key]} <= set(real["accuracy"])
     assert set(shown) <= set(real) and set(shown["gate"]["mnist"]) == set(real["gate"]["mnist"])
+
+
+# docs/extending.md
+
+
+def sections(page: Path) -> dict[str, list[Block]]:
+    """Blocks of a page under each of its headings."""
+    text = page.read_text(encoding="utf-8")
+    titles = [(text[: m.start()].count("\n") + 1, m[1]) for m in re.finditer(r"^## (.*)$", text, re.M)]
+    found: dict[str, list[Block]] = {title: [] for _, title in titles}
+    for block in blocks(page):
+        above = [title for line, title in titles if line < block.line]
+        if above:
+            found[above[-1]].append(block)
+    return found
+
+
+EXTENDING = sections(ROOT / "docs" / "extending.md")
+PARTS = {
+    "A transform": ("hf_mdft.transforms", "TRANSFORMS", "soft_threshold", "__call__"),
+    "A filter": ("hf_mdft.objectives", "FILTERS", "margin", "weigh"),
+    "A term of phase 1": ("hf_mdft.meta.terms", "META_TERMS", "confusion", "forward"),
+    "A head": ("hf_mdft.heads", "HEADS", "prototype", "forward"),
+    "An architecture": ("hf_mdft.architectures", "ARCHITECTURES", "dinov2", "features"),
+    "A part of the teacher": ("hf_mdft.specialize.teacher", "TEACHER_PARTS", "sharpen", None),
+    "A term of the student": ("hf_mdft.specialize.terms", "STUDENT_TERMS", "robust", "forward"),
+}
+"""By section: where the registry is, the name of the example, and the method that a run calls."""
+
+
+@pytest.fixture
+def example(request, tmp_path, monkeypatch) -> tuple[ModuleType, list[int]]:
+    """The section's file, imported; and how often its part was called. Registries are as before afterwards."""
+    place, registry_name, name, method = PARTS[request.param]
+    registry = getattr(importlib.import_module(place), registry_name)
+    monkeypatch.setattr(registry, "_parts", dict(registry._parts))
+    text = EXTENDING[request.param][0].text
+    file = re.match(r'"""(\w+)\.py: ', text)[1]
+    (tmp_path / f"{file}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    module, calls = importlib.import_module(file), []
+    monkeypatch.delitem(sys.modules, file)
+    part = registry.get(name)
+    called = part if method is None else getattr(part, method)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return called(*args, **kwargs)
+
+    if method is None:
+        monkeypatch.setitem(registry._parts, name, counted)
+    else:
+        monkeypatch.setattr(part, method, counted)
+    return module, calls
+
+
+def test_every_section_is_run():
+    assert set(EXTENDING) == {*PARTS, "A baseline"}
+
+
+def both_phases(recipe: Path) -> MetaMerger:
+    loaded = Recipe.load(recipe)
+    merger = loaded.merger()
+    merger.fit(loaded.meta_arguments("work"))
+    merger.specialize(loaded.specialize_arguments("work"))
+    return merger
+
+
+@pytest.mark.parametrize(
+    "example, section",
+    [(title, title) for title in PARTS if title != "An architecture"],
+    ids=[title for title in PARTS if title != "An architecture"],
+    indirect=["example"],
+)
+def test_extension(example, section, recipe, local):
+    module, calls = example
+    for block in EXTENDING[section][1:]:
+        text = here(block.text, local)
+        if block.language == "python":
+            exec(compile(text, str(block), "exec"), {**vars(module), "pool": Recipe.load(recipe).pool()})
+        else:
+            content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+            for part, options in yaml.safe_load(text).items():
+                content[part] = options if part == "tasks" else {**content[part], **options}
+            recipe.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    merger = both_phases(recipe)
+    assert calls
+    name = PARTS[section][2]
+    if section == "A term of phase 1":
+        assert all(f"loss_{name}" in line for line in merger.history["meta"] if "loss" in line)
+    if section == "A term of the student":
+        assert all(f"loss_{name}" in line for line in merger.specialists["mnist"].history if "loss" in line)
+
+
+@pytest.mark.parametrize("example", ["An architecture"], indirect=True)
+def test_extension_by_an_architecture(example, tmp_path, monkeypatch):
+    """A whole pool of it: both phases, and a specialist that plain transformers loads."""
+    from transformers import Dinov2Config, Dinov2ForImageClassification, ViTImageProcessor
+
+    shape = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+    torch.manual_seed(0)
+    base = Dinov2ForImageClassification(Dinov2Config(num_labels=10, **shape))
+    paths = {"base": tmp_path / "base"}
+    base.save_pretrained(paths["base"])
+    ViTImageProcessor(size={"height": 28, "width": 28}).save_pretrained(paths["base"])
+    for number, (task, names) in enumerate(TASKS.items()):
+        config = Dinov2Config(id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)}, **shape)
+        expert = Dinov2ForImageClassification(config)
+        expert.dinov2.load_state_dict(base.dinov2.state_dict())
+        paths[task] = tmp_path / task
+        perturbed(expert, 100 + number).save_pretrained(paths[task])
+    monkeypatch.chdir(tmp_path)
+    merger = both_phases(write_recipe(tmp_path / "recipe", paths))
+    assert example[1]
+    merger.specialists["shade"].save_pretrained(tmp_path / "out")
+    assert Dinov2ForImageClassification.from_pretrained(tmp_path / "out").config.id2label[0] == TASKS["shade"][0]
+
+
+def test_extension_by_a_baseline(recipe, tmp_path, monkeypatch):
+    from hf_mdft.recipes import presets
+
+    folder = tmp_path / "presets"
+    shutil.copytree(presets.FOLDER, folder)
+    (block,) = EXTENDING["A baseline"]
+    (folder / "mine.yaml").write_text(block.text, encoding="utf-8")
+    monkeypatch.setattr(presets, "FOLDER", folder)
+    loaded = Recipe.load(recipe).with_preset("mine")
+    written = yaml.safe_load(block.text)
+    for part in ("adapter", "meta"):
+        assert written[part].items() <= getattr(loaded, part).items()
+    assert loaded.meta["entropy_weight"] == 0 and loaded.specialize["rounds"] == 0  # of what it extends
+    loaded.merger().fit(loaded.meta_arguments("work", max_steps=2))
