@@ -97,7 +97,8 @@ def parts(registry: Registry) -> str:
 
 def presets() -> str:
     rows = []
-    for path in sorted((Path(hf_mdft.recipes.__file__).parent / "presets").glob("*.yaml")):
+    folder = Path(hf_mdft.recipes.__file__).parent / "presets"
+    for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem):
         preset = yaml.safe_load(path.read_text(encoding="utf-8"))
         paper = preset.get("paper")
         rows.append([f"`{path.stem}`", preset["about"], f"[paper]({paper})" if paper else ""])
