@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import TASKS, write_recipe
 
+from hf_mdft import Recipe
+
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = {
@@ -38,6 +40,15 @@ def test_example(name, clip_paths, tmp_path, monkeypatch):
         "specialize_one_task": ["shade/model.safetensors"],
     }[name]
     assert all((tmp_path / "out" / file).is_file() for file in written)
+
+
+@pytest.mark.parametrize("name", ["vit-b32", "vit-l14"])
+def test_recipe_of_the_literatures_tasks(name):
+    loaded = Recipe.load(ROOT / "examples" / "paper" / f"{name}.yaml")
+    loaded.meta_arguments("out"), loaded.specialize_arguments("out")
+    classes = {"resisc45": 45, "eurosat": 10, "svhn": 10, "gtsrb": 43, "mnist": 10}
+    named = {task: len(set(options.class_names)) for task, options in loaded.tasks.items() if options.class_names}
+    assert named == classes and len(loaded.tasks) == 8 and set(loaded.experts) == set(loaded.tasks)
 
 
 @pytest.mark.slow
