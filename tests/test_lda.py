@@ -1,13 +1,17 @@
-"""The discriminant fitted to the teacher's targets."""
+"""LDA fitted to the teacher's targets."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
-from hf_mdft.specialize.lda import SHRINKAGE, certainty, joint_features, log_posterior, mean_entropy, refine
 from torch.distributions import MultivariateNormal
 
+from hf_mdft import SpecializeArguments
+from hf_mdft.objectives import certainty
 from hf_mdft.specialize import Source, build_teacher
+from hf_mdft.specialize.teacher.lda import SHRINKAGE, joint_features, log_posterior, mean_entropy, refine
 
 
 def clusters(count=300, width=6, spread=0.1, seed=0):
@@ -18,7 +22,7 @@ def clusters(count=300, width=6, spread=0.1, seed=0):
 
 
 def unsure(truth, wrong_every):
-    """Targets that name another class at every so-many-th image, hesitantly."""
+    """Targets with another class at every so-many-th image, hesitantly."""
     sure = torch.full((len(truth), 3), 0.05).scatter(1, truth[:, None], 0.9)
     swayed = torch.full((len(truth), 3), 0.4).scatter(1, ((truth + 2) % 3)[:, None], 0.1)
     swayed = swayed.scatter(1, ((truth + 1) % 3)[:, None], 0.5)
@@ -52,7 +56,7 @@ def test_clusters_correct_single_images():
     assert abs(mean_entropy(found) - mean_entropy(targets)) < 1e-3, "surer of some, but not on average"
 
 
-def test_noise_says_little_and_the_less_the_fewer_the_images():
+def test_noise_changes_little_and_the_less_the_fewer_the_images():
     truth, _ = clusters()
     noise = torch.randn(300, 60, generator=torch.Generator().manual_seed(1))
     targets = unsure(truth, 5)
@@ -70,20 +74,21 @@ def test_images_that_are_all_alike_are_no_trap():
 
 
 @pytest.mark.parametrize("with_student", [False, True])
-def test_the_teacher_looks_at_the_models_it_hears(with_student):
-    """The clusters are in one model's embedding only; they count unless that model is shut out."""
+def test_clusters_count_in_the_embeddings_of_every_model_with_weight(with_student):
+    """The clusters are in one model's embedding only; they count unless that model has no weight."""
     truth, features = clusters()
     logits = unsure(truth, 5).log()
     blind = Source(logits, logits, torch.ones(300, 6), logits.argmax(-1)[None], consistency=1.0)
     seeing = Source(logits, logits, features, logits.argmax(-1)[None], consistency=0.5)
-    sources, student = ({"expert": blind}, seeing) if with_student else ({"expert": blind, "base": seeing}, None)
+    other = {"student": dataclasses.replace(seeing, trusted=True)} if with_student else {"base": seeing}
 
     def right(ensemble_weight, weight):
-        teacher = build_teacher(sources, ensemble_weight, 0.5, weight, student)
+        args = SpecializeArguments(use_cpu=True, ensemble_weight=ensemble_weight, lda_weight=weight)
+        teacher = build_teacher({"expert": blind, **other}, args)
         return (teacher.probabilities.argmax(-1) == truth).float().mean().item()
 
     assert right(1.0, 0.0) < 0.81 < 0.97 < right(1.0, 0.3)
-    assert (right(0.0, 0.3) > 0.97) == with_student, "a weight of 0 shuts the others out, never the student"
+    assert (right(0.0, 0.3) > 0.97) == with_student, "an ensemble weight of 0 leaves the student in"
 
 
 def test_few_images_and_no_weight_leave_the_targets():

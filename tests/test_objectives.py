@@ -11,6 +11,7 @@ from hf_mdft.evaluation import mcnemar
 from hf_mdft.objectives import (
     FILTERS,
     agreement_rule,
+    certainty,
     concentration,
     embedding_distance,
     entropy,
@@ -24,6 +25,11 @@ from hf_mdft.objectives import (
 def test_entropy_of_uniform_is_ln_c():
     assert entropy(torch.zeros(2, 7)).tolist() == pytest.approx([math.log(7)] * 2)
     assert entropy(torch.tensor([[100.0, 0, 0]])).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_certainty_is_one_where_a_prediction_is_certain_and_zero_where_it_is_uniform():
+    found = certainty(torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0]]))
+    assert found.tolist() == pytest.approx([1, 0, 0.5], abs=1e-6)
 
 
 def test_entropy_equals_its_definition():
@@ -68,7 +74,7 @@ def test_nothing_kept_gives_zero_loss_and_finite_gradient():
     assert loss.item() == 0 and torch.isfinite(logits.grad).all()
 
 
-def test_anchor_is_zero_at_the_expert_and_positive_elsewhere():
+def test_distillation_is_zero_at_the_expert_and_positive_elsewhere():
     q = torch.randn(6, 5)
     torch.testing.assert_close(expert_divergence(q, q), torch.zeros(6), atol=1e-6, rtol=0)
     assert (expert_divergence(torch.randn(6, 5), q) > 0).all()

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 import torch
 from conftest import perturbed
-from hf_mdft.specialize.task_loop import FASTEST, GENTLE, gentle_learning_rate
 from safetensors.torch import load_file
 
 from hf_mdft import InputError, SpecializeArguments
 from hf_mdft.embedding import embed_views
 from hf_mdft.embedding.views import HELD_OUT_VIEWS, TEACHER_VIEWS, jitter, translate
-from hf_mdft.specialize import Source, StudentTrainer, Teacher, build_teacher, decide, specialize_task
+from hf_mdft.specialize import (
+    STUDENT_TERMS,
+    TEACHER_PARTS,
+    Source,
+    StudentTrainer,
+    Teacher,
+    build_teacher,
+    decide,
+    specialize_task,
+)
+from hf_mdft.specialize.learning_rate import FASTEST, GENTLE, gentle_learning_rate
 from hf_mdft.specialize.teacher import observe
+from hf_mdft.specialize.teacher.ensemble import reliability
+from hf_mdft.specialize.terms import StudentTerm, WeightTerm
 
 
 def arguments(folder, **options):
@@ -23,10 +35,10 @@ def arguments(folder, **options):
     return SpecializeArguments(output_dir=str(folder), **{**defaults, **options})
 
 
-def source(predictions, classes=3, confidence=4.0, judged=None):
+def source(predictions, classes=3, confidence=4.0, held_out=None, consistency=1.0):
     logits = confidence * torch.nn.functional.one_hot(torch.as_tensor(predictions), classes).float()
-    judged = torch.as_tensor(predictions)[None] if judged is None else torch.as_tensor(judged)
-    return Source(logits, logits.log_softmax(-1), torch.zeros(len(logits), 2), judged)
+    held_out = torch.as_tensor(predictions)[None] if held_out is None else torch.as_tensor(held_out)
+    return Source(logits, logits.log_softmax(-1), torch.zeros(len(logits), 2), held_out, consistency)
 
 
 def test_translation_moves_pixels():
@@ -50,36 +62,71 @@ def test_jitter_is_one_of_the_translations_for_each_image():
 
 
 def test_teacher_follows_the_reliable_and_the_confident():
-    expert = source([0, 1, 2, 0, 1, 2])
-    alone = build_teacher({"expert": expert}, 0.25)
+    args = SpecializeArguments(use_cpu=True)
+    expert = source([0, 1, 2, 0, 1, 2], consistency=0.8)
+    alone = build_teacher({"expert": expert}, args)
     assert alone.probabilities.argmax(-1).tolist() == [0, 1, 2, 0, 1, 2]
     torch.testing.assert_close(alone.probabilities.sum(-1), torch.ones(6))
     assert ((alone.weights >= 0) & (alone.weights <= 1)).all()
 
-    expert.consistency = 0.8
     stranger = source([1, 2, 0, 1, 2, 0], confidence=20.0)
-    both = build_teacher({"expert": expert, "meta": stranger}, 1.0)
-    assert both.source_weights["meta"] == 0.0
-    assert both.probabilities.argmax(-1).tolist() == [0, 1, 2, 0, 1, 2], "a model that never agrees is not heard"
+    assert reliability(stranger, expert, 1.0) == 0.0
+    both = build_teacher({"expert": expert, "meta": stranger}, args)
+    torch.testing.assert_close(both.probabilities, alone.probabilities)  # a model that never agrees has no weight
 
-    shaky = source([1, 1, 2, 0, 1, 2], confidence=20.0)
-    shaky.consistency = 0.8
-    both = build_teacher({"expert": expert, "meta": shaky}, 1.0)
-    assert both.source_weights["meta"] == 0.0, "a model that is no stabler than the expert is not heard"
+    shaky = source([1, 1, 2, 0, 1, 2], confidence=20.0, consistency=0.8)
+    assert reliability(shaky, expert, 1.0) == 0.0, "a model that is no more consistent than the expert has no weight"
 
-    unsure = source([0, 1, 2, 0, 1, 2])
-    unsure.consistency = 0.8
-    unsure.log_probs[5] = torch.tensor([0.34, 0.33, 0.33]).log()
     friend = source([0, 1, 2, 0, 1, 2], confidence=20.0)
-    combined = build_teacher({"expert": unsure, "meta": friend}, 1.0)
+    assert reliability(friend, expert, 0.5) == 0.5
+    unsure = torch.cat([expert.log_probs[:5], torch.tensor([[0.34, 0.33, 0.33]]).log()])
+    hesitant = dataclasses.replace(expert, log_probs=unsure)
+    combined = build_teacher({"expert": hesitant, "meta": friend}, args)
     assert combined.probabilities[5].argmax() == 2, "where the expert is unsure the confident friend decides"
 
 
-def judged(specialist, consistency=0.95, **expert):
+def test_a_trusted_source_needs_no_evidence():
+    args = SpecializeArguments(use_cpu=True)
+    expert = source([0, 1, 2, 0, 1, 2], confidence=2.0)
+    student = source([1, 2, 0, 1, 2, 0], confidence=20.0, consistency=0.1)
+    for trusted in (False, True):
+        taught = build_teacher({"expert": expert, "student": dataclasses.replace(student, trusted=trusted)}, args)
+        assert (taught.probabilities.argmax(-1).tolist() == [1, 2, 0, 1, 2, 0]) == trusted
+
+
+def test_teacher_parts_are_those_that_are_named():
+    """In their order, each given what the one before has made."""
+    skewed = source([0, 0, 0, 0, 1, 2], confidence=1.0)
+    args = SpecializeArguments(use_cpu=True, teacher=[])
+    plain = build_teacher({"expert": skewed}, args)
+    torch.testing.assert_close(plain.probabilities, skewed.log_probs.exp())
+    seen = []
+
+    @TEACHER_PARTS.register("certain")
+    def certain(state):
+        seen.append(state)
+        return torch.nn.functional.one_hot(state.probabilities.argmax(-1), 3).float()
+
+    try:
+        args = SpecializeArguments(use_cpu=True, teacher=["class_prior", "certain"])
+        taught = build_teacher({"expert": skewed}, args)
+        with pytest.raises(InputError, match="unknown part of the teacher 'certian': did you mean 'certain'?"):
+            SpecializeArguments(use_cpu=True, teacher=["certian"])
+    finally:
+        del TEACHER_PARTS._parts["certain"]
+    (state,) = seen
+    assert state.args is args and state.reference is skewed
+    ratio = (skewed.log_probs.exp().mean(0) + 1 / 3) / 2 / skewed.log_probs.exp().mean(0)
+    wanted = skewed.log_probs.exp() * ratio**0.5
+    torch.testing.assert_close(state.probabilities, wanted / wanted.sum(-1, keepdim=True))
+    assert taught.probabilities.unique().tolist() == [0, 1] and taught.weights.tolist() == [1] * 6
+    with pytest.raises(InputError, match="teacher must be a list of names, got 'lda'"):
+        SpecializeArguments(use_cpu=True, teacher="lda")
+
+
+def gated(specialist, consistency=0.95, **expert):
     """The gate's decision on predicted classes; the expert's consistency is 0.9."""
-    mine, theirs = source(specialist), source(**expert)
-    mine.consistency, theirs.consistency = consistency, 0.9
-    return decide(mine, theirs, {})
+    return decide(source(specialist, consistency=consistency), source(**expert, consistency=0.9), {})
 
 
 def test_gate_accepts_the_better_and_refuses_the_worse():
@@ -87,35 +134,35 @@ def test_gate_accepts_the_better_and_refuses_the_worse():
     wrong = (truth + 1) % 3
     spoiled = torch.where(torch.arange(300) % 10 == 0, wrong, truth)
     fresh_views = torch.stack([torch.where(torch.arange(300) % 20 == k, wrong, truth) for k in range(4)])
-    expert = {"predictions": spoiled, "judged": fresh_views}
-    better = judged(truth, **expert)
+    expert = {"predictions": spoiled, "held_out": fresh_views}
+    better = gated(truth, **expert)
     assert better.chosen == "specialist" and better.agreement_gain > 0.05
     assert better.changed == pytest.approx(0.1) and better.consistency_gain == pytest.approx(0.05)
-    worse = judged(torch.where(torch.arange(300) % 5 == 1, wrong, spoiled), **expert)
-    assert worse.chosen == "expert" and worse.agreement_gain < 0 and "judges prefer" in worse.reason
-    same = judged(spoiled, consistency=0.9, **expert)
+    worse = gated(torch.where(torch.arange(300) % 5 == 1, wrong, spoiled), **expert)
+    assert worse.chosen == "expert" and worse.agreement_gain < 0 and "points more with the expert" in worse.reason
+    same = gated(spoiled, consistency=0.9, **expert)
     assert same.chosen == "expert" and same.agreement_gain == 0 and "no improvement shown" in same.reason
 
 
 def test_gate_refuses_what_gained_no_consistency_and_what_drifts():
     truth = torch.arange(300) % 3
-    assert judged(truth, consistency=0.92, predictions=truth).chosen == "expert"
-    assert judged(truth, predictions=truth).chosen == "specialist"
-    collapsed = judged(torch.zeros(300, dtype=torch.long), consistency=1.0, predictions=truth)
+    assert gated(truth, consistency=0.92, predictions=truth).chosen == "expert"
+    assert gated(truth, predictions=truth).chosen == "specialist"
+    collapsed = gated(torch.zeros(300, dtype=torch.long), consistency=1.0, predictions=truth)
     assert collapsed.chosen == "expert" and collapsed.drift > 0.3 and "class prior explains" in collapsed.reason
 
 
 def test_gate_measures_drift_from_the_prior():
-    """An expert that says one class too often may be corrected, up to the prior; more, or the opposite, is drift."""
+    """An expert that predicts one class too often may be corrected up to the prior; more is drift."""
 
     def even_up_to(count):
         return torch.where(torch.arange(300) < count, torch.arange(300) % 3, 0)
 
     even, corrected, skewed = even_up_to(300), even_up_to(190), even_up_to(100)
-    assert judged(corrected, predictions=skewed, judged=corrected[None]).drift < 0
-    assert judged(corrected, predictions=skewed, judged=corrected[None]).chosen == "specialist"
-    assert judged(even, predictions=skewed, judged=even[None]).drift > 0.02
-    assert judged(skewed, predictions=even, judged=skewed[None]).chosen == "expert"
+    assert gated(corrected, predictions=skewed, held_out=corrected[None]).drift < 0
+    assert gated(corrected, predictions=skewed, held_out=corrected[None]).chosen == "specialist"
+    assert gated(even, predictions=skewed, held_out=even[None]).drift > 0.02
+    assert gated(skewed, predictions=even, held_out=skewed[None]).chosen == "expert"
 
 
 @pytest.fixture
@@ -134,19 +181,19 @@ def test_observation_averages_views(setting):
     torch.testing.assert_close(seen.logits, logits[0], atol=1e-4, rtol=1e-4)
     expected = torch.stack([entry.log_softmax(-1) for entry in logits]).mean(0).log_softmax(-1)
     torch.testing.assert_close(seen.log_probs, expected, atol=1e-4, rtol=1e-4)
-    assert seen.judged.shape == (4, len(images))
+    assert seen.held_out.shape == (4, len(images))
     same = torch.stack([entry.argmax(-1) == logits[0].argmax(-1) for entry in logits[1:5]]).float().mean()
     assert seen.consistency == pytest.approx(same.item())
     plain = observe(features, head, len(HELD_OUT_VIEWS), averaged=False)
     torch.testing.assert_close(plain.log_probs, logits[0].log_softmax(-1), atol=1e-4, rtol=1e-4)
-    assert plain.consistency == seen.consistency and torch.equal(plain.judged, seen.judged)
+    assert plain.consistency == seen.consistency and torch.equal(plain.held_out, seen.held_out)
 
 
 def test_student_moves_towards_the_teacher_and_the_head_stays(setting, tmp_path):
     pool, _, head, images = setting
     key = head.key()
     targets = torch.nn.functional.one_hot(torch.arange(len(images)) % 3, 3).float()
-    teacher = Teacher(targets, torch.ones(len(images)), torch.randn(len(images), 16), {})
+    teacher = Teacher(targets, torch.ones(len(images)), torch.randn(len(images), 16))
     student = pool.tower("shade")
     args = arguments(
         tmp_path, max_steps=40, learning_rate=3e-3, alignment_weight=0, infomax_weight=0, l2_sp_weight=0,
@@ -164,10 +211,10 @@ def test_student_moves_towards_the_teacher_and_the_head_stays(setting, tmp_path)
     assert any(not torch.equal(averaged[name], p) for name, p in student.state_dict().items())
 
 
-def test_pull_keeps_the_student_near_its_start(setting, tmp_path):
+def test_l2_sp_keeps_the_student_near_its_start(setting, tmp_path):
     pool, _, head, images = setting
     targets = torch.nn.functional.one_hot(torch.arange(len(images)) % 3, 3).float()
-    teacher = Teacher(targets, torch.ones(len(images)), torch.randn(len(images), 16), {})
+    teacher = Teacher(targets, torch.ones(len(images)), torch.randn(len(images), 16))
     moved = []
     for number, weight in enumerate((0.0, 100.0)):
         student = pool.tower("shade")
@@ -181,32 +228,89 @@ def test_pull_keeps_the_student_near_its_start(setting, tmp_path):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])  # what a step has, less than it should at the end of an epoch
-def test_pull_is_the_gradient_of_the_squared_distance(setting, tmp_path, accumulation):
+def test_l2_sp_is_the_gradient_of_the_squared_distance(setting, tmp_path, accumulation):
     """Against autograd, for weights that have moved."""
     pool, _, head, images = setting
-    teacher = Teacher(torch.full((len(images), 3), 1 / 3), torch.ones(len(images)), torch.randn(len(images), 16), {})
+    teacher = Teacher(torch.full((len(images), 3), 1 / 3), torch.ones(len(images)), torch.randn(len(images), 16))
     losses, grads = [], []
     for weight in (0.0, 0.3):
         args = arguments(tmp_path, l2_sp_weight=weight, gradient_accumulation_steps=3, jitter_steps=0)
         trainer = StudentTrainer(
-            perturbed(pool.tower("shade"), 1),
-            args,
-            architecture=pool.architecture,
-            head=head,
-            images=images,
-            teacher=teacher,
+            pool.tower("shade"), args, architecture=pool.architecture, head=head, images=images, teacher=teacher
         )
-        trainer.start = [p.detach() for p in pool.tower("shade").parameters()]
+        perturbed(trainer.model, 1)
         trainer.current_gradient_accumulation_steps = accumulation
         inputs = trainer.train_dataset.__getitems__([0, 1, 2])
         losses.append(trainer.training_step(trainer.model, inputs))
         grads.append([p.grad for p in trainer.model.parameters()])
     weights = [p.detach().clone().requires_grad_() for p in trainer.model.parameters()]
-    distance = sum((p - p0).square().sum() for p, p0 in zip(weights, trainer.start, strict=True))
+    start = list(pool.tower("shade").parameters())
+    distance = sum((p - p0.detach()).square().sum() for p, p0 in zip(weights, start, strict=True))
     (0.3 / accumulation * distance).backward()
     torch.testing.assert_close(losses[1] - losses[0], 0.3 / accumulation * distance.detach())
     for without, found, p in zip(*grads, weights, strict=True):
         torch.testing.assert_close(found, without + p.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.fixture
+def own_terms():
+    """Two terms of a stranger's: one of the outputs, with a memory, and one of the weights."""
+
+    @STUDENT_TERMS.register("flatness")
+    class Flatness(StudentTerm):
+        def __init__(self, student):
+            super().__init__(student)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, batch):
+            self.calls += 1
+            return batch.logits.square().mean()
+
+    @STUDENT_TERMS.register("growth")
+    class Growth(WeightTerm):
+        def forward(self, student, weight):
+            for p in student.parameters():
+                if p.grad is not None:
+                    p.grad.sub_(torch.ones_like(p), alpha=weight)
+            return -sum(p.sum() for p in student.parameters())
+
+    yield
+    del STUDENT_TERMS._parts["flatness"], STUDENT_TERMS._parts["growth"]
+
+
+def test_a_registered_term_takes_part_and_changes_the_result(setting, tmp_path, own_terms):
+    pool, meta, head, images = setting
+    found = {}
+    for name, terms in {"none": {}, "flatness": {"flatness": 2.0}, "growth": {"growth": 100.0}}.items():
+        args = arguments(tmp_path / name, terms=terms, logging_steps=1, learning_rate=1e-3)
+        made = specialize_task("shade", pool, meta, head, images, args)
+        found[name] = load_file(made.candidate / "model.safetensors")
+        lines = [line for line in made.history if "loss" in line]
+        assert all((f"loss_{term}" in line) == (term in terms) for line in lines for term in ("flatness", "growth"))
+        options = {"distillation": 1.0, "alignment": 0.5, "infomax": 0.4, "l2_sp": 0.001, **terms}
+        for line in lines:
+            total = sum(weight * line[f"loss_{term}"] for term, weight in options.items())
+            assert line["loss"] == pytest.approx(total, rel=1e-3, abs=1e-4)
+    for name in ("flatness", "growth"):
+        assert any(not torch.equal(found["none"][key], tensor) for key, tensor in found[name].items()), name
+    grown = sum((tensor - found["none"][key]).sum() for key, tensor in found["growth"].items())
+    assert grown > 0, "its gradient makes weights grow"
+    state = load_file(tmp_path / "flatness" / "shade" / "checkpoint-4" / "extra_state.safetensors")
+    assert state["term/flatness/calls"] == 4, "a term's memory is in the checkpoint"
+
+
+def test_unknown_terms_are_refused(tmp_path):
+    with pytest.raises(InputError, match="unknown term of phase 2 'infomx': did you mean 'infomax'?"):
+        arguments(tmp_path, terms={"infomx": 1.0})
+    with pytest.raises(InputError, match="'infomax' is an option of its own; set infomax_weight"):
+        arguments(tmp_path, terms={"infomax": 1.0})
+
+
+def test_a_student_with_nothing_to_learn_is_refused(setting, tmp_path):
+    pool, meta, head, images = setting
+    args = arguments(tmp_path, distillation_weight=0, alignment_weight=0, infomax_weight=0)
+    with pytest.raises(InputError, match="nothing to learn"):
+        specialize_task("shade", pool, meta, head, images, args)
 
 
 @pytest.mark.parametrize("gate", [True, False])
@@ -223,7 +327,7 @@ def test_specialist_or_expert(setting, tmp_path, gate):
     assert 0 <= specialist.decision.changed <= 1 and specialist.decision.images == len(images)
 
 
-def test_shots_limit_the_images(setting, tmp_path):
+def test_images_limits_the_images(setting, tmp_path):
     pool, meta, head, images = setting
     assert specialize_task("shade", pool, meta, head, images, arguments(tmp_path, images=9)).decision.images == 9
 
@@ -239,6 +343,38 @@ def test_no_image_is_seen_too_often(setting, tmp_path, monkeypatch, max_steps, e
     specialize_task("shade", pool, meta, head, images, arguments(tmp_path, images=9, max_steps=max_steps))
     assert len(seen) == expected
     assert torch.bincount(torch.cat(seen)).max() <= 20
+
+
+def test_another_meta_model_makes_another_specialist(setting, tmp_path, monkeypatch):
+    """Also where no sum over a tensor shows that it is another."""
+    pool, meta, head, images = setting
+    specialize_task("shade", pool, meta, head, images, arguments(tmp_path))
+    with torch.no_grad():
+        p = max(meta.parameters(), key=torch.numel)
+        p.copy_(p.flatten().flip(0).view_as(p))
+    calls, train = [], StudentTrainer.train
+    monkeypatch.setattr(StudentTrainer, "train", lambda *a, **k: (calls.append(1), train(*a, **k))[1])
+    specialize_task("shade", pool, meta, head, images, arguments(tmp_path))
+    assert calls == [1]
+
+
+def test_the_student_joins_its_teacher_half_way(setting, tmp_path, monkeypatch):
+    pool, meta, head, images = setting
+    built = []
+
+    def build(sources, args):
+        built.append(sources)
+        return build_teacher(sources, args)
+
+    monkeypatch.setattr("hf_mdft.specialize.one_task.build_teacher", build)
+    specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "with"))
+    first, second = built
+    assert list(first) == ["expert", "meta", "base"] and list(second) == ["expert", "meta", "base", "student"]
+    assert all(second[name] is first[name] for name in first) and second["student"].trusted
+    assert len(first["expert"].held_out) == len(HELD_OUT_VIEWS) and not len(first["meta"].held_out)
+    built.clear()
+    specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "without", self_training=False))
+    assert len(built) == 1
 
 
 def test_finished_work_is_used_again_and_only_for_the_same_input(setting, tmp_path, monkeypatch):
@@ -308,7 +444,7 @@ def test_learning_rate_follows_the_task_vector(clip_pool, monkeypatch):
     moved = {t: torch.cat([x.flatten() for _, x in clip_pool.weights(t).items()]) - base for t in clip_pool.experts}
     task = next(iter(moved))
     assert GENTLE * moved[task].square().mean() ** 0.5 > FASTEST == gentle_learning_rate(clip_pool, task)
-    monkeypatch.setattr("hf_mdft.specialize.task_loop.FASTEST", 1.0)
+    monkeypatch.setattr("hf_mdft.specialize.learning_rate.FASTEST", 1.0)
     expected = GENTLE * moved[task].double().square().mean().item() ** 0.5
     assert gentle_learning_rate(clip_pool, task) == pytest.approx(expected, rel=1e-5)
     expected = GENTLE * torch.cat(list(moved.values())).double().square().mean().item() ** 0.5

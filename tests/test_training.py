@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import MISSING, fields
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -11,10 +13,14 @@ from conftest import TASKS
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 
-from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments
+from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments, SpecializeArguments
+from hf_mdft.core.typed import checked
 from hf_mdft.embedding import embed_images, expert_features
-from hf_mdft.meta import MixedTasks
+from hf_mdft.meta import META_TERMS, MixedTasks
 from hf_mdft.meta.micro_batches import micro_batch_size, micro_batches
+from hf_mdft.meta.order import mixed_seed
+from hf_mdft.meta.sharpness import gradient_uphill
+from hf_mdft.meta.terms import MetaTerm
 from hf_mdft.objectives import entropy, expert_divergence
 from hf_mdft.tasks import Images, LabelledImages
 from hf_mdft.trainers import own_arguments, resumable
@@ -119,7 +125,7 @@ def test_sharpness_aware_step_is_the_gradient_uphill(make_trainer):
 
 def test_an_overflow_or_an_error_uphill_moves_nothing(make_trainer):
     """fp16 starts with gradients that overflow, and the scaler skips their step."""
-    trainer = make_trainer(sharpness_radius=0.3)
+    trainer = make_trainer()
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
     calls = []
@@ -130,7 +136,7 @@ def test_an_overflow_or_an_error_uphill_moves_nothing(make_trainer):
             p.grad = torch.full_like(p, value)
         return "loss", "logs"
 
-    assert trainer._gradient_uphill(parameters, lambda: gradient(torch.inf)) == ("loss", "logs")
+    assert gradient_uphill(parameters, lambda: gradient(torch.inf), 0.3) == ("loss", "logs")
     assert calls == [torch.inf] and parameters[0].grad.isinf().all()
 
     def fail():
@@ -139,7 +145,7 @@ def test_an_overflow_or_an_error_uphill_moves_nothing(make_trainer):
         return gradient(1.0)
 
     with pytest.raises(KeyboardInterrupt):
-        trainer._gradient_uphill(parameters, fail)
+        gradient_uphill(parameters, fail, 0.3)
     assert all(torch.equal(p, old) for p, old in zip(parameters, before, strict=True))
 
 
@@ -163,8 +169,8 @@ def test_a_skipped_step_leaves_no_gradient_behind(make_trainer):
 
 
 @pytest.mark.parametrize("options", [{}, {"sharpness_radius": 0.3}, {"gradient_accumulation_steps": 2}])
-def test_a_step_in_passes_is_the_step(make_trainer, options, monkeypatch):
-    """Same coefficients, heads and log lines; more passes, no more combines."""
+def test_a_step_in_micro_batches_is_the_step(make_trainer, options, monkeypatch):
+    """Same coefficients, heads and log lines; more forward passes, no more combines."""
     from hf_mdft.adapter import layer
 
     counts = {"combine": 0, "passes": 0}
@@ -195,7 +201,7 @@ def test_a_step_in_passes_is_the_step(make_trainer, options, monkeypatch):
 
 
 @pytest.mark.parametrize("distance", ["hard", "embedding"])
-def test_other_anchors_train(make_trainer, distance):
+def test_other_distances_train(make_trainer, distance):
     trainer = make_trainer(distillation_distance=distance, diversity_weight=0.1)
     trainer.train()
     line = next(line for line in trainer.state.log_history if "loss" in line)
@@ -212,6 +218,59 @@ def test_every_term_is_logged_by_itself(make_trainer):
     for task in TASKS:
         assert line[f"kept_entropy/{task}"] == 1.0
         assert 0 <= line[f"kept_distillation/{task}"] <= 1
+
+
+@pytest.fixture
+def own_term():
+    """A term of a stranger's, with a memory."""
+
+    @META_TERMS.register("flatness")
+    class Flatness(MetaTerm):
+        def __init__(self, num_classes, args):
+            super().__init__(num_classes, args)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, batch):
+            assert batch.logits.shape == batch.expert_logits.shape and batch.prior.shape == (self.num_classes,)
+            assert batch.features.shape == batch.expert_features.shape
+            self.calls += 1
+            return batch.logits.square().mean(), torch.tensor(0.5)
+
+    yield
+    del META_TERMS._parts["flatness"]
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.3])
+def test_a_registered_term_takes_part_and_changes_the_result(make_trainer, own_term, radius):
+    options = dict(filter="none", sharpness_radius=radius, head_steps=0)
+    without, trainer = make_trainer("without", **options), make_trainer("with", terms={"flatness": 2.0}, **options)
+    for each in (without, trainer):
+        each.train()
+    assert not torch.equal(coefficients(without), coefficients(trainer))
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    terms = {"entropy": 0.1, "distillation": 1.0, "prior": 0.1, "flatness": 2.0}
+    for line in lines:
+        total = sum(len(TASKS) * weight * line[f"loss_{term}"] for term, weight in terms.items())
+        assert line["loss"] == pytest.approx(total, rel=1e-4) and line["loss_flatness"] > 0
+        assert line["kept_flatness/shade"] == 0.5
+    assert "loss_flatness" not in without.state.log_history[0]
+    state = trainer.extra_state()
+    assert {state[f"term/{task}/flatness/calls"].item() for task in TASKS} == {4.0}, "uphill leaves no trace"
+    finished = make_trainer("finished", terms={"flatness": 2.0}, **{**options, "head_steps": 3})
+    finished.train()
+    assert finished.extra_state()["term/shade/flatness/calls"] == 7, "heads are finished with the same terms"
+
+
+def test_unknown_terms_are_refused(tmp_path):
+    with pytest.raises(InputError, match="unknown term of phase 1 'diversty': did you mean 'diversity'?"):
+        arguments(tmp_path, terms={"diversty": 1.0})
+    with pytest.raises(InputError, match="'diversity' is an option of its own; set diversity_weight"):
+        arguments(tmp_path, terms={"diversity": 1.0})
+
+
+def test_nothing_to_learn_is_refused(make_trainer):
+    with pytest.raises(InputError, match="every term of phase 1 has weight 0"):
+        make_trainer(entropy_weight=0.0, distillation_weight=0.0, prior_weight=0.0)
 
 
 @pytest.mark.parametrize("term", ["entropy", "distillation", "prior"])
@@ -303,6 +362,49 @@ def test_labels_cannot_choose_the_model(make_trainer):
         make_trainer(load_best_model_at_end=True, eval_strategy="steps", eval_steps=2)
 
 
+@pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "all_checkpoints"])
+def test_pushing_during_training_is_refused(strategy):
+    args = MdftTrainingArguments(use_cpu=True, push_to_hub=True, hub_strategy=strategy)
+    with pytest.raises(InputError, match=f"hub_strategy '{strategy}' pushes while training goes on; use 'end'"):
+        own_arguments(args)
+    own_arguments(MdftTrainingArguments(use_cpu=True, push_to_hub=True))
+
+
+def test_a_push_that_does_not_block_is_refused(make_trainer):
+    with pytest.raises(InputError, match="blocking=False is not supported"):
+        make_trainer().push_to_hub(blocking=False)
+
+
+@pytest.mark.parametrize("kind", [MdftTrainingArguments, SpecializeArguments])
+def test_defaults_are_what_their_type_hints_allow(kind):
+    """Recipes check values by the hints, and a value that a default has must pass."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        if field.name in kind.__annotations__:
+            value = field.default if field.default_factory is MISSING else field.default_factory()
+            checked(value, hints[field.name], field.name)
+            assert hints[field.name] is not Any, field.name
+            assert field.metadata["help"].endswith("."), field.name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("filter", 3),
+        ("coefficient_range", "0 to 1"),
+        ("distillation_distance", "soft"),
+        ("prior", "flat"),
+        ("lr_scheduler_type", "cosin"),
+        ("agreement_rule", "false"),
+        ("terms", {"diversity": "much"}),
+        ("images_per_micro_batch", 2.5),
+    ],
+)
+def test_type_hints_refuse_what_cannot_be_meant(name, value):
+    with pytest.raises(InputError, match=name):
+        checked(value, get_type_hints(MdftTrainingArguments)[name], name)
+
+
 @pytest.mark.parametrize("option", ["fsdp", "deepspeed"])
 def test_weights_in_parts_are_refused(option):
     args = MdftTrainingArguments(use_cpu=True)
@@ -344,6 +446,24 @@ def test_schedule(merger):
     assert [other.locate(item) for item in range(len(other))] != located
 
 
+def test_the_order_of_images_rests_on_no_hash_of_python():
+    """Numbers of CPython 3.11's `hash((seed, task, turn)) % 2**63`, which made every published result."""
+    pinned = {
+        (0, 0, 0): 3010437511937009226,
+        (0, 1, 2): 2187946392326065592,
+        (42, 3, 1): 949248602330548787,
+        (7, 31, 100): 3005410619412746663,
+        (2**32 - 1, 0, 5): 473248903996704587,
+    }
+    assert {numbers: mixed_seed(*numbers) for numbers in pinned} == pinned
+
+
+def test_the_first_images_of_a_run_are_pinned(merger):
+    schedule = MixedTasks({task: merger.unlabelled(task) for task in TASKS}, images_per_task=4, steps=2, seed=0)
+    rows = [15, 3, 3, 22, 4, 22, 13, 19, 14]
+    assert [schedule.locate(item) for item in range(9)] == [(item % 3, row) for item, row in enumerate(rows)]
+
+
 def test_expert_outputs_are_computed_once(merger, monkeypatch):
     images = merger.unlabelled("shade")
     first = expert_features(merger.pool, "shade", images)
@@ -379,7 +499,7 @@ def test_plain_datasets_will_do(merger, unlabelled_data, tmp_path):
         MdftTrainer(model, arguments(tmp_path), train_dataset={}, heads={})
 
 
-def test_passes_are_as_large_as_is_fast(merger):
+def test_micro_batches_are_as_large_as_is_fast(merger):
     """As many images as make 3,200 tokens on a CPU; whole tasks, evenly; all at once on an accelerator."""
     pool, shape = merger.pool, merger.unlabelled("shade").shape
     tokens = pool.architecture.tokens_per_image(pool.config, shape)
