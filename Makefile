@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ test-slow: $(READY)  ## Two processes on this machine, through accelerate launch
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(READY)  ## Tables of docs/recipes.md from the code, figure from docs/results.md.
+	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/figures.py
 
 clean:
 	rm -rf $(VENV) demo-output

@@ -11,12 +11,13 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_MDFT_CACHE"] = tempfile.mkdtemp(prefix="hf-mdft-test-cache-")
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="hf-mdft-test-datasets-")
 
+import copy
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from hf_mdft import MetaMerger, ModelPool, Task
+from hf_mdft import MdftTrainingArguments, MetaMerger, ModelPool, SpecializeArguments, Task
 from hf_mdft.demo.models import save_processors
 
 
@@ -164,8 +165,7 @@ def test_data() -> dict[str, datasets.Dataset]:
     return {task: make_dataset(task, 12, seed=2) for task in TASKS}
 
 
-@pytest.fixture
-def tasks(unlabelled_data: dict, test_data: dict) -> dict[str, Task]:
+def make_tasks(unlabelled_data: dict, test_data: dict) -> dict[str, Task]:
     return {
         task: Task(unlabelled=unlabelled_data[task], evaluation=test_data[task], class_names=names)
         for task, names in TASKS.items()
@@ -173,8 +173,69 @@ def tasks(unlabelled_data: dict, test_data: dict) -> dict[str, Task]:
 
 
 @pytest.fixture
+def tasks(unlabelled_data: dict, test_data: dict) -> dict[str, Task]:
+    return make_tasks(unlabelled_data, test_data)
+
+
+@pytest.fixture
 def merger(pool: ModelPool, tasks: dict[str, Task]) -> MetaMerger:
     return MetaMerger(pool, tasks)
+
+
+def fit_arguments(folder: Path, **options: Any) -> MdftTrainingArguments:
+    """Phase 1 in three steps."""
+    defaults = dict(max_steps=3, images_per_task=4, head_steps=3, use_cpu=True, disable_tqdm=True)
+    return MdftTrainingArguments(output_dir=str(folder / "meta"), **{**defaults, **options})
+
+
+def specialize_arguments(folder: Path, **options: Any) -> SpecializeArguments:
+    """Phase 2 in two steps for each task."""
+    defaults = dict(max_steps=2, per_device_train_batch_size=8, use_cpu=True, disable_tqdm=True)
+    return SpecializeArguments(output_dir=str(folder / "specialists"), **{**defaults, **options})
+
+
+def trained_merger(pool: ModelPool, tasks: dict[str, Task], folder: Path) -> MetaMerger:
+    """Both phases done; nothing measured."""
+    merger = MetaMerger(pool, tasks)
+    merger.fit(fit_arguments(folder))
+    merger.specialize(specialize_arguments(folder))
+    return merger
+
+
+@pytest.fixture(scope="session")
+def trained_clip(clip_pool: ModelPool, unlabelled_data: dict, test_data: dict, tmp_path_factory: Any) -> MetaMerger:
+    return trained_merger(clip_pool, make_tasks(unlabelled_data, test_data), tmp_path_factory.mktemp("trained-clip"))
+
+
+@pytest.fixture(scope="session")
+def trained_vit(vit_pool: ModelPool, unlabelled_data: dict, test_data: dict, tmp_path_factory: Any) -> MetaMerger:
+    return trained_merger(vit_pool, make_tasks(unlabelled_data, test_data), tmp_path_factory.mktemp("trained-vit"))
+
+
+def own_copy(merger: MetaMerger) -> MetaMerger:
+    """The session's merger for one test to change: models and facts copied, pool and images shared."""
+    mine = copy.copy(merger)
+    mine.model, mine.tasks = (
+        copy.deepcopy(merger.model),
+        {name: copy.copy(task) for name, task in merger.tasks.items()},
+    )
+    mine.record = copy.copy(merger.record)
+    mine.specialists = {task: replace(s, record=mine.record) for task, s in merger.specialists.items()}
+    for name in ("_heads", "_meta_heads", "_images", "_phases", "timing"):
+        setattr(mine, name, dict(getattr(merger, name)))
+    return mine
+
+
+@pytest.fixture
+def done(pool: ModelPool, request: pytest.FixtureRequest) -> MetaMerger:
+    """Both phases done, on both architectures."""
+    return own_copy(request.getfixturevalue(f"trained_{pool.architecture.name}"))
+
+
+@pytest.fixture
+def clip_done(trained_clip: MetaMerger) -> MetaMerger:
+    """Both phases done, on CLIP."""
+    return own_copy(trained_clip)
 
 
 @pytest.fixture

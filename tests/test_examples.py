@@ -1,16 +1,17 @@
-"""Every example, and the README's quickstart, as printed."""
+"""Every example script."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import TASKS, write_recipe
+
+from hf_mdft import Recipe
 
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,15 @@ def test_example(name, clip_paths, tmp_path, monkeypatch):
     assert all((tmp_path / "out" / file).is_file() for file in written)
 
 
+@pytest.mark.parametrize("name", ["vit-b32", "vit-l14"])
+def test_recipe_of_the_literatures_tasks(name):
+    loaded = Recipe.load(ROOT / "examples" / "paper" / f"{name}.yaml")
+    loaded.meta_arguments("out"), loaded.specialize_arguments("out")
+    classes = {"resisc45": 45, "eurosat": 10, "svhn": 10, "gtsrb": 43, "mnist": 10}
+    named = {task: len(set(options.class_names)) for task, options in loaded.tasks.items() if options.class_names}
+    assert named == classes and len(loaded.tasks) == 8 and set(loaded.experts) == set(loaded.tasks)
+
+
 @pytest.mark.slow
 def test_accelerate_example(clip_paths, tmp_path):
     recipe = write_recipe(tmp_path, clip_paths)
@@ -48,29 +58,3 @@ def test_accelerate_example(clip_paths, tmp_path):
     script = ROOT / "examples" / "accelerate_launch.sh"
     subprocess.run(["bash", script, recipe, tmp_path / "out", "2"], check=True, env=environment)
     assert (tmp_path / "out" / "results.json").is_file()
-
-
-def test_readme_quickstart_runs_as_printed(clip_paths, tmp_path, monkeypatch, capsys):
-    """Only the names of the models and datasets are replaced, by what this machine has."""
-    readme = (ROOT / "README.md").read_text()
-    block = re.search(r"<!-- quickstart -->\n```python\n(.*?)```", readme, re.S)[1]
-    assert len(block.strip().splitlines()) <= 15
-    write_recipe(tmp_path, clip_paths)
-    names = {
-        "openai/clip-vit-base-patch32": clip_paths["base"],
-        "tanganke/clip-vit-base-patch32_mnist": clip_paths["shade"],
-        "tanganke/clip-vit-base-patch32_dtd": clip_paths["colour"],
-        "ylecun/mnist": tmp_path / "shade",
-        "tanganke/dtd": tmp_path / "colour",
-    }
-    for printed, here in names.items():
-        assert f'"{printed}"' in block
-        block = block.replace(f'"{printed}"', repr(str(here)))
-    block = block.replace("max_steps=300", "max_steps=2").replace("max_steps=200", "max_steps=2")
-    for task in ("shade", "colour"):
-        (tmp_path / task).mkdir()
-        (tmp_path / f"{task}-unlabelled.parquet").rename(tmp_path / task / "train.parquet")
-        (tmp_path / f"{task}-test.parquet").rename(tmp_path / task / "test.parquet")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {})
-    assert "specialists" in capsys.readouterr().out

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import datasets
 import pytest
 import torch
 import yaml
-from conftest import TASKS, make_dataset
+from conftest import TASKS, fit_arguments, make_dataset, specialize_arguments
 from transformers import (
     AutoImageProcessor,
     AutoModel,
@@ -27,48 +27,40 @@ from hf_mdft import (
     MdftTrainingArguments,
     MetaMerger,
     ModelPool,
-    SpecializeArguments,
     Task,
     load_head,
 )
+from hf_mdft.artifacts import open_result
 from hf_mdft.evaluation import accuracy, predict
-from hf_mdft.specialize.specialist import vision_only_copy
+from hf_mdft.meta import resume_key
 
 
-def fit_arguments(folder, **options):
-    defaults = dict(max_steps=3, images_per_task=4, head_steps=3, use_cpu=True, disable_tqdm=True)
-    return MdftTrainingArguments(output_dir=str(folder / "meta"), **{**defaults, **options})
-
-
-def specialize_arguments(folder, **options):
-    defaults = dict(max_steps=2, per_device_train_batch_size=8, use_cpu=True, disable_tqdm=True)
-    return SpecializeArguments(output_dir=str(folder / "specialists"), **{**defaults, **options})
-
-
-@pytest.fixture
-def done(merger, tmp_path):
-    merger.fit(fit_arguments(tmp_path))
-    merger.specialize(specialize_arguments(tmp_path))
-    return merger
+def improved(specialist, chosen=True):
+    """The same with another decision of the gate."""
+    decision = replace(specialist.decision, chosen="specialist" if chosen else "expert")
+    return replace(specialist, decision=decision)
 
 
 def test_everything(done):
     report = done.evaluate()
     models = {"base", "expert", "weight_average", "task_arithmetic", "meta", "specialist", "specialist_ungated"}
     assert set(report.accuracy) == models
-    for row in report.accuracy.values():
-        assert set(row) == {*TASKS, "average"}
-        assert row["average"] == pytest.approx(sum(row[task] for task in TASKS) / 3)
+    assert set(report.average) == models
+    for model, row in report.accuracy.items():
+        assert set(row) == set(TASKS)
+        assert report.average[model] == pytest.approx(sum(row.values()) / 3)
     for task in TASKS:
-        kept = "specialist_ungated" if report.gate[task]["chosen"] == "specialist" else "expert"
+        kept = "specialist_ungated" if report.gate[task].improved else "expert"
         assert report.accuracy["specialist"][task] == report.accuracy[kept][task]
         data = done.labelled(task)
         found = predict(done.pool.tower(task), done.pool.architecture, done.head(task), data.images)
         assert report.accuracy["expert"][task] == accuracy(found, data.labels)
-        assert report.comparison[task]["images"] == 12 and report.comparison[task]["transductive"] is False
+        assert report.comparison[task].images == 12 and report.comparison[task].transductive is False
     assert set(report.coefficients) == {name for name, _ in done.pool.tower().named_parameters()}
-    content = json.loads(json.dumps(report.to_dict()))
-    assert content["schema"] == 1 and content["peak_memory_bytes"] > 1e8
+    content = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert content["schema"] == 2 and content["peak_memory_bytes"] > 1e8
+    assert set(content["history"]) == {"meta", "specialists"} and set(content["history"]["specialists"]) == set(TASKS)
+    assert content["accuracy"] == report.accuracy and content["gate"]["shade"]["images"] == 24
     assert content["pool"] == done.pool.reference() and "specialist shade" in content["timing_s"]
     assert "specialists" in str(report) and "100.0" not in str(report).splitlines()[0]
 
@@ -79,7 +71,7 @@ def test_experts_are_compared_with_transduction_named(pool, unlabelled_data, tmp
     merger = MetaMerger(pool, tasks)
     merger.fit(fit_arguments(tmp_path))
     merger.specialize(specialize_arguments(tmp_path))
-    assert merger.evaluate().comparison["shade"]["transductive"] is True
+    assert merger.evaluate().comparison["shade"].transductive is True
 
 
 def test_cards_tell_which_images_were_used_before(clip_pool, tasks, tmp_path):
@@ -155,7 +147,7 @@ def labels_that_raise(task):
 
 
 def test_labels_are_never_read_outside_evaluation(pool, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_mdft.merger.read_labelled", lambda *_: pytest.fail("labels were read"))
+    monkeypatch.setattr("hf_mdft.task_data.read_labelled", lambda *_: pytest.fail("labels were read"))
     data = {task: labels_that_raise(task) for task in TASKS}
     for dataset in data.values():
         with pytest.raises(Exception, match="cannot identify image"):
@@ -226,8 +218,7 @@ with torch.no_grad():
 
 def test_specialist_loads_without_this_package(done, tmp_path, pixels):
     done.evaluate()
-    specialist = done.specialists["shade"]
-    specialist.decision = dataclasses.replace(specialist.decision, chosen="specialist")
+    specialist = improved(done.specialists["shade"])
     specialist.save_pretrained(tmp_path / "shade")
     torch.save(pixels, tmp_path / "pixels.pt")
     clip = done.pool.architecture.name == "clip"
@@ -251,7 +242,7 @@ def test_towers_alone_and_folded(done, tmp_path, pixels):
     specialist, clip = done.specialists["shade"], done.pool.architecture.name == "clip"
     specialist.save_pretrained(tmp_path / "tower", vision_only=True)
     specialist.save_pretrained(tmp_path / "whole")
-    vision_only_copy(tmp_path / "whole", tmp_path / "copy")
+    open_result(tmp_path / "whole").forms()["vision-only"](tmp_path / "copy")
     done.save_pretrained(tmp_path / "folded", folded=True)
     expected = {"tower": specialist.tower(), "copy": specialist.tower(), "folded": done.meta_tower()}
     for name, tower in expected.items():
@@ -295,9 +286,9 @@ def test_specialist_folder_is_complete(done, tmp_path, unlabelled_data):
 
 def test_overall_difference_is_the_averages(done):
     report = done.evaluate()
-    kept, experts = (report.accuracy[model]["average"] for model in ("specialist", "expert"))
-    assert report.overall["difference"] == pytest.approx(kept - experts, abs=1e-6)
-    assert report.overall["low"] <= report.overall["difference"] <= report.overall["high"]
+    kept, experts = (report.average[model] for model in ("specialist", "expert"))
+    assert report.overall.difference == pytest.approx(kept - experts, abs=1e-6)
+    assert report.overall.low <= report.overall.difference <= report.overall.high
     assert "Specialists over experts" in str(report)
 
 
@@ -328,16 +319,22 @@ def test_rounds_put_specialists_into_the_pool(merger, tmp_path):
         assert "round-2" in str(specialist.candidate)
         source = specialist.pool.experts[task].folder
         assert "round-1" in str(source)
-    assert merger.evaluate().accuracy["specialist"]["average"] >= 0
-    none = MetaMerger(merger.pool, merger.tasks)
-    none.model = merger.model
-    monkey = specialize_arguments(tmp_path / "strict", rounds=3)
-    monkey.gate = True
-    found = none.specialize(monkey)
-    if not any(s.improved for s in found.values()):
-        assert not (tmp_path / "strict" / "specialists" / "round-2").exists(), (
-            "the loop ends when the gate finds nothing"
-        )
+    report = merger.evaluate()
+    for task, specialist in specialists.items():
+        data, head = merger.labelled(task), merger.head(task)
+        for model, tower in (
+            ("specialist_round_1", merger.rounds[0][task].tower()), ("specialist", specialist.tower())
+        ):  # fmt: skip
+            found = predict(tower, merger.pool.architecture, head, data.images)
+            assert report.accuracy[model][task] == accuracy(found, data.labels)
+    assert "specialists, round 1" in str(report)
+
+
+def test_rounds_end_when_the_gate_finds_nothing(done, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_mdft.specialize.gate.LEAST_CONSISTENCY_GAIN", 2.0)
+    found = done.specialize(specialize_arguments(tmp_path, rounds=3))
+    assert not any(specialist.improved for specialist in found.values()) and len(done.rounds) == 1
+    assert not (tmp_path / "specialists" / "round-2").exists()
 
 
 def test_a_task_without_an_expert(clip_paths, tasks, tmp_path):
@@ -346,11 +343,10 @@ def test_a_task_without_an_expert(clip_paths, tasks, tmp_path):
     merger.fit(fit_arguments(tmp_path))
     merger.specialize(specialize_arguments(tmp_path))
     report = merger.evaluate()
-    assert "colour" not in report.accuracy["expert"] and "average" not in report.accuracy["expert"]
-    assert set(report.accuracy["specialist"]) == {*TASKS, "average"}
+    assert "colour" not in report.accuracy["expert"] and "expert" not in report.average
+    assert set(report.accuracy["specialist"]) == set(TASKS) and "specialist" in report.average
     assert "-" in str(report)
-    specialist = merger.specialists["colour"]
-    specialist.decision = dataclasses.replace(specialist.decision, chosen="expert")
+    specialist = improved(merger.specialists["colour"], False)
     meta, kept = merger.meta_tower().state_dict(), specialist.tower().state_dict()
     assert specialist.kept == "meta-model" and all(torch.equal(meta[name], kept[name]) for name in meta)
 
@@ -377,3 +373,35 @@ def test_errors(pool, tasks):
         MetaMerger(pool, tasks).specialize()
     with pytest.raises(InputError, match="call fit"):
         MetaMerger(pool, tasks).save_pretrained("nowhere")
+
+
+def test_a_run_goes_on_however_its_steps_are_divided(merger, tmp_path):
+    images, heads = {task: merger.unlabelled(task) for task in TASKS}, merger.heads()
+
+    def key(**options):
+        args = MdftTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
+        return resume_key(merger.pool, merger.config, heads, images, args)
+
+    assert key(images_per_micro_batch=1) == key(gradient_accumulation_steps=2) == key() != key(images_per_task=8)
+
+
+def test_names_of_tasks_and_models_never_meet(clip_paths, tasks, tmp_path):
+    """Tasks called like a model, the average, or a phase keep their accuracy, history and folders."""
+    names = ["average", "base", "meta"]
+    experts = {name: clip_paths[task] for name, task in zip(names, TASKS, strict=True)}
+    merger = MetaMerger(
+        ModelPool.from_pretrained(clip_paths["base"], experts), dict(zip(names, tasks.values(), strict=True))
+    )
+    merger.fit(fit_arguments(tmp_path, logging_steps=1))
+    merger.specialize(specialize_arguments(tmp_path, logging_steps=1))
+    report = merger.evaluate()
+    content = json.loads(json.dumps(report.to_dict()))
+    for model, row in content["accuracy"].items():
+        assert set(row) == set(names) and content["average"][model] == pytest.approx(sum(row.values()) / 3)
+    assert any("loss_entropy" in line for line in content["history"]["meta"])
+    assert all(any("loss_infomax" in line for line in content["history"]["specialists"][name]) for name in names)
+    merger.save_pretrained(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "| model | average | base | meta | average |" in card
+    with pytest.raises(InputError, match=r"folders of this machine \(average, base, meta, the base\)"):
+        merger.push_to_hub("me/x")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments, SpecializeArguments
 from hf_mdft.core.typed import checked
 from hf_mdft.embedding import embed_images, expert_features
-from hf_mdft.meta import META_TERMS, MixedTasks, resume_key
+from hf_mdft.meta import META_TERMS, MixedTasks
 from hf_mdft.meta.micro_batches import micro_batch_size, micro_batches
 from hf_mdft.meta.order import mixed_seed
 from hf_mdft.meta.sharpness import gradient_uphill
@@ -349,15 +349,6 @@ def test_a_checkpoint_that_was_cut_off_is_not_used(make_trainer, tmp_path):
     (folder / "checkpoint-4" / "trainer_state.json").unlink()
     assert resumable(folder, parts).endswith("checkpoint-2") and not (folder / "checkpoint-4").exists()
     assert resumable(folder, "another run") is None and not (folder / "checkpoint-2").exists()
-
-
-def test_a_run_goes_on_however_its_steps_are_divided(merger, tmp_path):
-    heads, images = ({task: get(task) for task in TASKS} for get in (merger.head, merger.unlabelled))
-
-    def key(**options):
-        return resume_key(merger.pool, merger.config, heads, images, arguments(tmp_path, **options))
-
-    assert key(images_per_micro_batch=1) == key(gradient_accumulation_steps=2) == key() != key(images_per_task=8)
 
 
 def test_epochs_are_counted_once(make_trainer):
