@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hf_mdft.meta.terms import META_TERMS
-from hf_mdft.specialize.terms import STUDENT_TERMS
 
 import hf_mdft.recipes
 from hf_mdft import MdftConfig, MdftTrainingArguments, SpecializeArguments, Task
 from hf_mdft.core.registry import Registry
 from hf_mdft.heads import HEADS, TEMPLATES
+from hf_mdft.meta.terms import META_TERMS
 from hf_mdft.objectives import FILTERS
 from hf_mdft.specialize.teacher import TEACHER_PARTS
+from hf_mdft.specialize.terms import STUDENT_TERMS
 from hf_mdft.transforms import TRANSFORMS
 
 

@@ -26,10 +26,10 @@ def test_run_writes_what_is_documented(architecture, request, tmp_path, monkeypa
     code, out, _ = call(["run", recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
     assert code == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
-    assert results["schema"] == 1 and results["tasks"] == list(TASKS) and results["seed"] == 0
+    assert results["schema"] == 2 and results["tasks"] == list(TASKS) and results["seed"] == 0
     assert {"base", "expert", "weight_average", "task_arithmetic", "meta", "specialist"} <= set(results["accuracy"])
     assert set(results["gate"]) == set(TASKS) and set(results["versions"]) >= {"torch", "peft", "python"}
-    assert "specialists" in out and f"{100 * results['accuracy']['expert']['average']:.1f}" in out
+    assert "specialists" in out and f"{100 * results['average']['expert']:.1f}" in out
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 3 and "<script" not in page and 'src="' not in page
     assert (tmp_path / "out" / "meta" / "adapter_model.safetensors").stat().st_size < 20_000

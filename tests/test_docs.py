@@ -405,7 +405,7 @@ def test_extension(example, section, recipe, local):
     assert calls
     name = PARTS[section][2]
     if section == "A term of phase 1":
-        assert all(f"loss_{name}" in line for line in merger.history["meta"] if "loss" in line)
+        assert all(f"loss_{name}" in line for line in merger.record.meta.history if "loss" in line)
     if section == "A term of the student":
         assert all(f"loss_{name}" in line for line in merger.specialists["mnist"].history if "loss" in line)
 

@@ -277,19 +277,19 @@ def test_a_published_pool(hub, client, clip_paths, tmp_path):
 def test_a_published_pool_must_be_one(hub, client, clip_paths, tmp_path):
     recipe = hub_recipe(tmp_path, clip_paths, shade=str(clip_paths["shade"]))
     done = client.run("pool", "push", recipe, "me/pool", token=hub.token)
-    assert done["code"] == 2 and "cannot be part of a published pool" in done["err"] and "me/pool" not in hub.repos
+    assert done["code"] == 2 and "it cannot be part of a published pool" in done["err"] and "me/pool" not in hub.repos
     done = client.run("pool", "inspect", "lab/tiny-clip")
     assert done["code"] == 2 and "lab/tiny-clip: no mdft_pool.json" in done["err"]
     pinned = {"id": "lab/tiny-clip_shade", "revision": hub.head("lab/tiny-clip_shade")}
     base = {"id": "lab/tiny-clip", "revision": hub.head("lab/tiny-clip")}
     manifest = {"schema": 1, "tasks": {}, "pool": {"base": base}}
     for tasks, experts, message in [
-        (["a"], {}, "damaged"),
+        (["a"], {}, "'tasks' and 'experts' name different tasks"),
         (["../../x"], {"../../x": pinned}, "task name '../../x'"),
-        (["a"], {"a": {**pinned, "id": "/etc"}}, "names '/etc', which is no Hub repo"),
-        (["a"], {"a": {**pinned, "id": "a/b/c"}}, "names 'a/b/c', which is no Hub repo"),
-        (["a"], {"a": {**pinned, "id": 5}}, "damaged"),
-        (["a"], {"a": {**pinned, "revision": "main"}}, "which is no Hub repo at a commit"),
+        (["a"], {"a": {**pinned, "id": "/etc"}}, "/etc (a) is no Hub repo at a commit"),
+        (["a"], {"a": {**pinned, "id": "a/b/c"}}, "a/b/c (a) is no Hub repo at a commit"),
+        (["a"], {"a": {**pinned, "id": 5}}, "expected 'id' and 'revision' of a model"),
+        (["a"], {"a": {**pinned, "revision": "main"}}, "is no Hub repo at a commit"),
     ]:
         bad = {**manifest, "pool": {**manifest["pool"], "tasks": tasks, "experts": experts}}
         hub.add("you/bad", {"mdft_pool.json": json.dumps(bad).encode()})
@@ -298,7 +298,7 @@ def test_a_published_pool_must_be_one(hub, client, clip_paths, tmp_path):
 
 
 def test_a_published_pool_cannot_reach_out(hub, client):
-    """What a stranger's pool says of its tasks goes to `load_dataset`, so only data sets of the Hub may be named."""
+    """A stranger's data sets go to `load_dataset`, so only data sets of the Hub may be named."""
     tasks = {
         "a": {"unlabelled": {"path": "pandas", "data_files": "https://evil/x.pkl"}, "class_names": ["x", "y"]},
         "b": {
@@ -310,7 +310,8 @@ def test_a_published_pool_cannot_reach_out(hub, client):
     pool = {"base": {"id": "lab/tiny-clip", "revision": hub.head("lab/tiny-clip")}, "tasks": ["a", "b"]}
     content = {"schema": 1, "tasks": tasks, "pool": {**pool, "experts": {"a": pinned, "b": pinned}}}
     hub.add("you/pool", {"mdft_pool.json": json.dumps(content).encode()})
-    code = "from hf_mdft import ModelPool\nresult = ModelPool.from_pretrained('you/pool').descriptions"
+    code = "from hf_mdft import ModelPool\ntasks = ModelPool.from_pretrained('you/pool').descriptions\n"
+    code += "result = {name: task.to_dict() for name, task in tasks.items()}"
     expected = {"a": {"class_names": ["x", "y"]}, "b": {"unlabelled": {"path": "you/images", "split": "train"}}}
     assert client.python(code) == expected
 

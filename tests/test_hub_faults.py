@@ -71,7 +71,7 @@ def test_a_moment_out_of_reach_gives_no_stale_pool(hub, client, clip_paths, tmp_
     hub.misbehave(r"GET /api/models/lab/tiny-clip_shade", "lost", times=FOREVER)
     done = client.run(*INSPECT)
     assert done["code"] == 0 and new[:12] in done["out"] and newer[:12] not in done["out"]
-    assert "lab/tiny-clip_shade: the Hub cannot be reached; what the local cache last had of it is used" in done["err"]
+    assert "lab/tiny-clip_shade: the Hub cannot be reached; its last state in the local cache is used" in done["err"]
 
 
 FOREVER = 1000
@@ -217,15 +217,15 @@ def test_faults_of_the_storage_behind_large_files(hub, client, clip_paths, tmp_p
     hub_recipe(tmp_path, clip_paths)
     code = """
 import huggingface_hub
-from hf_mdft.pool import sources
-whole, calls = sources.hf_hub_download, []
+from hf_mdft.hub import download
+whole, calls = download.hf_hub_download, []
 def broken(repo, name, **options):
     if name == "model.safetensors":
         calls.append(name)
         if len(calls) <= {times}:
             raise RuntimeError("Task error: CAS client error: connection reset")
     return whole(repo, name, **options)
-sources.hf_hub_download = broken
+download.hf_hub_download = broken
 try:
     from hf_mdft import InputError, ModelPool
     ModelPool.from_pretrained("lab/tiny-clip", {{"shade": "lab/tiny-clip_shade"}}).fetch()
@@ -233,7 +233,7 @@ try:
 except InputError as error:
     result = str(error)
 finally:
-    sources.hf_hub_download = whole
+    download.hf_hub_download = whole
 """
     assert "the transfer failed (Task error: CAS client error: connection reset)" in client.python(
         code.format(times=99)

@@ -217,7 +217,7 @@ def test_only_whole_results_are_pushed(hub, client, results, tmp_path):
         assert done["code"] == 2 and message in done["err"] and "Traceback" not in done["err"], done["err"]
         assert "me/x" not in hub.repos
 
-    refused(meta, "refers to folders of this machine (base, colour, shade, stripes)")
+    refused(meta, "refers to folders of this machine (shade, colour, stripes, the base)")
     (meta / "adapter_model.safetensors").write_bytes(b"junk")
     refused(meta, "the adapter is damaged")
     refused(meta, "the adapter is damaged", "--folded")

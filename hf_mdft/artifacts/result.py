@@ -19,6 +19,9 @@ from .layout import CARD, EVAL_RESULTS, MANIFEST, REPLACED, files_of
 
 
 SCHEMA = 2
+FORMS = {"vision-only": "a specialist", "folded": "a run's 'meta' folder"}
+"""Other forms that results are pushed in, and what has them."""
+
 NOTE = "hf_mdft: no labels were used but for this evaluation"
 
 RESULTS: Registry[type[Result]] = Registry("result")
@@ -66,8 +69,9 @@ class Result:
             InputError: It has no such form, or the Hub refuses.
         """
         if form is not None and form not in self.forms():
-            known = ", ".join(f"--{name}" for name in self.forms()) or "none"
-            raise InputError(f"{self.folder}: --{form} is not for a {self.label}; forms that it has: {known}")
+            raise InputError(
+                f"{self.folder}: a {self.label}; --{form} is for {FORMS.get(form, 'nothing that exists')}"
+            )
         return push_folder(self.forms()[form] if form else self.folder, repo_id, replaces=REPLACED, **options)
 
     def __str__(self) -> str:

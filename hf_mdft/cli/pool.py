@@ -134,6 +134,7 @@ def pool_push(
     show(commit, create_pr)
     if collection:
         notes = {commit.repo_url.repo_id: "The pool: base and experts at pinned revisions"}
-        for name, model in pool.pinned().models().items():
-            notes[model.id] = f"{name if model == pool.base.reference else f'expert for {name}'}, at {model.revision}"
+        base = pool.base.reference
+        notes[base.id] = f"base, at {base.revision}"
+        notes |= {s.reference.id: f"expert for {t}, at {s.reference.revision}" for t, s in pool.experts.items()}
         typer.echo(collect(notes, collection, private=bool(private)))

@@ -91,7 +91,7 @@ def _look_up(model: ModelReference, token: Token) -> ModelInfo | None:
         if cached_folder(model) is None:
             raise
         if not isinstance(error, HubOffline) and not model.is_commit:
-            logger.warning("%s: the Hub cannot be reached; the local cache's last state of it is used", model.where)
+            logger.warning("%s: the Hub cannot be reached; its last state in the local cache is used", model.where)
         return None
 
 

@@ -38,13 +38,11 @@ class PublishedPool:
 
     def __post_init__(self) -> None:
         for name, model in self.reference.models().items():
-            if model.is_local:
-                raise InputError(
-                    f"{model} ({name}): a folder of this machine cannot be part of a published pool; push the model "
-                    "to the Hub first, and name its repo in the pool"
-                )
             if not model.is_commit or not REPO_ID.fullmatch(model.id):
-                raise InputError(f"'{model.id}' ({name}) is no Hub repo at a commit")
+                raise InputError(
+                    f"{model} ({name}) is no Hub repo at a commit, so it cannot be part of a published pool; push the "
+                    "model to the Hub first, and name its repo in the pool"
+                )
 
     def options(self) -> dict[str, dict[str, Any]]:
         """What others may read of the tasks, by name."""

@@ -63,7 +63,7 @@ def specialize_in_rounds(
         if not todo or number == args.rounds:
             break
         pool = pool.with_experts({task: found[task].candidate for task in todo})
-        meta = next_meta(pool, folder / NEXT_META)
+        meta = next_meta(pool, folder.with_name(f"{folder.name}-{NEXT_META}"))
     return rounds
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def few_shot(
                 "meta": pack(meta_outcome(few, tasks)),
                 "specialist_ungated": pack(specialist_outcome(few, tasks, gated=False)),
                 "specialist": pack(specialist_outcome(few, tasks)),
-                "gate": {task: few.specialists[task].decision.to_dict() for task in tasks},
+                "gate": {task: dataclasses.asdict(few.specialists[task].decision) for task in tasks},
             }
 
         found = remembered(folder / "outcome.json", [KEY_VERSION, count, _key(merger, recipe)], make)
