@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-gpu test-slow lint docs clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,7 +16,10 @@ demo: $(READY)  ## The whole job on the embedded pool: table, results.json, repo
 	$(BIN)/hf-mdft demo --output-dir demo-output
 
 test: $(READY) lint  ## Everything but the slow tests.
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist worksteal
+
+test-gpu: $(READY)  ## What needs an accelerator.
+	$(BIN)/pytest -m gpu tests/test_gpu.py
 
 test-slow: $(READY)  ## Two processes on this machine, through accelerate launch.
 	$(BIN)/pytest -m slow

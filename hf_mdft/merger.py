@@ -45,10 +45,10 @@ class MetaMerger(TaskData):
 
     Example:
 
-        >>> merger = MetaMerger(pool, tasks={"mnist": Task(unlabelled=images)})  # doctest: +SKIP
-        >>> merger.fit()  # doctest: +SKIP
-        >>> specialists = merger.specialize()  # doctest: +SKIP
-        >>> print(merger.evaluate())  # doctest: +SKIP
+        >>> merger = MetaMerger(pool, tasks={"mnist": Task(unlabelled=images)})
+        >>> merger.fit()
+        >>> specialists = merger.specialize()
+        >>> print(merger.evaluate())
     """
 
     def __init__(

@@ -20,7 +20,7 @@ ADAPTER = "hf_mdft.adapter"
 class _AfterPeft(MetaPathFinder):
     """Finds `peft` as all others would, and has it followed by the adapter.
 
-    It stays until PEFT is really imported: to be asked for it may also mean that somebody wonders whether it is there.
+    It stays until PEFT is really imported: `find_spec` is also called only to see whether PEFT is installed.
     """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:

@@ -7,6 +7,8 @@ import tempfile
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_MDFT_CACHE"] = tempfile.mkdtemp(prefix="hf-mdft-test-cache-")
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="hf-mdft-test-datasets-")

@@ -76,11 +76,11 @@ def test_a_moment_out_of_reach_gives_no_stale_pool(hub, client, clip_paths, tmp_
 
 FOREVER = 1000
 READING_FAILS = {
-    "busy": ("status", {"status": 429}, "the Hub asks for fewer requests (429)"),
+    "busy": ("status", {"status": 429}, "the Hub limits requests (429)"),
     "asks for an hour": (
         "status",
         {"status": 429, "headers": {"Retry-After": "3600"}},
-        "the Hub asks for fewer requests",
+        "the Hub limits requests",
     ),
     "broken": ("status", {"status": 500}, "the Hub is out of order (500)"),
     "lost": ("lost", {}, "the Hub cannot be reached"),

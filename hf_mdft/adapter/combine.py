@@ -85,7 +85,7 @@ def _fused_sum(vectors: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def _blocks(vectors: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Where a block lies, and the block in fp32, `(K, columns)`: gone when the next one is asked for."""
+    """Where a block lies, and the block in fp32, `(K, columns)`: gone when the next one is made."""
     rows = vectors.reshape(len(vectors), -1)
     if rows.dtype == torch.float32:
         yield slice(None), rows

@@ -38,7 +38,7 @@ class CombinedLicense:
 
 
 def combined_license(stated: Sequence[tuple[str, str | None]]) -> CombinedLicense:
-    """The strictest of the licenses that the parts of a pool state, and what speaks against combining them.
+    """The strictest of the licenses that the parts of a pool state, and problems of combining them.
 
     A sorting by kind that helps to notice trouble; no legal advice.
 

@@ -14,7 +14,7 @@ class InputError(ValueError):
 
 
 class HubError(InputError):
-    """The Hub refuses, or does not have what was asked for."""
+    """The Hub refuses, or does not have what was requested."""
 
 
 class HubUnreachable(HubError):

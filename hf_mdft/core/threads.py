@@ -16,7 +16,7 @@ def each(function: Callable[[S], T], items: Iterable[S], desc: str | None = None
     """Results for all items, in order: each waits for the Hub, not for the processor.
 
     Args:
-        desc: Of a progress bar; none is shown without it.
+        desc: Title of a progress bar; none is shown without it.
     """
     items = list(items)
     with ThreadPoolExecutor(max_workers=8) as threads:

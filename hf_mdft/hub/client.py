@@ -1,4 +1,4 @@
-"""How the Hub is asked: patiently where a fault may pass, and with one clear line where it will not."""
+"""Calls to the Hub: repeated where a fault may pass, and one clear line where it will not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..core.errors import HubError, HubOffline, HubUnreachable
 T = TypeVar("T")
 
 HTTPError = HfHubHTTPError.__bases__[0]
-"""Of the HTTP library that the client uses, whichever that is."""
+"""Base of the errors of the HTTP library that the client uses, whichever that is."""
 
 CLIENT_ERRORS = (
     HTTPError, HFValidationError, EntryNotFoundError, LocalTokenNotFoundError, OfflineModeIsEnabled, OSError,
@@ -38,13 +38,13 @@ PATIENCE = 60.0
 """Seconds after which a call is not repeated again: the client may have been patient within it already."""
 LONGEST_WAIT = 300.0
 TIMEOUT = float(constants.HF_HUB_ETAG_TIMEOUT)
-"""Seconds without an answer after which a request is given up and asked again; set with `HF_HUB_ETAG_TIMEOUT`."""
+"""Seconds without an answer after which a request is given up and repeated; set with `HF_HUB_ETAG_TIMEOUT`."""
 
 
 def ask(
     call: Callable[[], T], where: str, safe: str | None = None, writing: bool = False, attempts: int = ATTEMPTS
 ) -> T:
-    """Call the client; where the Hub is busy, broken or cut off, wait as it asks and call again.
+    """Call the client; where the Hub is busy, broken or cut off, wait as long as it demands and call again.
 
     The client itself repeats some of its requests and not others (looking up a repo, reading a header, creating a
     repo, committing, a connection that breaks within a file); here every one is.
@@ -58,7 +58,7 @@ def ask(
 
     Raises:
         HubError: The Hub refuses; one line with the reason and what to do. `HubUnreachable` where it does not answer
-            in any attempt, `HubOffline` where it must not be asked.
+            in any attempt, `HubOffline` where it must not be called.
     """
     start = time.monotonic()
     for attempt in range(1, attempts + 1):
@@ -100,19 +100,19 @@ def _wait(error: Exception, attempt: int) -> float | None:
     if status is not None:
         if status not in PASSING:
             return None
-        wait = _asked_for(cause.response.headers) or 2.0 ** (attempt - 1)
+        wait = _demanded_wait(cause.response.headers) or 2.0 ** (attempt - 1)
         return wait if wait <= LONGEST_WAIT else None
-    # The storage behind large files (hf_xet) tells of its faults as a plain RuntimeError.
+    # The storage behind large files (hf_xet) raises its faults as a plain RuntimeError.
     if isinstance(cause, HTTPError | RuntimeError) or _is_short_file(cause):
         return 2.0 ** (attempt - 1)
     return None
 
 
-def _asked_for(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the Hub asks to wait, and one more against rounding: by its own header, or by the standard one."""
+def _demanded_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the Hub demands to wait, by its own header or the standard one, and one more against rounding."""
     limit = re.search(r";\s*r=0\s*;\s*t=(\d+)", headers.get("RateLimit", ""))
-    asked = limit[1] if limit else headers.get("Retry-After", "")
-    return float(asked) + 1 if asked.isdigit() else None
+    wanted = limit[1] if limit else headers.get("Retry-After", "")
+    return float(wanted) + 1 if wanted.isdigit() else None
 
 
 def _is_short_file(error: BaseException) -> bool:
@@ -142,7 +142,7 @@ def _explain(error: Exception, writing: bool) -> str:
         return "no such folder here and no such repo on the Hub, or it is private: check the name, or log in with " \
             "'hf auth login'"  # fmt: skip
     if status == 429:
-        return "the Hub asks for fewer requests (429): wait some minutes, or log in for a higher limit"
+        return "the Hub limits requests (429): wait some minutes, or log in for a higher limit"
     if status is not None and status >= 500:
         return f"the Hub is out of order ({status}): try again later"
     if status is not None:

@@ -54,7 +54,7 @@ def fetch_files(
         cannot be reached and the cache must do.
 
     Raises:
-        HubError: They cannot be had; the message says why and what to do.
+        HubError: They cannot be had; the message has the reason and what to do.
     """
     known = (model.id, model.revision or "", *patterns)
     if known in _LOOKED_UP and (folder := cached_folder(model)):

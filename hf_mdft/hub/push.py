@@ -107,7 +107,7 @@ def put_repo_id(card: str, repo_id: str, revision: str | None = None) -> str:
 
 
 def _create(api: HfApi, repo_id: str, private: bool | None) -> bool:
-    """Make the repo; says whether it was not there."""
+    """Make the repo; whether it was not there."""
     try:
         api.create_repo(repo_id, private=private)
     except HfHubHTTPError as error:

@@ -99,7 +99,7 @@ class ModelPool:
         Args:
             base: The base model; or, without `experts`, a pool that `push_to_hub` or `save_pretrained` has written.
             experts: By task.
-            revision: Of `base`: a branch, tag or commit.
+            revision: Revision of `base`: a branch, tag or commit.
             token: For private and gated repos, as in transformers.
 
         Raises:

@@ -25,7 +25,7 @@ class Preprocessor:
     the processor's own output.
 
     Args:
-        folder: Of a model with a `preprocessor_config.json`.
+        folder: Folder of a model with a `preprocessor_config.json`.
         where: How to name it in messages.
 
     Raises:

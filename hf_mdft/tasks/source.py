@@ -1,4 +1,4 @@
-"""Opening a dataset from what a task says."""
+"""Opening the data set of a task."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ class Task:
         evaluation: Labelled images, in the same two forms; optional, and the only place where labels are read.
         image_column: Name of the image column, in both.
         label_column: Name of the label column in `evaluation`.
-        class_names: Names of the classes in label order. The default is what the linear head or the dataset's
-            `ClassLabel` says.
+        class_names: Names of the classes in label order. The default is the linear head's, or those of the dataset's
+            `ClassLabel`.
         templates: Prompts with `{}` for the class name, or the name of a built-in set (see `hf_mdft.heads.TEMPLATES`).
         head: `"zero_shot"`, `"linear"` (the expert's own classifier), the path of a head in safetensors, or a
             `Head`. The default is what the pool's architecture uses.
