@@ -1,4 +1,4 @@
-"""Improve one expert with a few unlabelled images, and see what the gate says.
+"""Improve one expert with a few unlabelled images, and see the gate's decision.
 
 python examples/specialize_one_task.py recipe.yaml mnist --images 256
 """

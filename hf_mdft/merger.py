@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
 
 from .adapter import STRONG_TRANSFORM, MdftConfig
-from .artifacts import MetaModelParts, Record, load_meta_model, push_meta_model
-from .artifacts.meta_model import folded_tower
+from .artifacts import MetaModelParts, Record, folded_tower, load_meta_model, push_meta_model
 from .core.errors import InputError
 from .evaluation import Report
 from .heads import Head
@@ -29,6 +27,9 @@ from .specialize import Specialist, SpecializeArguments, specialize_in_rounds
 from .task_data import TaskData
 from .tasks import Task
 from .trainers import options_of, resumable
+
+
+NO_META = "there is no meta-model yet: call fit() first"
 
 
 class MetaMerger(TaskData):
@@ -103,7 +104,7 @@ class MetaMerger(TaskData):
             InputError: There is no meta-model yet.
         """
         if self.model is None:
-            raise InputError("there is no meta-model yet: call fit() first")
+            raise InputError(NO_META)
         return folded_tower(self.model)
 
     @contextmanager
@@ -147,7 +148,7 @@ class MetaMerger(TaskData):
         """Phase 2: make a specialist of every task; labels are never read.
 
         In further rounds (`args.rounds`), specialists that the gate chose replace their experts in the pool, a new
-        meta-model is built, and the loop goes on until the gate finds nothing.
+        meta-model is built, and the loop goes on until the gate refuses all of them.
 
         Args:
             args: Arguments of phase 2.
@@ -164,11 +165,13 @@ class MetaMerger(TaskData):
             pool=self.pool, meta=meta, heads=self.head, images=self.unlabelled, args=args, tasks=names,
             next_meta=self._next_meta, timed=self._timed,
         )  # fmt: skip
-        mine = {"origin": self.pool, "record": self.record}
-        self.rounds = [self.specialists | {t: replace(s, **mine) for t, s in held.items()} for held in found]
-        self.specialists = dict(self.rounds[-1]) if self.rounds else self.specialists
         self._phases["specialize"] = options_of(args)
-        self.record.set_specialists(self, self.config, self._phases, self.specialists)
+        facts = self.record.continue_meta(self, self.config, self._phases)
+        self.rounds = [
+            self.specialists | {t: s.of_run(self.tasks[t], self.pool, facts, self.record) for t, s in held.items()}
+            for held in found
+        ]
+        self.specialists = dict(self.rounds[-1]) if self.rounds else self.specialists
         return {task: self.specialists[task] for task in names if task in self.specialists}
 
     def _next_meta(self, pool: ModelPool, folder: Path) -> nn.Module:
@@ -187,26 +190,27 @@ class MetaMerger(TaskData):
             baselines: Further mergers of the same tasks, by the name that they have in the report: their specialists
                 are measured where they have any, else their meta-models.
         """
+        self.timing.pop("evaluate", None)
         with self._timed("evaluate"):
             found = compare(self, baselines or {})
         return report_of(self, found)
 
     def _parts(self) -> MetaModelParts:
-        if self.model is None:
-            raise InputError("there is no meta-model yet: call fit() first")
-        record = self.record
+        if self.model is None or self.record.meta is None:
+            raise InputError(NO_META)
+        if "meta" not in self._phases:  # loaded: the tasks may be others than those that it was saved with
+            self.record.continue_meta(self, self.config, self._phases)
+        facts, measured, average = self.record.meta, self.record.measured, self.record.average
         return MetaModelParts(
-            self.pool, self.model, self.tasks, self.heads(), self._meta_heads, self.seed, record.meta,
-            record.measured, record.average,
-        )  # fmt: skip
+            self.pool, self.model, self.tasks, self.heads(), self._meta_heads, self.seed, facts, measured, average
+        )
 
     def save_pretrained(self, folder: str | Path, *, folded: bool = False) -> None:
         """Write the meta-model: the adapter (kilobytes), what its tasks are, and a model card.
 
         Args:
             folder: Folder to write to; made if need be.
-            folded: Write a plain model with the coefficients folded in, and the tasks' heads, instead of the adapter;
-                it loads without the experts and without this package.
+            folded: Write a plain model with the coefficients folded in, and heads, instead of the adapter.
 
         Raises:
             InputError: There is no meta-model yet.
@@ -242,6 +246,5 @@ class MetaMerger(TaskData):
         pool = ModelPool.from_reference(found.pool_reference, token=token)
         merger = cls(pool, found.tasks if tasks is None else tasks, found.config(), found.seed)
         merger.model, merger._meta_heads = found.load_model(pool), found.heads(merger.tasks)
-        merger.record = Record(found.facts, {}, found.measured, found.average)
-        merger.record.continue_meta(merger, merger.config, {})
+        merger.record = Record(found.facts, found.measured, found.average)
         return merger

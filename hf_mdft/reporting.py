@@ -10,6 +10,7 @@ from torch import nn
 
 from .artifacts import Record
 from .artifacts.record import coefficient_table
+from .cards import refuse_reserved
 from .core.memory import peak_memory_bytes
 from .core.versions import versions
 from .evaluation import Report
@@ -48,7 +49,12 @@ def compare(run: Run, baselines: Mapping[str, Run]) -> Evaluation:
         run: The run.
         baselines: Further runs of the same tasks, by the name that they have in the report: their specialists are
             measured where they have any, else their meta-models.
+
+    Raises:
+        InputError: A baseline has the name of a model that is compared anyway.
     """
+    for name in baselines:
+        refuse_reserved(name)
     data = {task: found for task in run.tasks if (found := run.labelled(task)) is not None}
     # Where nothing was learned there is nothing to compare the images with.
     used = [task for task in data if run.model is not None and run.tasks[task].unlabelled is not None]
@@ -60,7 +66,7 @@ def compare(run: Run, baselines: Mapping[str, Run]) -> Evaluation:
         {task: run.unlabelled(task) for task in used},
         run.references("evaluation", data),
     )
-    run.record.measured, run.record.average = found.measured, found.average
+    run.record.set_measured(found.measured, found.average, run.specialists)
     return found
 
 

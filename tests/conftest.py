@@ -355,6 +355,20 @@ def hub(hub_session: tuple, clip_paths: dict[str, Path]) -> LocalHub:
     return hub
 
 
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, clip_paths):
+    """Output folder of a run on local folders, made once."""
+    from typer.testing import CliRunner
+
+    from hf_mdft.cli.app import app
+
+    folder = tmp_path_factory.mktemp("results")
+    recipe = write_recipe(folder / "job", clip_paths)
+    done = CliRunner().invoke(app, ["run", str(recipe), "--output-dir", str(folder / "out")])
+    assert done.exit_code == 0, done.output
+    return folder / "out"
+
+
 @pytest.fixture
 def client(hub_session: tuple, tmp_path: Path) -> Client:
     return Client(hub_session[1], tmp_path)

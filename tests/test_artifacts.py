@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import TASKS, call, specialize_arguments, write_recipe
 
 from hf_mdft import InputError, MetaMerger, ModelPool
 from hf_mdft.artifacts import FoldedMetaModel, MetaModel, PoolFolder, SpecialistModel, VisionTower, open_result
-from hf_mdft.artifacts.layout import files_of, refuse_foreign, replace_folder
+from hf_mdft.artifacts.layout import files_of, refuse_foreign, replace_folder, written_files
 from hf_mdft.artifacts.run_folder import refuse_foreign_output
 from hf_mdft.core.reference import ModelReference
+from hf_mdft.specialize import specialize_task
 
 
 def test_each_result_is_opened_as_what_was_written(done, tmp_path):
@@ -27,11 +30,13 @@ def test_each_result_is_opened_as_what_was_written(done, tmp_path):
     for name, kind in kinds.items():
         found = open_result(tmp_path / name)
         assert type(found) is kind and found.label in str(found)
-        assert sorted([*found.content["files"], "mdft.json"]) == files_of(tmp_path / name)
+        content = json.loads((tmp_path / name / "mdft.json").read_text(encoding="utf-8"))
+        assert sorted([*content["files"], "mdft.json"]) == files_of(tmp_path / name)
+        assert set(written_files(tmp_path / name).values()) == {True}
     assert meta.facts == done.record.meta and meta.measured == done.record.measured
     assert meta.average == report.average and meta.seed == 0 and meta.pool_reference == done.pool.pinned()
     assert {task: found.class_names for task, found in meta.tasks.items()} == TASKS
-    assert whole.facts == tower.facts == done.record.specialists["colour"]
+    assert whole.facts == tower.facts == specialist.facts
     assert whole.measured == done.record.measured["colour"] and whole.measured.accuracy["expert"] <= 1
     assert str(tmp_path) not in "".join(
         (tmp_path / name / "mdft.json").read_text(encoding="utf-8") for name in kinds
@@ -47,7 +52,7 @@ def test_a_published_pool_is_a_result(tmp_path):
     }
     (tmp_path / "mdft_pool.json").write_text(json.dumps(manifest), encoding="utf-8")
     found = open_result(tmp_path)
-    assert isinstance(found, PoolFolder) and found.content == manifest
+    assert isinstance(found, PoolFolder) and found.pool.to_dict() == manifest
     with pytest.raises(InputError, match="a pool, not a meta-model"):
         MetaMerger.from_pretrained(tmp_path)
 
@@ -61,6 +66,7 @@ def test_damaged_results_are_one_line(clip_done, tmp_path):
             (lambda c: c.update(schema=1), "mdft.json has schema 1, this hf-mdft reads 2"),
             (lambda c: c.pop("schema"), "mdft.json has schema 1"),
             (lambda c: c.update(kind="cake"), r"mdft.json is damaged \(kind 'cake'\)"),
+            (lambda c: c.update(kind=["x"]), "mdft.json is damaged"),
             (lambda c: c.update(facts=None), "facts: expected keys and values"),
             (lambda c: c["facts"].pop("pool"), "facts: 'pool' is missing"),
             (lambda c: c["facts"].update(history=5), "facts: history must be a list"),
@@ -84,21 +90,114 @@ def test_damaged_results_are_one_line(clip_done, tmp_path):
 
 
 def test_facts_are_values(done, tmp_path):
-    """What was found after one phase stays as it was when the next one is over."""
-    before, specialists = done.record.meta, done.record.specialists
+    """What was found after one phase stays as it was when the next one is over, and belongs to what it is of."""
+    first, before = done.specialists["shade"], done.record.meta
     done.evaluate()
-    done.specialize(specialize_arguments(tmp_path), ["shade"])
-    assert done.record.meta is not before and done.record.specialists is not specialists
-    assert before.recipe["specialize"]["max_steps"] == 2 and set(specialists) == set(TASKS)
+    measured = done.record.measured["shade"]
+    second = done.specialize(specialize_arguments(tmp_path / "second", gate=False), ["shade"])["shade"]
+    assert done.record.meta is not before and before.recipe["specialize"].get("gate") is True
+    assert first.facts.meta is before and second.facts.meta is done.record.meta and second.improved
+    for name, specialist, known in (("first", first, measured), ("second", second, None)):
+        specialist.save_pretrained(tmp_path / name)
+        found = open_result(tmp_path / name)
+        assert found.measured == known, "figures are those of the specialist that was measured"
+        assert found.facts.gate == specialist.decision
+    assert "nothing was measured" in (tmp_path / "second" / "README.md").read_text(encoding="utf-8")
     with pytest.raises(AttributeError):
         before.tasks = ()
+
+
+def test_a_specialist_without_a_run_around_it(clip_done, tmp_path):
+    alone = specialize_task(
+        "shade",
+        clip_done.pool,
+        clip_done.meta_tower(),
+        clip_done.head("shade"),
+        clip_done.unlabelled("shade"),
+        specialize_arguments(tmp_path),
+    )
+    alone.save_pretrained(tmp_path / "alone")
+    found = open_result(tmp_path / "alone")
+    assert found.facts.gate == alone.decision and found.facts.class_names == tuple(TASKS["shade"])
+
+
+def test_numbers_that_are_none_survive(clip_done, tmp_path):
+    """A loss or a coefficient may be NaN: null in the manifest, a gap in the figure."""
+    facts = clip_done.record.meta
+    tensor, row = next(iter(facts.coefficients.items()))
+    clip_done.record.meta = dataclasses.replace(
+        facts,
+        history=tuple({**line, "loss_entropy": float("nan")} for line in (*facts.history, *facts.history)),
+        coefficients={**facts.coefficients, tensor: dict.fromkeys(row, float("nan"))},
+        kept={"shade": {"entropy": float("nan")}},
+    )
+    clip_done.save_pretrained(tmp_path / "meta")
+    found = open_result(tmp_path / "meta")
+    assert set(found.facts.coefficients[tensor].values()) == {None} and found.facts.kept["shade"]["entropy"] is None
+    found.load().write_folded(tmp_path / "folded")
+    assert "| shade | - | - |" in (tmp_path / "folded" / "README.md").read_text(encoding="utf-8")
+
+
+def test_one_form_replaces_the_other_and_leaves_what_is_not_its_own(clip_done, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    clip_done.save_pretrained(tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").is_file() and "notes.txt" not in written_files(tmp_path)
+    clip_done.save_pretrained(tmp_path, folded=True)
+    assert not (tmp_path / "adapter_model.safetensors").exists() and (tmp_path / "model.safetensors").is_file()
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
+    with pytest.raises(InputError, match="holds notes.txt"):
+        refuse_foreign(tmp_path)
+    (tmp_path / "notes.txt").unlink()
+    (tmp_path / ".DS_Store").touch()
+    refuse_foreign(tmp_path)
+    (tmp_path / "README.md").write_text("my own words", encoding="utf-8")
+    with pytest.raises(InputError, match="README.md was changed since hf-mdft wrote it"):
+        refuse_foreign(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [Path, str])
+def test_a_head_of_a_file_travels_along(kind, clip_done, tmp_path):
+    head = clip_done.head("shade")
+    head.save(tmp_path / "h.safetensors")
+    clip_done.tasks["shade"].head = kind(tmp_path / "h.safetensors")
+    clip_done.save_pretrained(tmp_path / "meta")
+    (tmp_path / "h.safetensors").unlink()
+    again = MetaMerger.from_pretrained(tmp_path / "meta")
+    assert again.head("shade").key() == head.key() and str(again.tasks["shade"].head).startswith(
+        str(tmp_path / "meta")
+    )
+
+
+def test_a_rename_that_fails_keeps_the_old_result(tmp_path, monkeypatch):
+    def write(folder):
+        folder.mkdir()
+        (folder / "a").touch()
+        (folder / "mdft.json").write_text(json.dumps({"files": {"a": None}}), encoding="utf-8")
+
+    target = tmp_path / "meta"
+    replace_folder(target, write)
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda a, b: _fail(a) if a.name == "new" else rename(a, b))
+    with pytest.raises(InputError, match="cannot write the result"):
+        replace_folder(target, write)
+    assert files_of(tmp_path) == ["meta/a", "meta/mdft.json"]
+
+
+def _fail(path):
+    raise OSError(13, "Permission denied", str(path))
+
+
+@pytest.mark.parametrize("name", ["base", "specialist", "weight_average", "specialist_round_1"])
+def test_baselines_have_names_of_their_own(name, clip_done):
+    with pytest.raises(InputError, match=f"baseline '{name}': every comparison has a model of that name"):
+        clip_done.evaluate({name: clip_done.variant(fitted=True)})
 
 
 def test_a_folder_with_other_content_is_never_removed(tmp_path):
     def write(folder, text="new"):
         folder.mkdir()
         (folder / "a").write_text(text, encoding="utf-8")
-        (folder / "mdft.json").write_text(json.dumps({"files": ["a"]}), encoding="utf-8")
+        (folder / "mdft.json").write_text(json.dumps({"files": {"a": None}}), encoding="utf-8")
 
     target = tmp_path / "out" / "meta"
     replace_folder(target, write)
@@ -108,12 +207,12 @@ def test_a_folder_with_other_content_is_never_removed(tmp_path):
         "out/meta/mdft.json",
     ]
     (target / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(InputError, match=r"meta: holds notes.txt, which no run of hf_mdft has written"):
+    with pytest.raises(InputError, match=r"meta: holds notes.txt, which this hf-mdft has not written"):
         replace_folder(target, write)
     assert files_of(tmp_path) == ["out/meta/a", "out/meta/mdft.json", "out/meta/notes.txt"]
     for content in ("{}", "[]", "nothing"):
         (target / "mdft.json").write_text(content, encoding="utf-8")
-        with pytest.raises(InputError, match="no run of hf_mdft"):
+        with pytest.raises(InputError, match="this hf-mdft has not written"):
             refuse_foreign(target)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="not a folder"):

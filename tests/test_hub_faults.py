@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from conftest import TASKS, files_of, hub_recipe
-from test_hub_push import results  # noqa: F401
 
 
 INSPECT = ("pool", "inspect", "recipe.yaml")

@@ -10,23 +10,9 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import TASKS, files_of, hub_environment, hub_recipe, write_recipe
+from conftest import TASKS, files_of, hub_environment, hub_recipe
 from huggingface_hub import ModelCard
 from PIL import Image
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory, clip_paths):
-    """Output folder of a run on local folders, made once."""
-    from typer.testing import CliRunner
-
-    from hf_mdft.cli.app import app
-
-    folder = tmp_path_factory.mktemp("results")
-    recipe = write_recipe(folder / "job", clip_paths)
-    done = CliRunner().invoke(app, ["run", str(recipe), "--output-dir", str(folder / "out")])
-    assert done.exit_code == 0, done.output
-    return folder / "out"
 
 
 PLAIN = """
@@ -179,6 +165,29 @@ result = [float((rows[0] - row).abs().max()) for row in rows] + [moved]
     assert "no such repo on the Hub" in gone["err"] and "it is pinned by this pool: put it back" in gone["err"]
 
 
+def test_own_heads_come_back_from_the_hub(hub, client, clip_paths):
+    """The Hub's cache holds links: a head inside the repo is inside all the same."""
+    code = """
+import torch
+from hf_mdft import MdftTrainingArguments, MetaMerger, ModelPool, Task
+from hf_mdft.heads import LinearHead
+pool = ModelPool.from_pretrained("lab/tiny-clip", {"shade": "lab/tiny-clip_shade", "colour": None})
+heads = {task: LinearHead(["a", "b"], weight=torch.randn(2, 16), bias=torch.zeros(2)) for task in pool.tasks}
+merger = MetaMerger(pool, {task: Task([0], class_names=["a", "b"], head=head) for task, head in heads.items()})
+merger.unlabelled = lambda task: __import__("types").SimpleNamespace(key=task)
+merger.fit(MdftTrainingArguments(max_steps=0, use_cpu=True))
+merger.push_to_hub("me/heads", token=TOKEN)
+merger.push_to_hub("me/whole", folded=True, token=TOKEN)
+again = MetaMerger.from_pretrained("me/heads")
+result = [again.head(task).key() == head.key() for task, head in heads.items()]
+""".replace("TOKEN", repr(hub.token))
+    assert client.python(code) == [True, True]
+    for repo, message in {"me/whole": "a folded meta-model is a plain model", "lab/tiny-clip": "no mdft.json"}.items():
+        code = f"from hf_mdft import MetaMerger\ntry: MetaMerger.from_pretrained({repo!r})\nexcept ValueError as e: result = str(e)"
+        found = client.python(code)
+        assert found.startswith(repo) and message in found, found
+
+
 def test_branches_pull_requests_and_messages(hub, client, results):
     folder = results / "specialists" / "colour"
     assert client.run("push", folder, "me/meta", "--commit-message", "First", token=hub.token)["code"] == 0
@@ -217,7 +226,7 @@ def test_only_whole_results_are_pushed(hub, client, results, tmp_path):
         assert done["code"] == 2 and message in done["err"] and "Traceback" not in done["err"], done["err"]
         assert "me/x" not in hub.repos
 
-    refused(meta, "refers to folders of this machine (shade, colour, stripes, the base)")
+    refused(meta, "refers to folders of this machine (the expert of 'shade', the expert of 'colour'")
     (meta / "adapter_model.safetensors").write_bytes(b"junk")
     refused(meta, "the adapter is damaged")
     refused(meta, "the adapter is damaged", "--folded")

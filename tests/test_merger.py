@@ -403,5 +403,5 @@ def test_names_of_tasks_and_models_never_meet(clip_paths, tasks, tmp_path):
     merger.save_pretrained(tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "| model | average | base | meta | average |" in card
-    with pytest.raises(InputError, match=r"folders of this machine \(average, base, meta, the base\)"):
+    with pytest.raises(InputError, match=r"folders of this machine \(the expert of 'average', the expert of 'base'"):
         merger.push_to_hub("me/x")

@@ -60,6 +60,8 @@ def test_a_pools_reference_keeps_its_order_and_is_checked():
     assert PoolReference.from_dict(json.loads(json.dumps(pool.to_dict(), sort_keys=True)), "x") == pool
     assert list(PoolReference.from_dict(pool.to_dict(), "x").experts) == ["z", "base", "none"]
     assert pool.local() == ["the base"], "a task called base hides no local base"
+    hidden = PoolReference(pool.base, {"the base": ModelReference("/home/me/expert", "sha256:1")})
+    assert hidden.local() == ["the expert of 'the base'", "the base"], "nor does one called that hide its expert"
     assert "/home" not in str(pool.shown())
     for broken in (None, {}, {"base": {"id": "a"}, "experts": {}}, {**pool.to_dict(), "tasks": ["z"]}):
         with pytest.raises(InputError, match=r"^file: pool"):
@@ -89,6 +91,22 @@ def test_data_leave_this_machine_without_folders_and_secrets():
     for reference in (shown, DataReference(count=3), DataReference("lab/images", split="test")):
         assert DataReference.from_dict(json.loads(json.dumps(reference.to_dict()))) == reference
     assert DataReference.of(None) is None and DataReference.from_dict("anything") is None
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("file:///home/me/x.parquet", "x.parquet"),
+        ("zip://*.jpg::/home/me/x.zip", "zip://*.jpg::x.zip"),
+        ("~/private/x.csv", "x.csv"),
+        ("s3://KEY:sec/ret@bucket/x", "s3://bucket/x"),
+        ("https://u:p@ss@host/x?sig=1", "https://host/x"),
+        ("hf://datasets/lab/x@v1/a.parquet", "hf://datasets/lab/x@v1/a.parquet"),
+        ("a/b.parquet", "a/b.parquet"),
+    ],
+)
+def test_addresses_lose_what_is_private(address, shown):
+    assert DataReference.of({"path": "parquet", "data_files": address}).data_files == shown
 
 
 def test_a_task_is_read_and_written_in_one_form(tmp_path):

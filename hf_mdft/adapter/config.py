@@ -8,6 +8,7 @@ from typing import Any
 from peft import PeftConfig
 
 from ..core.errors import InputError, suggest
+from ..core.reference import PoolReference
 from ..transforms import TRANSFORMS
 from .peft_type import mdft_peft_type
 
@@ -56,8 +57,10 @@ class MdftConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = mdft_peft_type()
-        if hasattr(self.pool, "reference"):
-            self.pool = self.pool.reference()
+        if hasattr(self.pool, "pinned"):
+            self.pool = self.pool.pinned()
+        if isinstance(self.pool, PoolReference):
+            self.pool = self.pool.to_dict()
         if isinstance(self.pool, dict):
             self.pool.setdefault("tasks", list(self.pool["experts"]))
         if isinstance(self.transform, str):

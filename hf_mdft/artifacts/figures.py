@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,9 +92,9 @@ def coefficient_figure(coefficients: Mapping[str, Mapping[str, float]]) -> Figur
     if not coefficients:
         return None
     experts = list(next(iter(coefficients.values())))
-    values = [[row[expert] for expert in experts] for row in coefficients.values()]
+    values = [[math.nan if row[e] is None else row[e] for e in experts] for row in coefficients.values()]
     figure, axes = _axes(1.5 + 0.55 * len(experts), 4.2)
-    limit = max(abs(v) for row in values for v in row) or 1.0
+    limit = max((abs(v) for row in values for v in row if math.isfinite(v)), default=0) or 1.0
     image = axes.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     axes.set_xticks(range(len(experts)), experts, rotation=35, ha="right")
     axes.set_ylabel(f"{len(values)} parameter tensors, input to output")
@@ -112,7 +113,7 @@ def history_figure(
         return None
     figure, axes = _axes(5, 2.6)
     for key in keys:
-        points = [(line["step"], scale * line[key]) for line in lines if key in line]
+        points = [(line["step"], scale * line[key]) for line in lines if line.get(key) is not None]
         axes.plot(*zip(*points, strict=True), label=key.removeprefix(prefix), linewidth=1.4)
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)

@@ -17,9 +17,11 @@ A published pool holds `mdft_pool.json` and `README.md` (`hf_mdft.pool.published
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -42,9 +44,34 @@ REPLACED = (
 """What an earlier push of a result may have left and the next one replaces as a whole: loaders would mix them."""
 
 
+ADVICE = "move it away, or choose another --output-dir"
+SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""What file managers leave behind, and nobody misses."""
+
+SMALL = 1 << 20
+"""Bytes up to which a file's content is remembered: cards and configs, which people edit."""
+
+
 def files_of(folder: Path) -> list[str]:
     """All files below a folder, as paths within it."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def digest_of(file: Path) -> str | None:
+    """SHA-256 of a small file; `None` for a large one."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.stat().st_size <= SMALL else None
+
+
+def written_files(folder: Path) -> dict[str, bool]:
+    """Files that the folder's manifest lists and that are there: whether each is still as it was written."""
+    files: Any = {}
+    with contextlib.suppress(InputError, AttributeError):
+        files = read_json(folder / MANIFEST, str(folder)).get("files", {})
+    if not isinstance(files, Mapping):
+        return {}
+    there = {name: digest for name, digest in files.items() if name in files_of(folder)}
+    found = {name: digest in (None, digest_of(folder / name)) for name, digest in there.items()}
+    return {**found, MANIFEST: True} if found else {}
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -55,19 +82,14 @@ def refuse_foreign(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    advice = "move it away, or choose another --output-dir"
     if not folder.is_dir():
-        raise InputError(f"{folder}: not a folder, but a run writes one there; {advice}")
-    present = files_of(folder)
-    if not present:
-        return
-    written: list[str] = []
-    if MANIFEST in present:
-        with contextlib.suppress(InputError, AttributeError, TypeError):
-            written = [MANIFEST, *read_json(folder / MANIFEST, str(folder)).get("files", [])]
-    foreign = [name for name in present if name not in written]
-    if foreign:
-        raise InputError(f"{folder}: holds {foreign[0]}, which no run of hf_mdft has written there; {advice}")
+        raise InputError(f"{folder}: not a folder, but a run writes one there; {ADVICE}")
+    written = written_files(folder)
+    for name in files_of(folder):
+        if name not in written and Path(name).name not in SYSTEM_FILES:
+            raise InputError(f"{folder}: holds {name}, which this hf-mdft has not written there; {ADVICE}")
+        if not written.get(name, True):
+            raise InputError(f"{folder}: {name} was changed since hf-mdft wrote it; {ADVICE}")
 
 
 def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
@@ -82,9 +104,15 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{target.name[:40]}-", dir=target.parent) as temporary:
             work = Path(temporary) / "new"
             write(work)
+            old = Path(temporary) / "old"
             if target.exists():
-                target.rename(Path(temporary) / "old")
-            work.rename(target)
+                target.rename(old)
+            try:
+                work.rename(target)
+            except OSError:
+                if old.exists():
+                    old.rename(target)
+                raise
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{target}: cannot write the result ({reason})") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import CommitInfo
+from huggingface_hub import CommitInfo, ModelCard
 from peft import PeftModel
 from safetensors import safe_open
 
@@ -20,13 +20,14 @@ from ..core.errors import InputError
 from ..core.reference import PoolReference
 from ..core.typed import checked, read
 from ..heads import Head, build_head, load_head
-from ..hub import push_folder
 from ..pool import ModelPool
 from ..tasks import Task
+from ..tasks.task import IMAGES, POOL_HEADS
 from .figures import card_figures
-from .layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEADS, MANIFEST, OWN_HEADS, REPLACED
+from .layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEADS, MANIFEST, OWN_HEADS
 from .model_files import check_model
-from .result import RESULTS, Result, finish_folder, measured_of
+from .result import RESULTS, Result, push_result
+from .writing import measured_of, write_result
 
 
 TRAINED_HEAD = "trained_head"
@@ -64,97 +65,119 @@ class MetaModelParts:
 
     def write(self, folder: Path) -> None:
         """Write the adapter (kilobytes), heads that no pool can build, and a card."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder, save_embedding_layers=False)
-        options = {}
-        for task, head in self.heads.items():
-            written = self._options(task)
-            if task in self.trained:
-                written[TRAINED_HEAD] = _save_head(self.trained[task], folder, HEADS, task)
-            if isinstance(self.tasks[task].head, Head | str) and not _pool_builds(self.tasks[task].head):
-                where = OWN_HEADS if task in self.trained else HEADS
-                written["head"] = _save_head(head, folder, where, task)
-            options[task] = written
-        self._finish(folder, MetaModel, options, self.facts)
+        options = {task: self._options(task) for task in self.heads}
+
+        def write_files() -> ModelCard:
+            self.model.save_pretrained(folder, save_embedding_layers=False)
+            for task, head in self.heads.items():
+                if task in self.trained:
+                    options[task][TRAINED_HEAD] = _save_head(self.trained[task], folder, HEADS, task)
+                if self.tasks[task].head not in (None, *POOL_HEADS):
+                    where = OWN_HEADS if task in self.trained else HEADS
+                    options[task]["head"] = _save_head(head, folder, where, task)
+            figures = card_figures(self.facts, (), folder)
+            return meta_card(self.facts, self.measured, self.average, figures=figures)
+
+        self._write(folder, MetaModel, self.facts, options, write_files)
 
     def write_folded(self, folder: Path) -> None:
         """Write a plain model with the coefficients folded in, and all tasks' heads; it loads without the experts and
         without this package."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.pool.save_complete(self.tower().state_dict(), None, folder)
-        options = {}
-        for task, head in self.heads.items():
-            saved = _save_head(self.trained.get(task, head), folder, HEADS, task)
-            options[task] = {**self._options(task), "head": saved}
         # One tower, many classifiers: only its embeddings are the model's own.
         tag = {"pipeline_tag": "image-feature-extraction"} if self.pool.architecture.own_heads else {}
-        self._finish(folder, FoldedMetaModel, options, replace(self.facts, **tag))
+        facts, options = replace(self.facts, **tag), {task: self._options(task) for task in self.heads}
+
+        def write_files() -> ModelCard:
+            self.pool.save_complete(self.tower().state_dict(), None, folder)
+            for task, head in self.heads.items():
+                options[task]["head"] = _save_head(self.trained.get(task, head), folder, HEADS, task)
+            figures = card_figures(facts, (), folder)
+            return meta_card(facts, self.measured, self.average, folded=True, figures=figures)
+
+        self._write(folder, FoldedMetaModel, facts, options, write_files)
 
     def _options(self, task: str) -> dict[str, Any]:
         """A task without its images."""
         written = self.tasks[task].to_dict(self.heads[task].class_names)
-        return {key: value for key, value in written.items() if key not in ("unlabelled", "evaluation")}
+        return {key: value for key, value in written.items() if key not in IMAGES}
 
-    def _finish(self, folder: Path, kind: type[Result], tasks: dict[str, Any], facts: MetaFacts) -> None:
-        figures = card_figures(facts, (), folder)
-        folded = kind is FoldedMetaModel
-        card = meta_card(facts, self.measured, self.average, folded=folded, figures=figures)
+    def _write(
+        self,
+        folder: Path,
+        kind: type[Result],
+        facts: MetaFacts,
+        tasks: dict[str, Any],
+        write_files: Callable[[], ModelCard],
+    ) -> None:
         content = {
             "facts": facts, "tasks": tasks, "seed": self.seed, "measured": self.measured, "average": self.average,
         }  # fmt: skip
-        mine = {
-            task: Measured({"this": found.accuracy["meta"]}, found.images, found.data)
-            for task, found in self.measured.items()
-            if "meta" in found.accuracy
-        }
-        finish_folder(folder, kind, content, card, mine)
+        mine = {task: (m.accuracy["meta"], m) for task, m in self.measured.items() if "meta" in m.accuracy}
+        write_result(folder, kind, content, write_files, mine)
 
 
-@RESULTS.register("meta_model")
 @dataclass(frozen=True)
-class MetaModel(Result):
-    """An adapter, what its tasks are, and a card.
+class _OfAllTasks(Result):
+    """A result for all tasks.
 
     Args:
         facts: How it was made.
         tasks: Tasks by name, without images.
-        trained: Files of the heads that were trained with the coefficients, by task.
-        pool_reference: The pool that it refers to.
         seed: Seed of the run.
         measured: Accuracy by task.
         average: Average accuracy by model.
     """
 
-    label = "meta-model"
-
     facts: MetaFacts
     tasks: Mapping[str, Task]
-    trained: Mapping[str, Path]
-    pool_reference: PoolReference
     seed: int
     measured: Mapping[str, Measured]
     average: Mapping[str, float]
 
     @classmethod
-    def read(cls, folder: Path, content: Mapping[str, Any]) -> MetaModel:
-        where = f"{folder}: {MANIFEST}"
-        tasks, trained = {}, {}
-        for name, options in checked(content.get("tasks"), dict[str, dict[str, Any]], f"{where}: tasks").items():
+    def fields(cls, folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+        """What the manifests of both kinds hold."""
+        where, tasks = f"{folder}: {MANIFEST}", {}
+        for name, options in _task_options(folder, content).items():
             given = {key: value for key, value in options.items() if key != TRAINED_HEAD}
             tasks[name] = Task.from_dict(given, f"{where}: tasks.{name}", folder=folder, foreign=True)
-            if TRAINED_HEAD in options:
-                trained[name] = folder / HEADS / Path(str(options[TRAINED_HEAD])).name
-        return cls(
-            folder,
-            content,
-            read(MetaFacts, content.get("facts"), f"{where}: facts"),
-            tasks,
-            trained,
-            read_adapter(folder),
-            checked(content.get("seed"), int, f"{where}: seed"),
-            measured_of(content, where),
-            checked(content.get("average", {}), dict[str, float], f"{where}: average"),
-        )
+        return {
+            "facts": read(MetaFacts, content.get("facts"), f"{where}: facts"),
+            "tasks": tasks,
+            "seed": checked(content.get("seed"), int, f"{where}: seed"),
+            "measured": measured_of(content, where),
+            "average": checked(content.get("average", {}), dict[str, float], f"{where}: average"),
+        }
+
+
+def _task_options(folder: Path, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return checked(content.get("tasks"), dict[str, dict[str, Any]], f"{folder}: {MANIFEST}: tasks")
+
+
+@RESULTS.register("meta_model")
+@dataclass(frozen=True)
+class MetaModel(_OfAllTasks):
+    """An adapter, what its tasks are, and a card.
+
+    Args:
+        trained: Files of the heads that were trained with the coefficients, by task.
+        pool_reference: The pool that it refers to.
+    """
+
+    label = "meta-model"
+
+    trained: Mapping[str, Path]
+    pool_reference: PoolReference
+
+    @classmethod
+    def read(cls, folder: Path, content: Mapping[str, Any]) -> MetaModel:
+        trained = {
+            name: folder / HEADS / Path(str(options[TRAINED_HEAD])).name
+            for name, options in _task_options(folder, content).items()
+            if TRAINED_HEAD in options
+        }
+        fields = cls.fields(folder, content)
+        return cls(folder, **fields, trained=trained, pool_reference=read_adapter(folder))
 
     def forms(self) -> dict[str, Callable[[Path], None]]:
         return {"folded": lambda target: self.load().write_folded(target)}
@@ -179,13 +202,13 @@ class MetaModel(Result):
                 )
         return found
 
-    def load(self, token: str | bool | None = None) -> MetaModelParts:
+    def load(self) -> MetaModelParts:
         """The meta-model in memory, with the tasks that it was saved with.
 
         Raises:
             InputError: An expert is gone or changed, or a head cannot be read.
         """
-        pool = ModelPool.from_reference(self.pool_reference, token=token)
+        pool = ModelPool.from_reference(self.pool_reference)
         heads = {name: build_head(name, task, pool) for name, task in self.tasks.items()}
         return MetaModelParts(
             pool, self.load_model(pool), self.tasks, heads, self.heads(self.tasks), self.seed, self.facts,
@@ -203,7 +226,7 @@ class MetaModel(Result):
 
 @RESULTS.register("folded_meta_model")
 @dataclass(frozen=True)
-class FoldedMetaModel(Result):
+class FoldedMetaModel(_OfAllTasks):
     """A plain model with the heads of all tasks."""
 
     label = "folded meta-model"
@@ -211,7 +234,7 @@ class FoldedMetaModel(Result):
     @classmethod
     def read(cls, folder: Path, content: Mapping[str, Any]) -> FoldedMetaModel:
         check_model(folder)
-        return cls(folder, content)
+        return cls(folder, **cls.fields(folder, content))
 
 
 def push_meta_model(parts: MetaModelParts, repo_id: str, folded: bool = False, **options: Any) -> CommitInfo:
@@ -222,17 +245,12 @@ def push_meta_model(parts: MetaModelParts, repo_id: str, folded: bool = False, *
     """
     if not folded:
         refuse_local(parts.pool.pinned())
-    write = parts.write_folded if folded else parts.write
-    return push_folder(write, repo_id, replaces=REPLACED, **options)
+    return push_result(parts.write_folded if folded else parts.write, repo_id, **options)
 
 
 def folded_tower(model: PeftModel) -> torch.nn.Module:
     """The combined tower of a model with an adapter; the adapter stays as it is."""
     return copy.deepcopy(model).cpu().merge_and_unload().eval()
-
-
-def _pool_builds(head: Any) -> bool:
-    return head in ("zero_shot", "linear")
 
 
 def _save_head(head: Head, folder: Path, where: str, task: str) -> str:

@@ -14,10 +14,11 @@ from ..core.json_files import read_json
 from ..core.reference import ModelReference
 from ..hub import push_folder
 from ..hub.download import fetch_files
-from ..pool.published import read_published
+from ..pool.published import PublishedPool, read_published
 from .layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEADS, MANIFEST, OWN_HEADS, POOL
 from .meta_model import MetaModel
-from .result import RESULTS, SCHEMA, Result
+from .result import RESULTS, Result
+from .writing import SCHEMA
 
 
 ADVICE = "give a run's 'meta' or 'specialists/TASK' folder"
@@ -26,13 +27,19 @@ ADVICE = "give a run's 'meta' or 'specialists/TASK' folder"
 @RESULTS.register("pool")
 @dataclass(frozen=True)
 class PoolFolder(Result):
-    """A published pool."""
+    """A published pool.
+
+    Args:
+        pool: Its manifest.
+    """
 
     label = "pool"
 
+    pool: PublishedPool
+
     @classmethod
     def read(cls, folder: Path, content: Mapping[str, Any]) -> PoolFolder:
-        return cls(folder, read_published(folder).to_dict())
+        return cls(folder, read_published(folder))
 
     def push(self, repo_id: str, form: str | None = None, **options: Any) -> CommitInfo:
         if form is not None:
@@ -53,6 +60,11 @@ def open_result(source: str | Path) -> Result:
         return PoolFolder.read(folder, {})
     if not (folder / MANIFEST).is_file():
         raise InputError(f"{folder}: no result of a run (no {MANIFEST}); {ADVICE}")
+    content = _manifest(folder)
+    return RESULTS.get(content["kind"]).read(folder, content)
+
+
+def _manifest(folder: Path) -> Mapping[str, Any]:
     content = read_json(folder / MANIFEST, str(folder))
     if not isinstance(content, Mapping) or content.get("schema") != SCHEMA:
         found = content.get("schema", 1) if isinstance(content, Mapping) else "?"
@@ -60,9 +72,9 @@ def open_result(source: str | Path) -> Result:
             f"{folder}: {MANIFEST} has schema {found}, this hf-mdft reads {SCHEMA}; make the result again with it"
         )
     kind = content.get("kind")
-    if kind not in RESULTS:
+    if not isinstance(kind, str) or kind not in RESULTS:
         raise InputError(f"{folder}: {MANIFEST} is damaged (kind '{kind}'); make the result again")
-    return RESULTS.get(kind).read(folder, content)
+    return content
 
 
 def load_meta_model(source: str | Path, revision: str | None = None, token: str | bool | None = None) -> MetaModel:
@@ -79,11 +91,13 @@ def load_meta_model(source: str | Path, revision: str | None = None, token: str 
     wanted = [MANIFEST, ADAPTER_CONFIG, ADAPTER_WEIGHTS, *(f"{where}/*.safetensors" for where in (HEADS, OWN_HEADS))]
     folder = Path(reference.id) if reference.is_local else fetch_files(reference, wanted, token)[0]
     try:
+        if (folder / MANIFEST).is_file():  # of others, only the files that a meta-model has were fetched
+            kind = RESULTS.get(_manifest(folder)["kind"])
+            if not issubclass(kind, MetaModel):
+                raise InputError(f"{source}: a {kind.label} is a plain model; load it with transformers")
         found = open_result(folder)
     except InputError as error:
         raise InputError(str(error).replace(str(folder), str(source))) from error
     if isinstance(found, PoolFolder):
         raise InputError(f"{source}: a pool, not a meta-model; load it with ModelPool.from_pretrained")
-    if not isinstance(found, MetaModel):
-        raise InputError(f"{source}: a {found.label} is a plain model; load it with transformers")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from peft import PeftModel
 
@@ -23,21 +23,49 @@ Lines = Sequence[Mapping[str, Any]]
 """Log lines of a training."""
 
 
+class Made(Protocol):
+    """What a record needs of a specialist."""
+
+    task: str
+    head: Head
+    decision: Decision
+    history: Lines
+    facts: SpecialistFacts | None
+
+
 @dataclass
 class Record:
-    """Facts of a run's phases, for cards and reports.
+    """What a run has found so far; every value is replaced as a whole, by the phase that found it.
 
     Args:
         meta: How the meta-model was made.
-        specialists: How the specialists were made, by task.
         measured: What was measured, by task.
         average: Average accuracy by model.
+        subjects: Facts of the specialists that were measured, by task: the figures are theirs and of no others.
     """
 
     meta: MetaFacts | None = None
-    specialists: Mapping[str, SpecialistFacts] = field(default_factory=dict)
     measured: Mapping[str, Measured] = field(default_factory=dict)
     average: Mapping[str, float] = field(default_factory=dict)
+    subjects: Mapping[str, SpecialistFacts | None] = field(default_factory=dict)
+
+    def set_measured(
+        self, measured: Mapping[str, Measured], average: Mapping[str, float], specialists: Mapping[str, Made]
+    ) -> None:
+        """After the evaluation.
+
+        Args:
+            measured: What was measured, by task.
+            average: Average accuracy by model.
+            specialists: The specialists that were measured, by task.
+        """
+        self.measured, self.average = measured, average
+        self.subjects = {task: made.facts for task, made in specialists.items()}
+
+    def measured_of(self, specialist: Made) -> Measured | None:
+        """What was measured of this specialist; `None` where it was another one of the same task."""
+        is_it = specialist.facts is not None and self.subjects.get(specialist.task) == specialist.facts
+        return self.measured.get(specialist.task) if is_it else None
 
     def set_meta(
         self,
@@ -59,11 +87,24 @@ class Record:
             history: Log lines of the training.
         """
         recipe = recipe_of(data.pool.pinned(), data.tasks, data.heads(), config, data.seed, **phases)
-        self.meta = meta_facts(data.pool, model, data.references("unlabelled"), trained_heads, history, recipe)
-        self.measured, self.average = {}, {}
+        self.meta = meta_facts(
+            pool=data.pool,
+            model=model,
+            unlabelled=data.references("unlabelled"),
+            trained_heads=trained_heads,
+            history=history,
+            recipe=recipe,
+        )
+        self.measured, self.average, self.subjects = {}, {}, {}
 
     def continue_meta(self, data: TaskData, config: MdftConfig, phases: Mapping[str, Mapping[str, Any]]) -> MetaFacts:
-        """After loading, or after phase 2: the same meta-model, with the tasks and the recipe as they are now."""
+        """The same meta-model with the tasks as they are now, and what was done since it was made or loaded.
+
+        Args:
+            data: Pool and tasks.
+            config: Config of the adapter.
+            phases: Options of the phases that were done, by name.
+        """
         before = self.meta.unlabelled
         unlabelled = {name: found or before.get(name) for name, found in data.references("unlabelled").items()}
         recipe = recipe_of(data.pool.pinned(), data.tasks, data.heads(), config, data.seed, **phases)
@@ -72,27 +113,6 @@ class Record:
         self.meta = replace(self.meta, tasks=tuple(unlabelled), unlabelled=unlabelled, recipe=recipe)
         return self.meta
 
-    def set_specialists(
-        self,
-        data: TaskData,
-        config: MdftConfig,
-        phases: Mapping[str, Mapping[str, Any]],
-        specialists: Mapping[str, Any],
-    ) -> None:
-        """After phase 2.
-
-        Args:
-            data: Pool and tasks.
-            config: Config of the adapter.
-            phases: Options of the phases that were done, by name.
-            specialists: By task: head, decision and history of each are recorded.
-        """
-        meta = self.continue_meta(data, config, phases)
-        self.specialists = {
-            task: specialist_facts(task, data.tasks[task], data.pool, meta, s.head, s.decision, s.history)
-            for task, s in specialists.items()
-        }
-
 
 def pool_facts(pool: ModelPool) -> PoolFacts:
     """What cards show of a pool."""
@@ -100,6 +120,7 @@ def pool_facts(pool: ModelPool) -> PoolFacts:
 
 
 def meta_facts(
+    *,
     pool: ModelPool,
     model: PeftModel,
     unlabelled: Mapping[str, DataReference | None],
@@ -135,13 +156,25 @@ def meta_facts(
     )
 
 
-def specialist_facts(
-    task: str, spec: Task, pool: ModelPool, meta: MetaFacts, head: Head, decision: Decision, history: Lines
-) -> SpecialistFacts:
-    """How a specialist was made, right after it was."""
-    templates = spec.templates if isinstance(spec.templates, list) else TEMPLATES.get(spec.templates)
-    features, template = pool.architecture.feature_expression, templates[0] if templates else None
-    return SpecialistFacts(task, meta, decision, tuple(head.class_names), features, template, tuple(history))
+def specialist_facts(made: Made, task: Task, pool: ModelPool, meta: MetaFacts) -> SpecialistFacts:
+    """How a specialist was made, right after it was.
+
+    Args:
+        made: The specialist.
+        task: Its task.
+        pool: The pool that the user gave.
+        meta: The meta-model that it was made with.
+    """
+    templates = task.templates if isinstance(task.templates, list) else TEMPLATES.get(task.templates)
+    return SpecialistFacts(
+        task=made.task,
+        meta=meta,
+        gate=made.decision,
+        class_names=tuple(made.head.class_names),
+        features=pool.architecture.feature_expression,
+        template=templates[0] if templates else None,
+        history=tuple(made.history),
+    )
 
 
 def coefficient_table(model: PeftModel, pool: ModelPool) -> dict[str, dict[str, float]]:

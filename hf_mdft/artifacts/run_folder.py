@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.json_files import read_json
 from ..evaluation import Report
-from .layout import META, REPORT, REPORT_MARK, RESULTS, SPECIALISTS, refuse_foreign, replace_folder
+from .layout import ADVICE, META, REPORT, REPORT_MARK, RESULTS, SPECIALISTS, refuse_foreign, replace_folder
 from .report_page import write_report
 
 
@@ -18,17 +19,18 @@ def refuse_foreign_output(folder: Path, tasks: Sequence[str]) -> None:
     Raises:
         InputError: It holds something else under such a name.
     """
-    advice = "move it away, or choose another --output-dir"
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: not a folder; choose another --output-dir")
     for name in (META, *(f"{SPECIALISTS}/{task}" for task in tasks)):
         refuse_foreign(folder / name)
     if (folder / RESULTS).exists():
-        found = read_json(folder / RESULTS, str(folder)) if (folder / RESULTS).is_file() else None
+        found = None
+        with contextlib.suppress(InputError):
+            found = read_json(folder / RESULTS, str(folder))
         if not isinstance(found, dict) or "schema" not in found:
-            raise InputError(f"{folder / RESULTS}: not written by hf_mdft; {advice}")
+            raise InputError(f"{folder / RESULTS}: not written by hf_mdft; {ADVICE}")
     if (folder / REPORT).exists() and not _is_report(folder / REPORT):
-        raise InputError(f"{folder / REPORT}: not written by hf_mdft; {advice}")
+        raise InputError(f"{folder / REPORT}: not written by hf_mdft; {ADVICE}")
 
 
 def _is_report(path: Path) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard
 
 from ..cards import Measured, SpecialistFacts, specialist_card
 from ..core.typed import checked, read
@@ -16,7 +18,8 @@ from ..pool import ModelPool
 from .figures import card_figures
 from .layout import HEAD, MANIFEST
 from .model_files import check_model, read_tower, write_tower
-from .result import RESULTS, Result, finish_folder
+from .result import RESULTS, Result
+from .writing import write_result
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,15 @@ class SpecialistParts:
 
     def write(self, folder: Path) -> None:
         """Write the complete model: weights, config, the base's processor and tokenizer, head, card."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.pool.save_complete(dict(self.state), self.head, folder)
-        _finish(folder, SpecialistModel, self.head, self.facts, self.measured)
+        self._write(folder, SpecialistModel, lambda: self.pool.save_complete(dict(self.state), self.head, folder))
 
     def write_vision_only(self, folder: Path) -> None:
         """Write the vision tower and the image processor alone."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tower(self.pool.architecture, self.pool.base.folder, self.state, folder)
-        _finish(folder, VisionTower, self.head, self.facts, self.measured)
+        architecture, base = self.pool.architecture, self.pool.base.folder
+        self._write(folder, VisionTower, lambda: write_tower(architecture, base, self.state, folder))
+
+    def _write(self, folder: Path, kind: type[Result], write_model: Callable[[], None]) -> None:
+        _write(folder, kind, write_model, self.head, self.facts, self.measured)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class _OfOneTask(Result):
         where = f"{folder}: {MANIFEST}"
         check_model(folder)
         facts = read(SpecialistFacts, content.get("facts"), f"{where}: facts")
-        return cls(folder, content, facts, checked(content.get("measured"), Measured | None, f"{where}: measured"))
+        return cls(folder, facts, checked(content.get("measured"), Measured | None, f"{where}: measured"))
 
 
 @RESULTS.register("specialist")
@@ -82,10 +85,10 @@ class SpecialistModel(_OfOneTask):
 
     def write_vision_only(self, target: Path) -> None:
         """Write its vision tower alone, with a card of its own."""
-        target.mkdir(parents=True, exist_ok=True)
         architecture, state = read_tower(self.folder)
-        write_tower(architecture, self.folder, state, target)
-        _finish(target, VisionTower, load_head(self.folder / HEAD), self.facts, self.measured)
+        head = load_head(self.folder / HEAD)
+        write = functools.partial(write_tower, architecture, self.folder, state, target)
+        _write(target, VisionTower, write, head, self.facts, self.measured)
 
 
 @RESULTS.register("vision_tower")
@@ -96,11 +99,20 @@ class VisionTower(_OfOneTask):
     label = "vision tower"
 
 
-def _finish(folder: Path, kind: type[Result], head: Head, facts: SpecialistFacts, measured: Measured | None) -> None:
-    head.save(folder / HEAD)
-    figures = card_figures(facts.meta, facts.history, folder)
-    card = specialist_card(facts, measured, vision_only=kind is VisionTower, figures=figures)
-    mine = {}
-    if measured is not None and "specialist" in measured.accuracy:
-        mine = {facts.task: Measured({"this": measured.accuracy["specialist"]}, measured.images, measured.data)}
-    finish_folder(folder, kind, {"facts": facts, "measured": measured}, card, mine)
+def _write(
+    folder: Path,
+    kind: type[Result],
+    write_model: Callable[[], None],
+    head: Head,
+    facts: SpecialistFacts,
+    measured: Measured | None,
+) -> None:
+    def write_files() -> ModelCard:
+        write_model()
+        head.save(folder / HEAD)
+        figures = card_figures(facts.meta, facts.history, folder)
+        return specialist_card(facts, measured, vision_only=kind is VisionTower, figures=figures)
+
+    value = None if measured is None else measured.accuracy.get("specialist")
+    mine = {} if value is None else {facts.task: (value, measured)}
+    write_result(folder, kind, {"facts": facts, "measured": measured}, write_files, mine)

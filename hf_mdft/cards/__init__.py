@@ -4,7 +4,7 @@ from .facts import Decision, Measured, MetaFacts, PoolFacts, SpecialistFacts
 from .meta import meta_card
 from .metadata import eval_results_file
 from .pool import pool_card
-from .roster import ROSTER, Compared, compared, in_order
+from .roster import ROSTER, Compared, compared, in_order, refuse_reserved
 from .specialist import specialist_card
 
 
@@ -21,5 +21,6 @@ __all__ = [
     "in_order",
     "meta_card",
     "pool_card",
+    "refuse_reserved",
     "specialist_card",
 ]

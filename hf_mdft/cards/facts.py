@@ -105,9 +105,9 @@ class MetaFacts:
     tasks: tuple[str, ...] = ()
     unlabelled: Mapping[str, DataReference | None] = field(default_factory=dict)
     trained_heads: tuple[str, ...] = ()
-    coefficients: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    coefficients: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     history: tuple[Mapping[str, Any], ...] = ()
-    kept: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    kept: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     recipe: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..core.errors import InputError
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -48,6 +50,14 @@ def compared(name: str) -> Compared:
     """The roster's entry, or one for a further baseline or an earlier round."""
     round_of = re.fullmatch(r"specialist_round_(\d+)", name)
     return _BY_NAME.get(name) or Compared(name, f"specialists, round {round_of[1]}" if round_of else name)
+
+
+def refuse_reserved(name: str) -> None:
+    """Raises:
+    InputError: A baseline would have the name of a model that is compared anyway.
+    """
+    if name in _BY_NAME or compared(name).label != name:
+        raise InputError(f"baseline '{name}': every comparison has a model of that name; leave it out")
 
 
 def in_order(names: Iterable[str]) -> list[str]:

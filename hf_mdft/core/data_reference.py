@@ -69,14 +69,25 @@ def _public(value: Any) -> Any:
         return {str(key): _public(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_public(item) for item in value]
-    text = str(value)
-    if "://" in text:
-        return re.sub(r"[?#].*", "", re.sub(r"://[^/@]*@", "://", text))
-    return file_name(text)
+    # Chained addresses of fsspec, such as `zip://*.jpg::/folder/photos.zip`.
+    return "::".join(_public_address(part) for part in str(value).split("::"))
+
+
+def _public_address(text: str) -> str:
+    kind, found, rest = text.partition("://")
+    if not found or kind == "file":
+        return file_name(rest if found else text)
+    if kind in ("zip", "tar"):  # what it lies in is the next part of the chain
+        return text
+    rest = re.sub(r"[?#].*", "", rest)
+    # A secret may hold `/` and `@`: everything up to the last `@` of an address that has one goes.
+    return f"{kind}://{rest.rpartition('@')[2] if kind not in ('hf', 'hdfs') else rest}"
 
 
 def file_name(text: str) -> str:
-    """The last part of an absolute path of any system; other text as it is."""
+    """The last part of a path that leads to somewhere on a machine, of any system; other text as it is."""
+    if text.startswith("~"):
+        return PurePosixPath(text).name
     for kind in (PurePosixPath, PureWindowsPath):
         if kind(text).is_absolute():
             return kind(text).name or text

@@ -147,10 +147,11 @@ class PoolReference:
         """The reference without where folders lie, for everything that leaves this machine."""
         return PoolReference(self.base.shown(), {t: e and e.shown() for t, e in self.experts.items()})
 
-    def models(self) -> dict[str, ModelReference]:
-        """Experts by task, and the base as `"the base"`."""
-        return {**{task: expert for task, expert in self.experts.items() if expert}, "the base": self.base}
+    def models(self) -> list[tuple[str, ModelReference]]:
+        """Every model with what it is in the pool, in words: the experts, then the base."""
+        experts = [(f"the expert of '{task}'", expert) for task, expert in self.experts.items() if expert]
+        return [*experts, ("the base", self.base)]
 
     def local(self) -> list[str]:
-        """Which of them are folders: names of tasks, and `"the base"`."""
-        return [name for name, model in self.models().items() if model.is_local]
+        """Which of them are folders, in words."""
+        return [name for name, model in self.models() if model.is_local]

@@ -42,7 +42,12 @@ class Registry(Generic[T]):
         return file
 
     def names(self) -> list[str]:
+        """Names of all parts, sorted."""
         return sorted(self._parts)
+
+    def parts(self) -> list[T]:
+        """All parts, in the order of their registration."""
+        return list(self._parts.values())
 
     def __contains__(self, name: object) -> bool:
         return name in self._parts
@@ -68,7 +73,10 @@ class Registry(Generic[T]):
             raise InputError(f"{self.kind} {dict(spec)} has no 'name': {suggest('', self._parts)}")
         part = self.get(options.pop("name"))
         known = [p for p in inspect.signature(part).parameters]
-        hints = get_type_hints(part if dataclasses.is_dataclass(part) else part.__init__)
+        try:
+            hints = get_type_hints(part if dataclasses.is_dataclass(part) else part.__init__)
+        except NameError:  # a name that only type checkers import
+            hints = {}
         for option, value in options.items():
             if option not in known:
                 raise InputError(f"{self.kind} '{part.name}' has no option '{option}': {suggest(option, known)}")

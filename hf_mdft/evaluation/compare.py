@@ -41,13 +41,15 @@ class Subject:
     head: Callable[[str], Head]
 
 
+def _shared(name: str, tower: nn.Module, head: Callable[[str], Head], tasks: tuple[str, ...]) -> Subject:
+    return Subject(name, tasks, lambda _: tower, head)
+
+
 def pool_subjects(pool: ModelPool, head: Callable[[str], Head], tasks: tuple[str, ...]) -> Iterator[Subject]:
     """Base, static merges and experts, made one after the other."""
-    base = pool.tower()
-    yield Subject("base", tasks, lambda _: base, head)
+    yield _shared("base", pool.tower(), head, tasks)
     for name, coefficient in BASELINES.items():
-        tower = combined_tower(pool, coefficient)
-        yield Subject(name, tasks, lambda _, tower=tower: tower, head)
+        yield _shared(name, combined_tower(pool, coefficient), head, tasks)
     yield Subject("expert", tuple(task for task in tasks if task in pool.experts), pool.tower, head)
 
 

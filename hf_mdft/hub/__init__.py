@@ -1,4 +1,4 @@
-"""The Hub: asking it, pushing to it, and what cards say."""
+"""The network: the one room that calls the Hub."""
 
 from .push import push_folder
 

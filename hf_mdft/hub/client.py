@@ -41,7 +41,7 @@ TIMEOUT = float(constants.HF_HUB_ETAG_TIMEOUT)
 """Seconds without an answer after which a request is given up and repeated; set with `HF_HUB_ETAG_TIMEOUT`."""
 
 
-def ask(
+def call_hub(
     call: Callable[[], T], where: str, safe: str | None = None, writing: bool = False, attempts: int = ATTEMPTS
 ) -> T:
     """Call the client; where the Hub is busy, broken or cut off, wait as long as it demands and call again.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from huggingface_hub import HfApi
 
-from .client import ask
+from .client import call_hub
 
 
 LONGEST_TITLE = 60
@@ -27,7 +27,7 @@ def collect(notes: Mapping[str, str], title: str, *, private: bool = False) -> s
         HubError: The Hub refuses.
     """
     api, safe = HfApi(), "the collection may hold a part of the models; the same command completes it"
-    made = ask(
+    made = call_hub(
         lambda: api.create_collection(title, description="A pool for hf_mdft", private=private, exists_ok=True),
         title,
         "nothing was made",
@@ -38,10 +38,10 @@ def collect(notes: Mapping[str, str], title: str, *, private: bool = False) -> s
         known = there.get(model)
         if known is None:
             add = {"item_id": model, "item_type": "model", "note": note, "exists_ok": True}
-            ask(lambda add=add: api.add_collection_item(made.slug, **add), title, safe, writing=True)
+            call_hub(lambda add=add: api.add_collection_item(made.slug, **add), title, safe, writing=True)
         elif known.note != note:
             place = known.item_object_id
-            ask(
+            call_hub(
                 lambda place=place, note=note: api.update_collection_item(made.slug, place, note=note),
                 title,
                 safe,

@@ -13,7 +13,7 @@ from huggingface_hub.utils import filter_repo_objects, tqdm
 
 from ..core.errors import HubOffline, HubUnreachable, InputError
 from ..core.reference import ModelReference
-from .client import TIMEOUT, ask
+from .client import TIMEOUT, call_hub
 
 
 logger = logging.getLogger(__name__)
@@ -69,12 +69,12 @@ def fetch_files(
 
     wanted = list(filter_repo_objects(files, allow_patterns=list(patterns)))
     for name in wanted:
-        file = ask(lambda name=name: get(name, info.sha), model.where)
+        file = call_hub(lambda name=name: get(name, info.sha), model.where)
     if not wanted:
         raise InputError(f"{model.where}: the repo has no {patterns[0]}; give another one")
     if model.revision != info.sha:
         # Under the branch's name too, so that it is found when the Hub is out of reach.
-        ask(lambda: get(wanted[-1], model.revision), model.where)
+        call_hub(lambda: get(wanted[-1], model.revision), model.where)
     _LOOKED_UP[(model.id, info.sha, *patterns)] = files
     return file.parents[wanted[-1].count("/")], files
 
@@ -83,7 +83,7 @@ def _look_up(model: ModelReference, token: Token) -> ModelInfo | None:
     """The repo's commit and files; `None` where the Hub stays out of reach, but the cache has something of it."""
     api = HfApi(token=token)
     try:
-        return ask(
+        return call_hub(
             lambda: api.model_info(model.id, revision=model.revision, files_metadata=True, timeout=TIMEOUT),
             model.where,
         )
@@ -110,7 +110,7 @@ def fetch_weights(model: ModelReference, name: str, token: Token = None) -> Path
         HubError: It cannot be had.
     """
     return Path(
-        ask(
+        call_hub(
             lambda: hf_hub_download(model.id, name, revision=model.revision, token=token),
             model.where,
             "what has come so far is kept and goes on from there",

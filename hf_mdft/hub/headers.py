@@ -6,7 +6,7 @@ from huggingface_hub import HfApi
 
 from ..core.errors import InputError
 from ..core.reference import ModelReference
-from .client import TIMEOUT, ask
+from .client import TIMEOUT, call_hub
 
 
 def remote_header(
@@ -19,7 +19,7 @@ def remote_header(
     """
     api = HfApi(token=token)
     try:
-        found = ask(
+        found = call_hub(
             lambda: api.parse_safetensors_file_metadata(model.id, name, revision=model.revision, timeout=TIMEOUT),
             model.where,
         )

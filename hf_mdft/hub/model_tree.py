@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from .client import ask
+from .client import call_hub
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def finetunes_of(
         HubError: The Hub refuses or cannot be reached.
     """
     api = HfApi()
-    found = ask(
+    found = call_hub(
         lambda: list(
             api.list_models(
                 filter=f"base_model:finetune:{base}",

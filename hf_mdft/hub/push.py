@@ -13,7 +13,7 @@ from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from ..core.errors import InputError
-from .client import ATTEMPTS, ask
+from .client import ATTEMPTS, call_hub
 
 
 logger = logging.getLogger(__name__)
@@ -74,13 +74,13 @@ def push_folder(
             # Links, not copies: a model may be large, and only its card is changed.
             shutil.copytree(source, work, copy_function=_link, ignore=shutil.ignore_patterns(*NEVER))
         if "/" not in repo_id:
-            repo_id = f"{ask(api.whoami, repo_id, safe, writing=True)['name']}/{repo_id}"
-        if ask(lambda: _create(api, repo_id, private), repo_id, safe, writing=True):
+            repo_id = f"{call_hub(api.whoami, repo_id, safe, writing=True)['name']}/{repo_id}"
+        if call_hub(lambda: _create(api, repo_id, private), repo_id, safe, writing=True):
             safe = f"{safe} (the repo is new and empty)"
-        elif private is not None and ask(lambda: api.model_info(repo_id), repo_id, safe).private != private:
+        elif private is not None and call_hub(lambda: api.model_info(repo_id), repo_id, safe).private != private:
             logger.warning("%s exists, and stays %s", repo_id, "public" if private else "private")
         if revision is not None and not revision.startswith("refs/pr"):
-            ask(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), repo_id, safe, writing=True)
+            call_hub(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), repo_id, safe, writing=True)
         card = work / "README.md"
         if card.is_file():
             text = put_repo_id(card.read_text(encoding="utf-8"), repo_id, None if create_pr else revision)
@@ -91,7 +91,7 @@ def push_folder(
             safe = "the pull request may be open all the same: look before you push again"
         try:
             # A pull request that was opened, but whose answer was lost, must not be opened twice.
-            return ask(lambda: send(work), repo_id, safe, writing=True, attempts=1 if create_pr else ATTEMPTS)
+            return call_hub(lambda: send(work), repo_id, safe, writing=True, attempts=1 if create_pr else ATTEMPTS)
         except ValueError as error:
             if isinstance(error, InputError):
                 raise

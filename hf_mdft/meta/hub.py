@@ -8,13 +8,12 @@ from typing import Any
 from huggingface_hub import CommitInfo
 
 from ..artifacts import MetaModelParts
-from ..artifacts.layout import REPLACED
 from ..artifacts.meta_model import refuse_local
 from ..artifacts.record import meta_facts
+from ..artifacts.result import push_result
 from ..core.errors import InputError
 from ..heads import Head
-from ..hub import push_folder
-from ..hub.client import ask
+from ..hub.client import call_hub
 from ..pool import ModelPool
 from ..tasks import Task
 from ..trainers import options_of
@@ -39,7 +38,14 @@ class PushingTrainer(PhaseTrainer):
         """Write the meta-model's folder as `MetaMerger.save_pretrained` does."""
         model, heads, trained = self.accelerator.unwrap_model(self.model), self._own_heads, self.trained_heads
         recipe = {"meta": options_of(self._given_args), "seed": self.args.seed}
-        facts = meta_facts(self.pool, model, dict.fromkeys(heads), trained, self.state.log_history, recipe)
+        facts = meta_facts(
+            pool=self.pool,
+            model=model,
+            unlabelled=dict.fromkeys(heads),
+            trained_heads=trained,
+            history=self.state.log_history,
+            recipe=recipe,
+        )
         tasks = {task: Task(None, class_names=head.class_names, head=head) for task, head in heads.items()}
         parts = MetaModelParts(self.pool, model, tasks, heads, trained, self.args.seed, facts, {}, {})
         parts.write(Path(folder))
@@ -58,7 +64,7 @@ class PushingTrainer(PhaseTrainer):
         """
         refuse_local(self.pool.pinned())
         where = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-        ask(lambda: super(PushingTrainer, self).init_hf_repo(token, private), where, writing=True)
+        call_hub(lambda: super(PushingTrainer, self).init_hf_repo(token, private), where, writing=True)
 
     def push_to_hub(
         self,
@@ -84,10 +90,9 @@ class PushingTrainer(PhaseTrainer):
             return None
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
-        return push_folder(
+        return push_result(
             self.save_result,
             repo_id=self.hub_model_id,
-            replaces=REPLACED,
             commit_message=commit_message,
             token=token or self.args.hub_token,
             revision=revision or self.args.hub_revision,

@@ -37,7 +37,7 @@ class PublishedPool:
     tasks: Mapping[str, Task] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, model in self.reference.models().items():
+        for name, model in self.reference.models():
             if not model.is_commit or not REPO_ID.fullmatch(model.id):
                 raise InputError(
                     f"{model} ({name}) is no Hub repo at a commit, so it cannot be part of a published pool; push the "

@@ -128,7 +128,7 @@ class ModelSource:
             except InputError as error:
                 raise type(error)(f"{error}{advice}") from error
         source = cls.resolve(reference.id, token)
-        if source.reference != reference:
+        if source.reference.revision != reference.revision:
             raise InputError(
                 f"{source}: its weights or config changed since this pool was pinned "
                 f"({str(reference.revision)[:19]}... then, {source.reference.revision[:19]}... now); restore them or "

@@ -11,6 +11,7 @@ from accelerate import PartialState
 
 from ..adapter import MdftConfig
 from ..artifacts.run_folder import refuse_foreign_output, write_run
+from ..cards import refuse_reserved
 from ..evaluation import Report
 from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
@@ -43,8 +44,9 @@ class Baseline:
             folder: Folder of its checkpoints.
 
         Raises:
-            InputError: No such preset, or the recipe's options do not go with it.
+            InputError: No such preset, one that every comparison has, or the recipe's options do not go with it.
         """
+        refuse_reserved(name)
         method, changed = preset(name), recipe.with_preset(name)
         own = method.makes_meta_model
         return cls(

@@ -42,7 +42,8 @@ def decide(specialist: Source, expert: Source, others: Mapping[str, Source], ens
     gain = specialist.consistency - expert.consistency
     drift = class_drift(specialist, expert)
     agreement = agreement_gain(specialist, expert, others, ensemble_weight)
-    lead, error = agreement.mean().item(), (agreement.std() / len(agreement) ** 0.5).item()
+    spread = agreement.std(correction=min(1, len(agreement) - 1))  # of one image there is none
+    lead, error = agreement.mean().item(), (spread / len(agreement) ** 0.5).item()
     changed = (specialist.predictions != expert.predictions).float().mean().item()
     reason = f"{100 * changed:.1f} % of predictions changed, consistency {100 * gain:+.1f} points"
     against = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ from huggingface_hub import CommitInfo
 from torch import nn
 
 from ..artifacts import Record, SpecialistParts
-from ..artifacts.layout import REPLACED
 from ..artifacts.record import pool_facts, specialist_facts
-from ..cards import Decision, MetaFacts
+from ..artifacts.result import push_result
+from ..cards import Decision, MetaFacts, SpecialistFacts
+from ..core.versions import versions
 from ..heads import Head
-from ..hub import push_folder
 from ..pool import ModelPool, ModelSource
 from ..tasks import Task
 
@@ -33,7 +33,8 @@ class Specialist:
         fallback: Folder of the meta-model for a task without an expert.
         history: Log lines of the student's training.
         origin: The pool that the user gave, where `pool` is that of a later round.
-        record: Facts of the run that it belongs to, for its card.
+        facts: How it was made, for its card.
+        record: Record of the run that it belongs to: what was measured of it.
     """
 
     task: str
@@ -44,6 +45,7 @@ class Specialist:
     fallback: Path | None
     history: list[dict[str, Any]]
     origin: ModelPool | None = None
+    facts: SpecialistFacts | None = None
     record: Record = field(default_factory=Record, compare=False)
 
     def __repr__(self) -> str:
@@ -59,6 +61,18 @@ class Specialist:
         """What `tower()` gives, in words."""
         return "specialist" if self.improved else "meta-model" if self.fallback else "expert"
 
+    def of_run(self, task: Task, pool: ModelPool, meta: MetaFacts, record: Record) -> Specialist:
+        """The same as part of a run.
+
+        Args:
+            task: Its task.
+            pool: The pool that the user gave.
+            meta: How the run's meta-model was made.
+            record: Record of the run.
+        """
+        facts = specialist_facts(self, task, pool, meta)
+        return replace(self, origin=pool, facts=facts, record=record)
+
     def tower(self, gated: bool = True) -> nn.Module:
         """The tower in evaluation mode; `gated=False` gives the student even where the gate kept the expert."""
         if gated and not self.improved:
@@ -69,12 +83,13 @@ class Specialist:
 
     def parts(self) -> SpecialistParts:
         """What is written of it: the tower that was kept, head, facts and figures of the run."""
-        pool, facts = self.origin or self.pool, self.record.specialists.get(self.task)
+        pool, facts = self.origin or self.pool, self.facts
         if facts is None:  # made by itself, without a run around it
-            features = pool.architecture.feature_expression
-            meta = MetaFacts(pool_facts(pool), "", {}, pool.architecture.pipeline_tag(pool.config))
-            facts = specialist_facts(self.task, Task(None), meta, self.head, self.decision, self.history, features)
-        return SpecialistParts(pool, self.tower().state_dict(), self.head, facts, self.record.measured.get(self.task))
+            meta = MetaFacts(
+                pool_facts(pool), "", {}, pool.architecture.pipeline_tag(pool.config), versions=versions()
+            )
+            facts = specialist_facts(self, Task(None), pool, meta)
+        return SpecialistParts(pool, self.tower().state_dict(), self.head, facts, self.record.measured_of(self))
 
     def save_pretrained(self, folder: str | Path, *, vision_only: bool = False) -> None:
         """Write the complete model: weights in safetensors, config, the base's processor and tokenizer, model card.
@@ -96,9 +111,5 @@ class Specialist:
             vision_only: As in `save_pretrained`.
             kwargs: See `hf_mdft.hub.push_folder`.
         """
-        return push_folder(
-            lambda folder: self.save_pretrained(folder, vision_only=vision_only),
-            repo_id,
-            replaces=REPLACED,
-            **kwargs,
-        )
+        parts = self.parts()
+        return push_result(parts.write_vision_only if vision_only else parts.write, repo_id, **kwargs)

@@ -73,7 +73,7 @@ class StudentTrainer(PhaseTrainer):
         self.architecture = architecture
         self.head = head.to(args.device)
         self.preprocessor = images.preprocessor
-        self.follow(teacher, args.device)
+        self.set_teacher(teacher, args.device)
         self.refresh = refresh
         self.target_features = teacher.features.to(args.device)
         super().__init__(
@@ -90,7 +90,7 @@ class StudentTrainer(PhaseTrainer):
         if refresh is not None:
             self.add_callback(_Refresh(self))
 
-    def follow(self, teacher: Teacher, device: torch.device) -> None:
+    def set_teacher(self, teacher: Teacher, device: torch.device) -> None:
         """Take another teacher's targets; the embedding to stay aligned with remains."""
         self.targets = teacher.probabilities.to(device)
         self.sample_weights = teacher.weights.to(device)
@@ -161,7 +161,7 @@ class StudentTrainer(PhaseTrainer):
         self.accelerator.unwrap_model(self.model).load_state_dict(part("model/"))
         for name, term in self.terms.items():
             term.load_state_dict(part(f"term/{name}/"))
-        self.follow(
+        self.set_teacher(
             Teacher(state["teacher/targets"], state["teacher/weights"], self.target_features), self.args.device
         )
         if self.average is not None:
@@ -179,7 +179,7 @@ class _Refresh(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step and state.global_step == state.max_steps // 2:
-            self.trainer.follow(self.trainer.refresh(self.trainer.averaged()), args.device)
+            self.trainer.set_teacher(self.trainer.refresh(self.trainer.averaged()), args.device)
 
 
 class _UpdateAverage(TrainerCallback):

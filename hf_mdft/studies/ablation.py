@@ -17,6 +17,7 @@ from ..recipes.schema import Recipe
 from .outcome import (
     Outcome,
     average,
+    inputs_key,
     measured_tasks,
     meta_outcome,
     needs_specialists,
@@ -153,9 +154,8 @@ class _Study:
         self.ungated: Outcome = {}
 
     def _key(self, changed: Recipe, kind: str) -> list[Any]:
-        images = {task: self.merger.labelled(task).images.key for task in self.tasks}
         parts = [changed.adapter, changed.meta, changed.specialize if kind == "specialists" else None, changed.seed]
-        return [KEY_VERSION, kind, self.merger.pool.reference(), images, parts]
+        return [KEY_VERSION, kind, self.merger.pool.reference(), inputs_key(self.merger, self.tasks), parts]
 
     def _fitted(self, changed: Recipe, folder: Path) -> MetaMerger:
         merger = self.merger.variant(MdftConfig(**changed.adapter))

@@ -13,6 +13,7 @@ from ..merger import MetaMerger
 from ..recipes.schema import Recipe
 from .ablation import Row
 from .outcome import (
+    inputs_key,
     measured_tasks,
     meta_outcome,
     needs_specialists,
@@ -90,7 +91,7 @@ def few_shot(
                 "gate": {task: dataclasses.asdict(few.specialists[task].decision) for task in tasks},
             }
 
-        found = remembered(folder / "outcome.json", [KEY_VERSION, count, _key(merger, recipe)], make)
+        found = remembered(folder / "outcome.json", [KEY_VERSION, count, _key(merger, recipe, tasks)], make)
         rows = {
             name: Row.compare(name, unpack(found[name]), experts)
             for name in ("meta", "specialist_ungated", "specialist")
@@ -101,9 +102,9 @@ def few_shot(
     return table
 
 
-def _key(merger: MetaMerger, recipe: Recipe) -> list[Any]:
-    images = {task: merger.unlabelled(task).key for task in merger.tasks}
-    return [merger.pool.reference(), images, recipe.adapter, recipe.meta, recipe.specialize, recipe.seed]
+def _key(merger: MetaMerger, recipe: Recipe, tasks: list[str]) -> list[Any]:
+    data = inputs_key(merger, tasks)
+    return [merger.pool.reference(), data, recipe.adapter, recipe.meta, recipe.specialize, recipe.seed]
 
 
 def as_lines(table: Sequence[FewShot]) -> list[list[str]]:

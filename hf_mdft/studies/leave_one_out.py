@@ -15,7 +15,7 @@ from ..pool import ModelPool
 from ..recipes.schema import Recipe
 from ..specialize.teacher import observe
 from .ablation import Row
-from .outcome import Outcome, measured_tasks, needs_specialists, outcome, pack, remembered, unpack
+from .outcome import Outcome, inputs_key, measured_tasks, needs_specialists, outcome, pack, remembered, unpack
 
 
 KEY_VERSION = "leave-one-out 2"
@@ -62,7 +62,7 @@ def leave_one_out(recipe: Recipe, output_dir: Path, progress: Callable[[str], No
         def make(task=task, folder=folder) -> dict[str, Any]:
             return _without(task, whole, recipe, folder)
 
-        key = [KEY_VERSION, task, whole.pool.reference(), whole.unlabelled(task).key]
+        key = [KEY_VERSION, task, whole.pool.reference(), inputs_key(whole, [task])[task]]
         key += [recipe.adapter, recipe.meta, recipe.specialize, recipe.seed]
         saved = remembered(folder / "outcome.json", key, make)
         progress(f"  best other expert, chosen without labels: {saved['chosen']}")

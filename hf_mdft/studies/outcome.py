@@ -23,6 +23,17 @@ Outcome = dict[str, torch.Tensor]
 """By task: which evaluation images were classified correctly, `(N,)`."""
 
 
+def inputs_key(merger: MetaMerger, tasks: list[str]) -> dict[str, list[str]]:
+    """Heads, images and labels that an outcome depends on, by task; for the keys of `remembered`."""
+    found = {}
+    for task in merger.tasks:
+        found[task] = [merger.head(task).key(), merger.unlabelled(task).key]
+        if task in tasks:
+            data = merger.labelled(task)
+            found[task] += [data.images.key, key_of(data.labels.tolist())]
+    return found
+
+
 def measured_tasks(merger: MetaMerger, where: str) -> list[str]:
     """Tasks with evaluation images.
 

@@ -68,7 +68,7 @@ class Images:
     Args:
         table: One row of bytes for each image.
         shape: `(3, height, width)`.
-        preprocessor: That made them.
+        preprocessor: What made them.
         rows: Which rows of the table, in order; the default is all.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class Task:
             where: Names the task in messages: a file and the keys that lead to it.
             folder: Folder that relative paths start from.
             defaults: A task whose values stand where the options have none.
-            foreign: The text is somebody else's. It may name classes, prompts, columns, Hub data sets and heads
+            foreign: The text is somebody else's. It may hold classes, prompts, columns, Hub data sets and heads
                 inside `folder`: nothing that reads other files, or from elsewhere. The rest is ignored.
 
         Raises:
@@ -86,7 +87,7 @@ class Task:
         templates = found.get("templates", "default")
         if not isinstance(templates, str | list):
             raise InputError(f"{where}: templates must be a list or the name of a set, got {templates}")
-        if isinstance(found.get("head"), str) and found["head"].endswith(".safetensors"):
+        if not foreign and str(found.get("head")).endswith(".safetensors"):
             found["head"] = resolve_path(found["head"], folder)
         return cls(**{"unlabelled": None, **({} if defaults is None else vars(defaults)), **found})
 
@@ -104,22 +105,26 @@ class Task:
             if getattr(self, name) != plain[name]:
                 written[name] = getattr(self, name)
         if self.head is not None:
-            is_text = isinstance(self.head, str)
-            written["head"] = Path(self.head).name if is_text else f"a {self.head.name} head in memory"
+            is_file = isinstance(self.head, str | Path)
+            written["head"] = Path(self.head).name if is_file else f"a {self.head.name} head in memory"
         return {name: value for name, value in written.items() if value is not None}
 
 
 def _harmless(options: Mapping[str, Any], known: list[str], folder: Path | None) -> dict[str, Any]:
-    """What somebody else's text may say of a task."""
+    """The options of somebody else's task that are harmless here."""
     found = {key: value for key, value in options.items() if key in known}
     for key in IMAGES:
         shown = DataReference.from_dict(found.pop(key, None))
         if shown is not None and shown.on_hub:
             found[key] = shown.to_dict()
     head = found.pop("head", None)
-    inside = folder is not None and str(head).endswith(".safetensors")
-    if head in POOL_HEADS or (inside and (folder / str(head)).resolve().is_relative_to(folder.resolve())):
+    if head in POOL_HEADS:
         found["head"] = head
+    elif folder is not None and isinstance(head, str) and head.endswith(".safetensors"):
+        # By the path's text: in the Hub's cache files are links to elsewhere.
+        path = Path(os.path.normpath(folder / head))
+        if path.is_relative_to(os.path.normpath(folder)):
+            found["head"] = str(path.absolute())
     return found
 
 

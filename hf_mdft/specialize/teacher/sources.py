@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from ...core.device import fast_bf16
+from ...core.registry import Registry
 from ...embedding import embed_views, expert_features
 from ...embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, Offset
 from ...heads import Head
@@ -63,45 +64,60 @@ class Models:
         )
 
 
-class SourceKind(NamedTuple):
-    """A model that the teacher may use.
-
-    Args:
-        name: Name of the source.
-        embed: Gives its embeddings `(V, N, width)` under V views; `None` where the task has no such model (yet).
-        trusted: Whether it has full weight in the ensemble, whatever the evidence for it.
-    """
+class SourceKind:
+    """A model that the teacher may use."""
 
     name: str
-    embed: Callable[[Models, tuple[Offset, ...]], torch.Tensor | None]
-    trusted: bool = False
+    trusted: ClassVar[bool] = False
+    """Whether it has full weight in the ensemble, whatever the evidence for it."""
+
+    @staticmethod
+    def embed(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
+        """Its embeddings `(V, N, width)` under V views; `None` where the task has no such model (yet)."""
+        raise NotImplementedError
 
 
-def _expert(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
-    return models.embed_of_pool(models.task, "expert", views) if models.has_expert else None
+SOURCES: Registry[type[SourceKind]] = Registry("source of the teacher")
+"""Models of the teacher, in the order of their registration. The first that a task has is its reference and is run
+under all views, among them those held out for the gate; the others under few."""
 
 
-def _meta(models: Models, views: tuple[Offset, ...]) -> torch.Tensor:
-    return models.embed(models.meta, "meta-model", views)
+@SOURCES.register("expert")
+class Expert(SourceKind):
+    """The task's expert."""
+
+    @staticmethod
+    def embed(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
+        return models.embed_of_pool(models.task, "expert", views) if models.has_expert else None
 
 
-def _base(models: Models, views: tuple[Offset, ...]) -> torch.Tensor:
-    return models.embed_of_pool(None, "base", views)
+@SOURCES.register("meta")
+class Meta(SourceKind):
+    """The meta-model."""
+
+    @staticmethod
+    def embed(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
+        return models.embed(models.meta, "meta-model", views)
 
 
-def _student(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
-    return None if models.student is None else models.embed(models.student, "student", views)
+@SOURCES.register("base")
+class Base(SourceKind):
+    """The base model."""
+
+    @staticmethod
+    def embed(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
+        return models.embed_of_pool(None, "base", views)
 
 
-SOURCES: list[SourceKind] = [
-    SourceKind("expert", _expert),
-    SourceKind("meta", _meta),
-    SourceKind("base", _base),
-    # Self-training: trained on what all the others predict, it needs no evidence of its own.
-    SourceKind("student", _student, trusted=True),
-]
-"""Models of the teacher, in order. The first that a task has is its reference and is run under all views, among them
-those held out for the gate; the others under few."""
+@SOURCES.register("student")
+class Student(SourceKind):
+    """The student so far (self-training): trained on what all the others predict, it needs no evidence of its own."""
+
+    trusted = True
+
+    @staticmethod
+    def embed(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
+        return None if models.student is None else models.embed(models.student, "student", views)
 
 
 def observe_sources(
@@ -115,7 +131,7 @@ def observe_sources(
         known: Outputs that are known already, which stay.
     """
     found = dict(known)
-    for kind in SOURCES:
+    for kind in SOURCES.parts():
         if kind.name in found:
             continue
         views, held_out = (FEW_VIEWS, ()) if found else (TEACHER_VIEWS + HELD_OUT_VIEWS, HELD_OUT_VIEWS)
