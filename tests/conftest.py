@@ -30,10 +30,12 @@ import torch
 import yaml
 from local_hub import LocalHub, serve
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import (
     CLIPConfig,
     CLIPModel,
     CLIPVisionModel,
+    CLIPVisionModelWithProjection,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -125,6 +127,33 @@ def save_vit_pool(folder: Path) -> dict[str, Path]:
         expert.vit.load_state_dict(model.vit.state_dict())
         perturbed(expert, 100 + number).save_pretrained(folder / task)
     return {"base": base, **{task: folder / task for task in TASKS}}
+
+
+def layouts(base: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """Saves the same expert in the layouts found in the wild, and returns its tensors."""
+    tower = perturbed(CLIPVisionModel.from_pretrained(base), 7)
+    tower.save_pretrained(folder / "plain")
+    state = tower.state_dict()
+
+    config = json.loads((folder / "plain" / "config.json").read_text())
+    old = folder / "old"
+    old.mkdir()
+    (old / "config.json").write_text(json.dumps(config))
+    renamed = {f"vision_model.{name}": tensor.contiguous() for name, tensor in state.items()}
+    renamed["vision_model.embeddings.position_ids"] = torch.arange(5)[None]
+    save_file(renamed, old / "model.safetensors", {"format": "pt"})
+
+    full = CLIPModel.from_pretrained(base)
+    full.vision_model.load_state_dict(state)
+    full.save_pretrained(folder / "full")
+    projection = CLIPVisionModelWithProjection.from_pretrained(base)
+    projection.vision_model.load_state_dict(state)
+    projection.save_pretrained(folder / "projection")
+    tower.save_pretrained(folder / "sharded", max_shard_size="4KB")
+    tower.to(torch.bfloat16).save_pretrained(folder / "bfloat")
+    tower.load_state_dict(state)
+    tower.to(torch.float16).save_pretrained(folder / "half")
+    return state
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,8 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import TASKS, files_of, hub_environment, hub_recipe
+from conftest import TASKS, files_of, hub_environment, hub_recipe, layouts
 from safetensors.torch import save_file
-from test_pool import layouts
 
 from hf_mdft import ModelPool
 
@@ -286,8 +285,8 @@ def test_a_published_pool_must_be_one(hub, client, clip_paths, tmp_path):
     for tasks, experts, message in [
         (["a"], {}, "'tasks' and 'experts' name different tasks"),
         (["../../x"], {"../../x": pinned}, "task name '../../x'"),
-        (["a"], {"a": {**pinned, "id": "/etc"}}, "/etc (a) is no Hub repo at a commit"),
-        (["a"], {"a": {**pinned, "id": "a/b/c"}}, "a/b/c (a) is no Hub repo at a commit"),
+        (["a"], {"a": {**pinned, "id": "/etc"}}, "/etc (the expert of 'a') is no Hub repo at a commit"),
+        (["a"], {"a": {**pinned, "id": "a/b/c"}}, "a/b/c (the expert of 'a') is no Hub repo at a commit"),
         (["a"], {"a": {**pinned, "id": 5}}, "expected 'id' and 'revision' of a model"),
         (["a"], {"a": {**pinned, "revision": "main"}}, "is no Hub repo at a commit"),
     ]:

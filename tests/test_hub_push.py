@@ -183,8 +183,8 @@ result = [again.head(task).key() == head.key() for task, head in heads.items()]
 """.replace("TOKEN", repr(hub.token))
     assert client.python(code) == [True, True]
     for repo, message in {"me/whole": "a folded meta-model is a plain model", "lab/tiny-clip": "no mdft.json"}.items():
-        code = f"from hf_mdft import MetaMerger\ntry: MetaMerger.from_pretrained({repo!r})\nexcept ValueError as e: result = str(e)"
-        found = client.python(code)
+        code = f"try: MetaMerger.from_pretrained({repo!r})\nexcept ValueError as error: result = str(error)"
+        found = client.python(f"from hf_mdft import MetaMerger\n{code}")
         assert found.startswith(repo) and message in found, found
 
 

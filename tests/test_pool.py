@@ -10,9 +10,8 @@ import shutil
 
 import pytest
 import torch
-from conftest import TASKS, perturbed, pool_of
+from conftest import TASKS, layouts, pool_of
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
 import hf_mdft.pool.manifest as manifest_module
 import hf_mdft.pool.vectors as vectors_module
@@ -136,33 +135,6 @@ def test_another_format_of_the_files_or_another_order_of_blocks_is_another_key(c
     later = kept(monkeypatch, clip_pool, "identity")
     monkeypatch.setattr(type(clip_pool.architecture), "depths", lambda self, tower: dict.fromkeys(depths(tower), 0))
     assert len({before, later, kept(monkeypatch, clip_pool, "identity")}) == 3
-
-
-def layouts(base, folder):
-    """The same expert in the layouts found in the wild."""
-    tower = perturbed(CLIPVisionModel.from_pretrained(base), 7)
-    tower.save_pretrained(folder / "plain")
-    state = tower.state_dict()
-
-    config = json.loads((folder / "plain" / "config.json").read_text())
-    old = folder / "old"
-    old.mkdir()
-    (old / "config.json").write_text(json.dumps(config))
-    renamed = {f"vision_model.{name}": tensor.contiguous() for name, tensor in state.items()}
-    renamed["vision_model.embeddings.position_ids"] = torch.arange(5)[None]
-    save_file(renamed, old / "model.safetensors", {"format": "pt"})
-
-    full = CLIPModel.from_pretrained(base)
-    full.vision_model.load_state_dict(state)
-    full.save_pretrained(folder / "full")
-    projection = CLIPVisionModelWithProjection.from_pretrained(base)
-    projection.vision_model.load_state_dict(state)
-    projection.save_pretrained(folder / "projection")
-    tower.save_pretrained(folder / "sharded", max_shard_size="4KB")
-    tower.to(torch.bfloat16).save_pretrained(folder / "bfloat")
-    tower.load_state_dict(state)
-    tower.to(torch.float16).save_pretrained(folder / "half")
-    return state
 
 
 def test_layouts_give_the_same_expert(clip_paths, tmp_path):
