@@ -44,8 +44,8 @@ GATE = Decision(
 )
 KEPT = replace(GATE, chosen="expert", reason="no improvement shown: agreement 0.02 +- 0.26 points")
 RECIPE = {
-    "pool": {"base": BASE.spec, "experts": {"mnist": "tanganke/x@b", "own": "own"}},
-    "tasks": {"mnist": {"unlabelled": {"path": "parquet", "data_files": "mnist.parquet"}}},
+    "pool": {"base": BASE.spec, "experts": {"mnist": MNIST.spec, "own": "own", "none": None}},
+    "tasks": {"mnist": {"unlabelled": {"path": "ylecun/mnist", "split": "train[:4000]"}}},
     "meta": {"max_steps": 300, "learning_rate": 0.01},
     "seed": 0,
 }
@@ -58,7 +58,7 @@ META = MetaFacts(
     pipeline_tag="zero-shot-image-classification",
     loader="CLIPModel",
     tasks=("mnist", "own"),
-    unlabelled={"mnist": DataReference("ylecun/mnist", split="train"), "own": None},
+    unlabelled={"mnist": DataReference("ylecun/mnist", split="train[:4000]"), "own": None},
     history=({"loss": 1.0, "step": 10},),
     kept={"mnist": {"distillation": 0.9, "entropy": 0.4}, "own": {"entropy": 0.5}},
     recipe=RECIPE,
@@ -71,11 +71,7 @@ MEASURED = {
     "own": Measured({"base": 0.5, "meta": 0.6}, 200, DataReference(count=200), 1.0),
 }
 AVERAGE = {"base": 0.49, "meta": 0.65}
-TRAINED_ON = replace(
-    META,
-    pool=PoolFacts(REFERENCE, CombinedLicense("mit", (PROBLEM,))),
-    unlabelled={"mnist": DataReference("ylecun/mnist", split="train[:4000]")},
-)
+TRAINED_ON = replace(META, pool=PoolFacts(REFERENCE, CombinedLicense("mit", (PROBLEM,))))
 SPECIALIST = SpecialistFacts("mnist", TRAINED_ON, GATE, DIGITS, "pooler_output", 'a photo of the number: "{}".')
 OF_MNIST = Measured(
     {"base": 0.482, "expert": 0.731, "meta": 0.616, "specialist_ungated": 0.785, "specialist": 0.785},
@@ -122,6 +118,22 @@ def test_golden_cards(name):
         file.write_text(text, encoding="utf-8")
     assert text == file.read_text(encoding="utf-8")
     assert "\n\n\n" not in text.split("---", 2)[2].strip()
+
+
+def test_cards_tell_what_was_done():
+    """Static merges, and phase 2 with other options than the defaults."""
+    static = " ".join(str(meta_card(replace(META, history=(), kept={}))).split())
+    assert "static combination" in static and "learned" not in static and "saw no image and no label" in static
+
+    def card(facts=SPECIALIST, **options):
+        meta = replace(facts.meta, recipe={**RECIPE, "specialize": options})
+        return " ".join(str(specialist_card(replace(facts, meta=meta))).split())
+
+    assert "student that started at the expert was" in card() and "moving average" in card()
+    assert "the expert moved by 0.5 of the way" in card(start=0.5) and "at the meta-model was" in card(start=1.0)
+    alone = card(teacher_views=False, ensemble_weight=0.0, ema_decay=0.0, gate=False)
+    assert "soft targets of the expert. 3. The label-free gate was off" in alone and "can be wrong" not in alone
+    assert "soft targets" not in card(distillation_weight=0.0) and "more consistent" not in card(teacher=["lda"])
 
 
 def test_metadata_of_a_specialist():

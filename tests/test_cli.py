@@ -41,6 +41,10 @@ def test_run_writes_what_is_documented(architecture, request, tmp_path, monkeypa
 
     code, out, _ = call(["evaluate", recipe, "--meta", tmp_path / "out" / "meta"], monkeypatch, capsys)
     assert code == 0 and "meta-model" in out
+    other = edited(recipe, lambda c: c["pool"]["experts"].update(shade=c["pool"]["experts"]["colour"]))
+    code, _, err = call(["evaluate", other, "--meta", tmp_path / "out" / "meta"], monkeypatch, capsys)
+    assert code == 2 and "another pool" in err and "(not the same: the expert of 'shade')" in err
+    recipe = write_recipe(tmp_path, paths)
     code, out, _ = call(["pool", "inspect", recipe], monkeypatch, capsys)
     assert code == 0 and "cosines" in out
 

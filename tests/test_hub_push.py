@@ -14,6 +14,8 @@ from conftest import TASKS, files_of, hub_environment, hub_recipe
 from huggingface_hub import ModelCard
 from PIL import Image
 
+from hf_mdft.artifacts.layout import files_of as result_files
+
 
 PLAIN = """
 import sys
@@ -233,8 +235,14 @@ def test_only_whole_results_are_pushed(hub, client, results, tmp_path):
     refused(meta, "give one of them", "--folded", "--vision-only")
     refused(next((results / "checkpoints" / "meta").glob("checkpoint-*")), "no result of a run (no mdft.json)")
     refused(tmp_path / "nowhere", "no such folder")
-    (shade / "notes.bin").write_bytes(b"pickle")
-    assert client.run("push", shade, "me/y", token=hub.token)["code"] == 0 and "notes.bin" not in hub.files("me/y")
+    written = result_files(shade)
+    for foreign in ("notes.bin", ".env", "figures/private.png"):
+        (shade / foreign).write_bytes(b"secret")
+    done = client.run("push", shade, "me/y", token=hub.token)
+    assert done["code"] == 0 and ".env is not pushed: it is no part of the result" in done["err"]
+    assert set(hub.files("me/y")) - {".gitattributes"} == set(written)
+    for foreign in ("notes.bin", ".env", "figures/private.png"):
+        (shade / foreign).unlink()
     (shade / "model.safetensors").write_bytes(b"junk")
     refused(shade, "model.safetensors is damaged")
     (shade / "model.safetensors").unlink()

@@ -63,6 +63,9 @@ def test_a_pools_reference_keeps_its_order_and_is_checked():
     hidden = PoolReference(pool.base, {"the base": ModelReference("/home/me/expert", "sha256:1")})
     assert hidden.local() == ["the expert of 'the base'", "the base"], "nor does one called that hide its expert"
     assert "/home" not in str(pool.shown())
+    moved = PoolReference(ModelReference("/elsewhere/b", "sha256:0"), {**pool.experts, "none": pool.experts["z"]})
+    assert pool.differences(pool) == [] and pool.differences(moved) == ["the expert of 'none'"]
+    assert not ModelReference("lab/z").is_same(pool.base) and pool.base.is_same(moved.base)
     for broken in (None, {}, {"base": {"id": "a"}, "experts": {}}, {**pool.to_dict(), "tasks": ["z"]}):
         with pytest.raises(InputError, match=r"^file: pool"):
             PoolReference.from_dict(broken, "file: pool")

@@ -15,7 +15,7 @@ from ..core.reference import ModelReference
 from ..hub import push_folder
 from ..hub.download import fetch_files
 from ..pool.published import PublishedPool, read_published
-from .layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEADS, MANIFEST, OWN_HEADS, POOL
+from .layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD, HEADS, MANIFEST, OWN_HEADS, POOL
 from .meta_model import MetaModel
 from .result import RESULTS, Result
 from .writing import SCHEMA
@@ -44,7 +44,10 @@ class PoolFolder(Result):
     def push(self, repo_id: str, form: str | None = None, **options: Any) -> CommitInfo:
         if form is not None:
             return super().push(repo_id, form, **options)
-        return push_folder(self.folder, repo_id, **options)
+        return push_folder(self.folder, repo_id, files=self.files(), **options)
+
+    def files(self) -> list[str]:
+        return [POOL, CARD]
 
 
 def open_result(source: str | Path) -> Result:

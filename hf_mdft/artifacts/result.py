@@ -12,7 +12,7 @@ from huggingface_hub import CommitInfo
 from ..core.errors import InputError
 from ..core.registry import Registry
 from ..hub import push_folder
-from .layout import REPLACED
+from .layout import REPLACED, written_files
 
 
 FORMS = {"vision-only": "a specialist", "folded": "a run's 'meta' folder"}
@@ -58,7 +58,7 @@ class Result:
 
         Args:
             repo_id: `"owner/name"`.
-            form: One of `forms()`; `None` is the folder as it is.
+            form: One of `forms()`; `None` is its files as they are.
             options: See `hf_mdft.hub.push_folder`.
 
         Raises:
@@ -66,7 +66,13 @@ class Result:
         """
         if form is not None and form not in self.forms():
             raise InputError(f"{self.folder}: a {self.label}; --{form} is for {FORMS.get(form, 'no result')}")
-        return push_result(self.forms()[form] if form else self.folder, repo_id, **options)
+        if form is not None:
+            return push_result(self.forms()[form], repo_id, **options)
+        return push_result(self.folder, repo_id, files=self.files(), **options)
+
+    def files(self) -> list[str]:
+        """Its files, as its manifest lists them: what else lies in the folder is never pushed."""
+        return list(written_files(self.folder))
 
     def __str__(self) -> str:
         return f"{self.label} in {self.folder}"

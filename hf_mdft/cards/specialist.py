@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from huggingface_hub import ModelCard
 
@@ -77,4 +78,20 @@ def specialist_card(
         evaluated_on=data_link(measured.data) if measured else None,
         overlap=overlap_text(measured.overlap) if measured else None,
         trained_on=data_link(unlabelled),
+        **_training(meta.recipe, "expert" if expert else "meta-model"),
     )
+
+
+def _training(recipe: Mapping[str, Any] | None, origin: str) -> dict[str, Any]:
+    """What the card tells of phase 2, from the options that it was done with (the defaults, where none are known)."""
+    options = (recipe or {}).get("specialize") or {}
+    start = options.get("start", 0.0) if origin == "expert" else 0.0
+    between = f"the expert moved by {start:g} of the way to the meta-model"
+    return {
+        "start": f"the {origin}" if start == 0 else "the meta-model" if start == 1 else between,
+        "distilled": options.get("distillation_weight", 1.0) > 0,
+        "ensemble": "ensemble" in options.get("teacher", ["ensemble"]) and options.get("ensemble_weight", 1.0) > 0,
+        "views": options.get("teacher_views", True),
+        "averaged": options.get("ema_decay", 0.98) > 0,
+        "gated": options.get("gate", True),
+    }

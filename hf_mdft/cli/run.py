@@ -68,11 +68,13 @@ def run_recipe(path: Path, output_dir: Path, preset: str | None = None, baseline
     if preset:
         recipe = recipe.with_preset(preset)
     meta, specialize = recipe.meta_arguments(work), recipe.specialize_arguments(work)
-    report = run_all(recipe.merger(), output_dir, meta, specialize, progress, compared)
+    merger = recipe.merger()
+    report = run_all(merger, output_dir, meta, specialize, progress, compared)
     if report:
         typer.echo(str(report))
         progress(f"\nReport: {output_dir / REPORT}   figures: {output_dir / RESULTS}")
-        progress(f"Meta-model: {output_dir / META}   specialists: {output_dir / SPECIALISTS}")
+        made = f"   specialists: {output_dir / SPECIALISTS}" if merger.specialists else ""
+        progress(f"Meta-model: {output_dir / META}{made}")
 
 
 @app.command(epilog="Example: `hf-mdft evaluate recipe.yaml --meta results/meta`")
@@ -90,6 +92,11 @@ def evaluate(
 
     loaded = Recipe.load(recipe)
     merger = MetaMerger.from_pretrained(meta, tasks=loaded.tasks) if meta else loaded.merger()
+    if meta and (others := loaded.pool().pinned().differences(merger.pool.pinned())):
+        raise InputError(
+            f"{meta}: made from another pool than that of {recipe} (not the same: {', '.join(others[:3])}); give the "
+            "recipe that it was made with, models of the Hub at the same revisions"
+        )
     report = merger.evaluate()
     if not report.accuracy.get("base"):
         raise InputError(f"{recipe}: no task has 'evaluation' images; there is nothing to measure")

@@ -87,6 +87,12 @@ class ModelReference:
         """Whether the revision is a commit of a repo, which never changes."""
         return not self.is_local and COMMIT.fullmatch(self.revision or "") is not None
 
+    def is_same(self, other: ModelReference) -> bool:
+        """Whether both are the same weights: the same commit of a repo, or the same fingerprint, wherever it lies."""
+        if self.is_local or other.is_local:
+            return self.revision is not None and self.revision == other.revision
+        return self == other
+
     @property
     def name(self) -> str:
         """What others are shown: the Hub id, or the folder's name without where it lies."""
@@ -155,3 +161,11 @@ class PoolReference:
     def local(self) -> list[str]:
         """Which of them are folders, in words."""
         return [name for name, model in self.models() if model.is_local]
+
+    def differences(self, other: PoolReference) -> list[str]:
+        """Which models are not the same in both, in words."""
+        mine, theirs = dict(self.models()), dict(other.models())
+        return [
+            words for words in {**mine, **theirs}
+            if words not in mine or words not in theirs or not mine[words].is_same(theirs[words])
+        ]  # fmt: skip

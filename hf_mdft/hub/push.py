@@ -34,6 +34,7 @@ def push_folder(
     create_pr: bool = False,
     commit_message: str | None = None,
     token: str | bool | None = None,
+    files: Sequence[str] | None = None,
     replaces: Sequence[str] = (),
 ) -> CommitInfo:
     """Push a folder to a Hub repo (created if need be) in one commit.
@@ -46,6 +47,7 @@ def push_folder(
         repo_id: `"owner/name"`, or `"name"` for one's own.
         private, revision, create_pr, commit_message, token: As in transformers' `push_to_hub`; a branch that does not
             exist is made.
+        files: Files of the folder that go up; `None` is all but `NEVER`. What stays behind is named in the log.
         replaces: Patterns of files in the repo that go, in the same commit, where the folder does not have them.
 
     Returns:
@@ -73,6 +75,8 @@ def push_folder(
         else:
             # Links, not copies: a model may be large, and only its card is changed.
             shutil.copytree(source, work, copy_function=_link, ignore=shutil.ignore_patterns(*NEVER))
+            if files is not None:
+                _keep(work, files)
         if "/" not in repo_id:
             repo_id = f"{call_hub(api.whoami, repo_id, safe, writing=True)['name']}/{repo_id}"
         if call_hub(lambda: _create(api, repo_id, private), repo_id, safe, writing=True):
@@ -119,6 +123,14 @@ def _create(api: HfApi, repo_id: str, private: bool | None) -> bool:
             raise
         return False
     return True
+
+
+def _keep(folder: Path, files: Sequence[str]) -> None:
+    for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
+        name = path.relative_to(folder).as_posix()
+        if name not in files:
+            logger.warning("%s is not pushed: it is no part of the result", name)
+            path.unlink()
 
 
 def _link(source: str, target: str) -> None:

@@ -96,7 +96,8 @@ def run(
     state = PartialState()
     refuse_foreign_output(output_dir, list(merger.tasks))
     progress(f"Pool: {merger.pool.base} and {len(merger.pool.experts)} experts; {len(merger.tasks)} tasks")
-    progress("Phase 1: learning the meta-model's coefficients on unlabelled images")
+    learned = "learning the meta-model's coefficients on unlabelled images"
+    progress(f"Phase 1: {learned if meta.max_steps else 'a static merge; nothing is trained'}")
     merger.fit(meta)
     if specialize.rounds:
         progress("Phase 2: specialising, task by task")

@@ -21,7 +21,9 @@ RELEVANT = (
 def options_of(args: TrainingArguments) -> dict[str, Any]:
     """What a recipe needs to give the same result: this package's own options, and what differs from defaults."""
     values = args.to_dict()
-    left_out = {*IRRELEVANT, "remove_unused_columns"}
+    left_out = {*IRRELEVANT, "remove_unused_columns"} - {
+        "rounds"
+    }  # earlier rounds do not depend on it; the result does
     if "images_per_task" in values:
         left_out.add("per_device_train_batch_size")  # follows from it
     own = [name for name in type(args).__annotations__ if name not in left_out]
