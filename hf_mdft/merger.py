@@ -157,7 +157,7 @@ class MetaMerger(TaskData):
         Returns:
             Specialists by task; one holds the expert where no improvement was shown.
         """
-        args, names, meta = args or SpecializeArguments(seed=self.seed), list(tasks or self.tasks), self.meta_tower()
+        args, names, meta = args or SpecializeArguments(seed=self.seed), self.named(tasks), self.meta_tower()
         for task in names:  # results of an earlier call must not stand in for a specialist that this one refuses
             self.specialists.pop(task, None)
             self.timing.pop(f"specialist {task}", None)

@@ -34,6 +34,18 @@ class TaskData:
         self._heads: dict[str, Head] = {}
         self._images: dict[str, Images] = {}
 
+    def named(self, tasks: Iterable[str] | None) -> list[str]:
+        """The tasks of these names; none is all.
+
+        Raises:
+            InputError: There is no such task; the nearest name is suggested.
+        """
+        names = list(tasks or self.tasks)
+        for name in names:
+            if name not in self.tasks:
+                raise InputError(f"unknown task '{name}': {suggest(str(name), self.tasks)}")
+        return names
+
     def take_from(self, other: TaskData) -> None:
         """Use another one's heads and images where it has made them."""
         self._heads = {name: other.head(name) for name in self.tasks}

@@ -31,6 +31,7 @@ def test_run_writes_what_is_documented(architecture, request, tmp_path, monkeypa
     assert set(results["gate"]) == set(TASKS) and set(results["versions"]) >= {"torch", "peft", "python"}
     assert "specialists" in out and f"{100 * results['average']['expert']:.1f}" in out
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Specialists over experts" in page and "Specialists over experts" in out
     assert page.count("<svg") >= 3 and "<script" not in page and 'src="' not in page
     assert (tmp_path / "out" / "meta" / "adapter_model.safetensors").stat().st_size < 20_000
     for task in TASKS:

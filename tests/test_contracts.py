@@ -11,7 +11,7 @@ from conftest import TASKS
 from transformers import AutoConfig
 
 from hf_mdft.architectures import ARCHITECTURES, architecture_of
-from hf_mdft.core.errors import InputError
+from hf_mdft.core.errors import InputError, suggest
 from hf_mdft.core.registry import Registry
 from hf_mdft.heads import HEADS, load_head
 from hf_mdft.objectives import FILTERS
@@ -244,6 +244,11 @@ def test_architecture(name, request, pixels):
     name, found = part.find_tower(tower)
     assert name == "" and found is tower
     assert set(pool.experts) == set(TASKS)
+
+
+def test_a_message_lists_no_more_than_a_line_holds():
+    assert suggest("zzz", ["b", "a"]) == "known: a, b."
+    assert suggest("zzz", map(str, range(100, 200))).endswith("118, 119 and 80 more.")
 
 
 def test_registry_suggests():

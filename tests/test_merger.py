@@ -371,6 +371,8 @@ def test_errors(pool, tasks):
         MetaMerger(pool, {"shape": tasks["shade"]})
     with pytest.raises(InputError, match="call fit"):
         MetaMerger(pool, tasks).specialize()
+    with pytest.raises(InputError, match="unknown task 'shad': did you mean 'shade'"):
+        MetaMerger(pool, tasks).specialize(tasks=["shad"])
     with pytest.raises(InputError, match="call fit"):
         MetaMerger(pool, tasks).save_pretrained("nowhere")
 

@@ -129,6 +129,17 @@ def test_an_edited_transform_leaves_no_stale_task_vectors(clip_pool, monkeypatch
     assert all(torch.equal(after.stack(name), 2 * before.stack(name)) for name in before.names())
 
 
+@pytest.mark.parametrize(
+    "result, message", [(lambda v: v[0], "transform 'sign': gives .* for"), (lambda v: v / 0, "not finite")]
+)
+def test_what_a_transform_gives_is_checked(clip_pool, monkeypatch, result, message):
+    kind = TRANSFORMS.get("sign")
+    monkeypatch.setattr(kind, "__call__", lambda self, name, vectors: result(vectors))
+    monkeypatch.setattr(kind, "version", kind.version + 2)
+    with pytest.raises(InputError, match=message):
+        clip_pool.vectors("sign")
+
+
 def test_another_format_of_the_files_or_another_order_of_blocks_is_another_key(clip_pool, monkeypatch):
     before = kept(monkeypatch, clip_pool, "identity")
     monkeypatch.setattr(manifest_module, "FORMAT", manifest_module.FORMAT + 1)

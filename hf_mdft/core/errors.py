@@ -25,8 +25,15 @@ class HubOffline(HubUnreachable):
     """`HF_HUB_OFFLINE` is set."""
 
 
+LISTED = 20
+"""Known words that an error message lists."""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Ending of an error message: the nearest known word, or all of them."""
+    """Ending of an error message: the nearest known word, or all of them, as far as a line holds them."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}."
+    if near:
+        return f"did you mean '{near[0]}'?"
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"known: {', '.join(known[:LISTED])}{more}."

@@ -22,7 +22,7 @@ from ..core.reference import PoolReference
 from ..core.threads import each
 from ..hub import push_folder
 from ..tasks import Task
-from ..transforms import TRANSFORMS
+from ..transforms import TRANSFORMS, transformed
 from .download import fetch_all
 from .fit import Fit
 from .published import PublishedPool, read_published, write_published
@@ -259,7 +259,7 @@ class ModelPool:
 
             def make(folder: Path) -> None:
                 phi.fit(self._raw_vectors, depths)
-                write_vectors(((name, phi(name, stack)) for name, stack in self._raw_vectors()), folder)
+                write_vectors((transformed(phi, name, stack) for name, stack in self._raw_vectors()), folder)
 
             names = {name for name, _ in self._fit.tower.named_parameters()}
             vectors = _OPEN_VECTORS[key] = open_vectors(key, make, list(self.experts), names)

@@ -1,6 +1,6 @@
 """Phi: functions of task vectors, applied before they are combined. One file each."""
 
-from .base import TRANSFORMS, Transform
+from .base import TRANSFORMS, Transform, transformed
 from .dare import Dare
 from .identity import Identity
 from .iso import IsoC, IsoCts
@@ -27,4 +27,5 @@ __all__ = [
     "Transform",
     "Trim",
     "Tsv",
+    "transformed",
 ]

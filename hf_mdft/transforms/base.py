@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from ..core.errors import InputError
 from ..core.registry import Registry
 
 
@@ -54,6 +55,22 @@ class Transform:
             A tensor of the same shape and dtype.
         """
         raise NotImplementedError
+
+
+def transformed(phi: Transform, name: str, vectors: torch.Tensor) -> tuple[str, torch.Tensor]:
+    """Name and Phi of the task vectors of one tensor.
+
+    Raises:
+        InputError: Phi gives another shape, or numbers that are not finite.
+    """
+    found = phi(name, vectors)
+    if found.shape != vectors.shape:
+        raise InputError(
+            f"transform '{phi.name}': gives {tuple(found.shape)} for the task vectors {tuple(vectors.shape)} of '{name}'"
+        )
+    if not found.isfinite().all() and vectors.isfinite().all():
+        raise InputError(f"transform '{phi.name}': gives numbers that are not finite for '{name}'")
+    return name, found
 
 
 TRANSFORMS: Registry[type[Transform]] = Registry("transform")
