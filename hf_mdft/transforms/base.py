@@ -65,9 +65,8 @@ def transformed(phi: Transform, name: str, vectors: torch.Tensor) -> tuple[str, 
     """
     found = phi(name, vectors)
     if found.shape != vectors.shape:
-        raise InputError(
-            f"transform '{phi.name}': gives {tuple(found.shape)} for the task vectors {tuple(vectors.shape)} of '{name}'"
-        )
+        shapes = f"{tuple(found.shape)} for the task vectors {tuple(vectors.shape)}"
+        raise InputError(f"transform '{phi.name}': gives {shapes} of '{name}'")
     if not found.isfinite().all() and vectors.isfinite().all():
         raise InputError(f"transform '{phi.name}': gives numbers that are not finite for '{name}'")
     return name, found
