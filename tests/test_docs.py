@@ -303,6 +303,26 @@ def test_hub(hub, client, data):
     assert made <= set(hub.repos) and hub.repos["me/mnist-specialist"].private
 
 
+def test_the_commands_of_the_readme(hub, client, data):
+    """One after the other, with the real client against a Hub on this machine."""
+    names = {
+        "openai/clip-vit-base-patch32": "lab/tiny-clip",
+        "tanganke/clip-vit-base-patch32_mnist": "lab/tiny-clip_shade",
+        "tanganke/clip-vit-base-patch32_dtd": "lab/tiny-clip_colour",
+        **data,
+    }
+    (block,) = (found for found in blocks(ROOT / "README.md", "bash") if "hf-mdft run" in found.text)
+    recipe = client.cwd / "recipe.yaml"
+    for line in here(block.text, names).splitlines():
+        done = client.run(*shlex.split(line, comments=True)[1:], token=hub.token)
+        assert done["code"] == 0, done["err"]
+        if "discover" in line:
+            found = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+            assert found["pool"]["base"].startswith("lab/tiny-clip@") and len(found["pool"]["experts"]) == len(TASKS)
+            recipe.write_text(here(main_recipe().text, names), encoding="utf-8")  # "edit"
+    assert "model.safetensors" in hub.files("me/mnist-specialist") and hub.repos["me/mnist-specialist"].private
+
+
 @every("json")
 def test_json(block, recipe):
     """The shape of `results.json`: every key shown is there in a real one."""
