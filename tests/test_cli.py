@@ -146,10 +146,10 @@ def test_version(monkeypatch, capsys):
     assert code == 0 and out == f"hf-mdft {hf_mdft.__version__}\n" and not err
 
 
-@pytest.mark.parametrize("argument", ["--peer", "--peer=ties", "--shots"])
+@pytest.mark.parametrize("argument", ["--peer", "--peer=ties", "--shots", "--images-per-pass"])
 def test_former_options_are_named_anew(argument, tmp_path, monkeypatch, capsys):
     code, _, err = call(["run", tmp_path / "recipe.yaml", argument], monkeypatch, capsys)
-    new = "--images" if argument == "--shots" else "--baseline"
+    new = {"--shots": "--images", "--images-per-pass": "--images-per-micro-batch"}.get(argument, "--baseline")
     assert code == 2 and err == f"Error: {argument.partition('=')[0]} is now called {new}\n"
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM)
-RENAMED = {"--peer": "--baseline", "--shots": "--images"}
+RENAMED = {"--peer": "--baseline", "--shots": "--images", "--images-per-pass": "--images-per-micro-batch"}
 
 
 app = typer.Typer(
