@@ -260,8 +260,10 @@ def _save_head(head: Head, folder: Path, where: str, task: str) -> str:
 
 
 def refuse_local(pool: PoolReference) -> None:
-    """Raises:
-    InputError: An adapter's pool holds folders of this machine: others could not load it, and would read their paths.
+    """Refuse to give an adapter away whose pool holds folders of this machine.
+
+    Raises:
+        InputError: It does: others could not load it, and would read the folders' paths.
     """
     local = pool.local()
     if local:

@@ -71,7 +71,8 @@ def specialize_task(
     # The first process decides for all: another one could look a moment later and find the file just written.
     (done,) = broadcast_object_list([(work / DECISION).is_file()])
     if not done:
-        decision, history, tower = _train(task, pool, meta, head, images, args, work, checkpoint)
+        models = Models(task, pool, meta, head, images, args.device)
+        decision, history, tower = _train(models, args, work, checkpoint)
         if state.is_main_process:
             (work / CANDIDATE).mkdir(exist_ok=True)
             pool.save_complete(tower.state_dict(), head, work / CANDIDATE)
@@ -95,16 +96,9 @@ def specialize_task(
 
 
 def _train(
-    task: str,
-    pool: ModelPool,
-    meta: nn.Module,
-    head: Head,
-    images: Images,
-    args: SpecializeArguments,
-    work: Path,
-    checkpoint: str | None,
+    models: Models, args: SpecializeArguments, work: Path, checkpoint: str | None
 ) -> tuple[Decision, list[dict[str, Any]], nn.Module]:
-    models = Models(task, pool, meta, head, images, args.device)
+    task, pool, meta = models.task, models.pool, models.meta
     sources = observe_sources(models, args.teacher_views)
 
     def self_taught(average: nn.Module) -> Teacher:
@@ -116,10 +110,10 @@ def _train(
     student.load_state_dict(_between(origin, meta.state_dict(), args.start))
     trainer = StudentTrainer(
         student,
-        _task_arguments(task, pool, args, work, len(images)),
+        _task_arguments(task, pool, args, work, len(models.images)),
         architecture=pool.architecture,
-        head=copy.deepcopy(head),
-        images=images,
+        head=copy.deepcopy(models.head),
+        images=models.images,
         teacher=build_teacher(sources, args),
         refresh=self_taught if args.self_training else None,
     )
@@ -127,7 +121,7 @@ def _train(
     trainer.train(resume_from_checkpoint=checkpoint)
     student.load_state_dict(trainer.finish())
     reference, *others = sources
-    specialist = observe(models.embed(student, "specialist", FEW_VIEWS), head)
+    specialist = observe(models.embed(student, "specialist", FEW_VIEWS), models.head)
     decision = decide(specialist, sources[reference], {name: sources[name] for name in others}, args.ensemble_weight)
     if not args.gate and not decision.improved:
         decision = dataclasses.replace(decision, chosen="specialist", reason=f"gate off ({decision.reason})")

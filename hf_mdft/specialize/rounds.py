@@ -56,7 +56,13 @@ def specialize_in_rounds(
     rounds, todo = [], list(tasks)
     for number in range(1, args.rounds + 1):
         folder = Path(args.output_dir) / f"round-{number}"
-        found = _one_round(pool, meta, heads, images, args, todo, folder, timed)
+        own = copy.copy(args)
+        own.output_dir = str(folder)
+        found, key = {}, fingerprint(meta.state_dict())
+        for task in todo:
+            with timed(f"specialist {task}"):
+                set_seed(args.seed)
+                found[task] = specialize_task(task, pool, meta, heads(task), images(task), own, key)
         held |= {task: made for task, made in found.items() if made.improved or task not in held}
         rounds.append(dict(held))
         todo = [task for task, made in found.items() if made.improved]
@@ -65,23 +71,3 @@ def specialize_in_rounds(
         pool = pool.with_experts({task: found[task].candidate for task in todo})
         meta = next_meta(pool, folder.with_name(f"{folder.name}-{NEXT_META}"))
     return rounds
-
-
-def _one_round(
-    pool: ModelPool,
-    meta: nn.Module,
-    heads: Callable[[str], Head],
-    images: Callable[[str], Images],
-    args: SpecializeArguments,
-    tasks: list[str],
-    folder: Path,
-    timed: Callable[[str], AbstractContextManager[None]],
-) -> dict[str, Specialist]:
-    args = copy.copy(args)
-    args.output_dir = str(folder)
-    found, key = {}, fingerprint(meta.state_dict())
-    for task in tasks:
-        with timed(f"specialist {task}"):
-            set_seed(args.seed)
-            found[task] = specialize_task(task, pool, meta, heads(task), images(task), args, key)
-    return found

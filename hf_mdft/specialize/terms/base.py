@@ -31,8 +31,8 @@ class StudentBatch:
     class_frequencies: torch.Tensor
 
 
-class StudentTerm(nn.Module):
-    """A term of the student's outputs; buffers are its memory, and checkpoints hold them.
+class Term(nn.Module):
+    """What both kinds share; buffers are a term's memory, and checkpoints hold them.
 
     Args:
         student: Tower of the student at its start.
@@ -42,27 +42,22 @@ class StudentTerm(nn.Module):
 
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
+
+
+class StudentTerm(Term):
+    """A term of the student's outputs."""
 
     def forward(self, batch: StudentBatch) -> torch.Tensor:
         """Value before its weight, a scalar."""
         raise NotImplementedError
 
 
-class WeightTerm(nn.Module):
-    """A term of the student's weights, whose gradient is known in closed form: autograd does not see it.
-
-    Args:
-        student: Tower of the student at its start.
-    """
-
-    name: str
-
-    def __init__(self, student: nn.Module) -> None:
-        super().__init__()
+class WeightTerm(Term):
+    """A term of the student's weights, whose gradient is known in closed form: autograd does not see it."""
 
     def forward(self, student: nn.Module, weight: float) -> torch.Tensor:
         """Value before its weight, a scalar; `weight` times its gradient is added to the `grad` of parameters."""
         raise NotImplementedError
 
 
-STUDENT_TERMS: Registry[type[StudentTerm] | type[WeightTerm]] = Registry("term of phase 2")
+STUDENT_TERMS: Registry[type[Term]] = Registry("term of phase 2")
