@@ -1,0 +1,71 @@
+"""Restorations of noise and blur."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch.nn import functional as F
+
+from .base import RESTORATIONS
+
+
+UNITS = 32
+"""Sizes are given in 1/32 of the shorter side, so that pictures of any resolution are changed alike."""
+
+REACH = 2
+"""How many pixels each way the bilateral filter looks; of large pictures, every so many."""
+
+
+def unit_of(pixels: torch.Tensor) -> float:
+    """One unit in pixels."""
+    return min(pixels.shape[-2:]) / UNITS
+
+
+def blur(pixels: torch.Tensor, size: float) -> torch.Tensor:
+    """Gaussian blur; `size` is its standard deviation in units."""
+    deviation, channels = size * unit_of(pixels), pixels.shape[1]
+    reach = max(1, min(math.ceil(3 * deviation), *(side - 1 for side in pixels.shape[-2:])))
+    offsets = torch.arange(-reach, reach + 1, device=pixels.device)
+    kernel = (-0.5 * (offsets / deviation) ** 2).softmax(dim=0).to(pixels).repeat(channels, 1, 1, 1)
+    padded = F.pad(pixels, (reach,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel, groups=channels), kernel.transpose(-1, -2), groups=channels)
+
+
+def sharpen(pixels: torch.Tensor, strength: float) -> torch.Tensor:
+    """Unsharp mask: what a blur of one unit takes away is added, times `strength`."""
+    return pixels + strength * (pixels - blur(pixels, 1.0))
+
+
+def median(pixels: torch.Tensor) -> torch.Tensor:
+    """Median of nine pixels, one unit apart: against single wrong pixels."""
+    return _neighbors(pixels, 1).median(dim=0).values
+
+
+def bilateral(pixels: torch.Tensor, tolerance: float) -> torch.Tensor:
+    """Mean over near pixels of like color (Tomasi and Manduchi 1998, https://doi.org/10.1109/ICCV.1998.710815): against
+    noise, and edges stay; `tolerance` is the difference of colors that counts as like."""
+    near = _neighbors(pixels, REACH)
+    offsets = torch.arange(-REACH, REACH + 1, device=pixels.device)
+    distances = (offsets[:, None] ** 2 + offsets**2).flatten().view(-1, 1, 1, 1, 1)
+    unlike = (near - pixels).square().mean(dim=2, keepdim=True)
+    weights = (-distances / (2 * 1.2**2) - unlike / (2 * tolerance**2)).exp()
+    return (weights * near).sum(dim=0) / weights.sum(dim=0)
+
+
+def _neighbors(pixels: torch.Tensor, reach: int) -> torch.Tensor:
+    """`((2 reach + 1)^2, n, 3, height, width)`: the pixels around each one, one unit (at least one pixel) apart."""
+    step, (height, width) = max(1, round(unit_of(pixels))), pixels.shape[-2:]
+    padded = F.pad(pixels, (reach * step,) * 4, mode="replicate")
+    starts = [step * number for number in range(2 * reach + 1)]
+    return torch.stack([padded[..., y : y + height, x : x + width] for y in starts for x in starts])
+
+
+for _size in (0.4, 0.7):
+    RESTORATIONS.register(f"blur {_size:g}")(partial(blur, size=_size))
+for _strength in (0.5, 1.0, 2.0):
+    RESTORATIONS.register(f"sharpen {_strength:g}")(partial(sharpen, strength=_strength))
+for _tolerance in (0.15, 0.3):
+    RESTORATIONS.register(f"bilateral {_tolerance:g}")(partial(bilateral, tolerance=_tolerance))
+RESTORATIONS.register("median")(median)
