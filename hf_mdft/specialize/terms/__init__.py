@@ -6,12 +6,14 @@ from .base import STUDENT_TERMS, StudentBatch, StudentTerm, WeightTerm
 from .distillation import Distillation
 from .infomax import Infomax
 from .l2_sp import L2SP
+from .views import BatchViews
 
 
 __all__ = [
     "L2SP",
     "STUDENT_TERMS",
     "Alignment",
+    "BatchViews",
     "Distillation",
     "Infomax",
     "StudentBatch",
