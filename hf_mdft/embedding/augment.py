@@ -74,10 +74,10 @@ def _blur(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     offsets = torch.arange(-reach, reach + 1)
     kernels = (-0.5 * (offsets / sizes) ** 2).softmax(dim=-1).to(pixels)
     kernels = kernels.repeat_interleave(channels, dim=0)[:, None, None]  # one for each image's channel
-    flat = F.pad(pixels, (reach,) * 4, mode="replicate").view(1, count * channels, height + 2 * reach, -1)
+    flat = F.pad(pixels, (reach,) * 4, mode="replicate").reshape(1, count * channels, height + 2 * reach, -1)
     flat = F.conv2d(flat, kernels, groups=count * channels)
     flat = F.conv2d(flat, kernels.transpose(-1, -2), groups=count * channels)
-    return flat.view(count, channels, height, width)
+    return flat.reshape(pixels.shape)
 
 
 def _noise(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
