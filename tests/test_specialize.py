@@ -373,7 +373,7 @@ def test_the_student_joins_its_teacher_half_way(setting, tmp_path, monkeypatch):
     assert all(second[name] is first[name] for name in first) and second["student"].trusted
     assert len(first["expert"].held_out) == len(HELD_OUT_VIEWS) and not len(first["meta"].held_out)
     built.clear()
-    specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "without", self_training=False))
+    specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "without", refreshes=0))
     assert len(built) == 1
 
 

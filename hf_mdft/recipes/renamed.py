@@ -21,6 +21,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "information_weight": "infomax_weight",
         "others_weight": "ensemble_weight",
         "discriminant_weight": "lda_weight",
+        "self_training": "refreshes",
     },
 }
 """By part of a recipe: present name by former name."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from transformers import SchedulerType, TrainingArguments
 
 from ..core.device import fast_bf16
-from ..core.errors import InputError
+from ..core.errors import InputError, suggest
 from ..trainers.terms import check_terms
 from .teacher import TEACHER_PARTS
 from .terms import STUDENT_TERMS
+from .trainable import Trainable
 
 
 @dataclass
@@ -41,7 +43,13 @@ class SpecializeArguments(TrainingArguments):
         lda_weight: Weight of a linear discriminant analysis that is fitted to the teacher's targets, in the embeddings
             of all its models, and corrects them; needs ten images per class; 0 is off.
         jitter_steps: Largest random translation of the student's images, in steps of 1/32 of the side; 0 is off.
-        self_training: Half-way, the student's own average over views joins the teacher with full weight.
+        strong_augmentation: Train the student on strongly augmented images (`hf_mdft.embedding.augment`) in place of
+            translated ones.
+        refreshes: How many times, evenly spaced, the teacher is made anew, with the student's own average so far among
+            its models, there with full weight (self-training). 1 is half-way; 0 never; -1 before every epoch but the
+            first.
+        confidence_threshold: Least probability of a pseudo-label, for the teacher's part `hard` and the term `must`.
+        trainable: What of the tower is trained: `"all"`, or `"norm"`, scales and shifts of normalisation layers.
         distillation_weight: Weight of `KL(teacher || student)`.
         alignment_weight: Weight of the representation alignment, 1 - cosine to the expert's embedding.
         infomax_weight: Weight of information maximisation: confident on each image, and over the batch as diverse as
@@ -97,7 +105,19 @@ class SpecializeArguments(TrainingArguments):
     jitter_steps: int = field(
         default=1, metadata={"help": "Largest random translation of the student's images, in 1/32 of the side."}
     )
-    self_training: bool = field(default=True, metadata={"help": "The student joins its teacher half-way."})
+    strong_augmentation: bool = field(
+        default=False, metadata={"help": "Train on strongly augmented images in place of translated ones."}
+    )
+    refreshes: int = field(
+        default=1,
+        metadata={"help": "How many times the teacher is made anew, with the student in it; -1: before every epoch."},
+    )
+    confidence_threshold: float = field(
+        default=0.0, metadata={"help": "Least probability of a pseudo-label, for the part 'hard' and the term 'must'."}
+    )
+    trainable: Trainable = field(
+        default="all", metadata={"help": "What is trained: 'all', or 'norm', the normalisation layers alone."}
+    )
     distillation_weight: float = field(default=1.0, metadata={"help": "Weight of distillation from the teacher."})
     alignment_weight: float = field(
         default=0.5, metadata={"help": "Weight of the alignment with the expert's embeddings; 0 is off."}
@@ -132,7 +152,13 @@ class SpecializeArguments(TrainingArguments):
             raise InputError("push_to_hub: there is a specialist for every task; push each with its own push_to_hub()")
         if self.rounds < 0:
             raise InputError(f"rounds must be at least 0, got {self.rounds}")
-        for name in ("start", "prior_strength", "lda_weight"):
+        if self.refreshes < -1:
+            raise InputError(f"refreshes must be at least 0 (or -1: before every epoch), got {self.refreshes}")
+        if self.trainable not in get_args(Trainable):
+            raise InputError(
+                f"trainable: unknown '{self.trainable}': {suggest(str(self.trainable), get_args(Trainable))}"
+            )
+        for name in ("start", "prior_strength", "lda_weight", "confidence_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:

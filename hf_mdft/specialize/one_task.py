@@ -115,7 +115,7 @@ def _train(
         head=copy.deepcopy(models.head),
         images=models.images,
         teacher=build_teacher(sources, args),
-        refresh=self_taught if args.self_training else None,
+        refresh=self_taught if args.refreshes else None,
     )
     show_progress(trainer, f"Specialist {task}")
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
 from ..architectures import Architecture
 from ..core.errors import InputError
@@ -17,8 +17,10 @@ from ..heads import Head
 from ..tasks import Images
 from ..trainers import PhaseTrainer, own_arguments, term_weights
 from .arguments import SpecializeArguments
+from .callbacks import RefreshTeacher, TellTerms, UpdateAverage
 from .teacher import Teacher
-from .terms import STUDENT_TERMS, StudentBatch, StudentTerm, WeightTerm
+from .terms import STUDENT_TERMS, BatchViews, StudentBatch, StudentTerm, WeightTerm
+from .trainable import train_only
 
 
 class IndexedImages(Dataset):
@@ -39,7 +41,7 @@ class IndexedImages(Dataset):
 
 
 class StudentTrainer(PhaseTrainer):
-    """All weights of a tower learn the teacher's targets on jittered images; the head is frozen.
+    """The weights of a tower learn the teacher's targets on jittered images; the head is frozen.
 
     The loss is the weighted sum of registered terms. What is kept is the exponential moving average of the weights,
     which `finish()` gives.
@@ -51,10 +53,11 @@ class StudentTrainer(PhaseTrainer):
         head: Head of the task.
         images: Unlabelled images of the task.
         teacher: Soft targets, in the images' order.
-        refresh: Makes the teacher of the second half from the student's average so far; the default keeps the first.
+        refresh: Makes the teacher anew from the student's average so far, `args.refreshes` times; the default keeps
+            the first.
 
     Raises:
-        InputError: Every term of the student's outputs has weight 0.
+        InputError: Every term of the student's outputs has weight 0, or nothing of the tower is trainable.
     """
 
     def __init__(
@@ -76,19 +79,24 @@ class StudentTrainer(PhaseTrainer):
         self.set_teacher(teacher, args.device)
         self.refresh = refresh
         self.target_features = teacher.features.to(args.device)
+        train_only(model, args.trainable)
         super().__init__(
             model=model, args=args, train_dataset=IndexedImages(images), data_collator=lambda batch: batch, **kwargs
         )
         self.weights_of_terms = term_weights(args, STUDENT_TERMS)
-        self.terms = {name: STUDENT_TERMS.get(name)(self.model).to(args.device) for name in self.weights_of_terms}
+        self.terms = {name: STUDENT_TERMS.get(name)(self.model) for name in self.weights_of_terms}
+        for term in self.terms.values():
+            term.prepare(teacher, args)
+            term.to(args.device)
         if not any(isinstance(term, StudentTerm) for term in self.terms.values()):
             raise InputError("every term of the student's outputs has weight 0, so there is nothing to learn")
         self.average = None
         if args.ema_decay:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay))
-            self.add_callback(_UpdateAverage(self))
+            self.add_callback(UpdateAverage(self))
+        self.add_callback(TellTerms(self))
         if refresh is not None:
-            self.add_callback(_Refresh(self))
+            self.add_callback(RefreshTeacher(self))
 
     def set_teacher(self, teacher: Teacher, device: torch.device) -> None:
         """Take another teacher's targets; the embedding to stay aligned with remains."""
@@ -107,12 +115,8 @@ class StudentTrainer(PhaseTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        index = inputs["index"]
-        generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
-        pixel_values = self.preprocessor.normalize(inputs["pixels"])
-        if self.args.jitter_steps:
-            pixel_values = jitter(pixel_values, generator, self.args.jitter_steps)
-        outputs = model(pixel_values=pixel_values)
+        index, views = inputs["index"], self.views(model, inputs["pixels"])
+        outputs = model(pixel_values=views.strong() if self.args.strong_augmentation else views.weak)
         features = self.architecture.features(outputs).float()
         batch = StudentBatch(
             features=features,
@@ -121,11 +125,31 @@ class StudentTrainer(PhaseTrainer):
             weights=self.sample_weights[index],
             target_features=self.target_features[index],
             class_frequencies=self.class_frequencies,
+            index=index,
+            progress=self.state.global_step / max(1, self.state.max_steps),
+            views=views,
         )
         values = {name: term(batch) for name, term in self.terms.items() if isinstance(term, StudentTerm)}
         self.record({**{f"loss_{name}": value for name, value in values.items()}, "kept": batch.weights.mean()})
         loss = sum(self.weights_of_terms[name] * value for name, value in values.items())
         return (loss, outputs) if return_outputs else loss
+
+    def views(self, model: torch.nn.Module, pixels: torch.Tensor) -> BatchViews:
+        """A batch's images, with random choices that depend on seed and step alone."""
+        generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
+        weak = self.preprocessor.normalize(pixels)
+        if self.args.jitter_steps:
+            weak = jitter(weak, generator, self.args.jitter_steps)
+
+        def forward(
+            pixel_values: torch.Tensor, tower: torch.nn.Module | None = None
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            with self.accelerator.autocast():
+                outputs = (model if tower is None else tower)(pixel_values=pixel_values)
+            features = self.architecture.features(outputs).float()
+            return features, self.head(features)
+
+        return BatchViews(pixels, weak, self.preprocessor, generator, forward)
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(model, inputs, *args, **kwargs)
@@ -171,20 +195,3 @@ class StudentTrainer(PhaseTrainer):
     def finish(self) -> dict[str, torch.Tensor]:
         """State dict of the trained tower on the CPU: the weight average where there is one."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self.averaged().state_dict().items()}
-
-
-class _Refresh(TrainerCallback):
-    def __init__(self, trainer: StudentTrainer) -> None:
-        self.trainer = trainer
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step and state.global_step == state.max_steps // 2:
-            self.trainer.set_teacher(self.trainer.refresh(self.trainer.averaged()), args.device)
-
-
-class _UpdateAverage(TrainerCallback):
-    def __init__(self, trainer: StudentTrainer) -> None:
-        self.trainer = trainer
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.average.update_parameters(self.trainer.accelerator.unwrap_model(self.trainer.model))

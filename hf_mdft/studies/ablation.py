@@ -57,7 +57,7 @@ SPECIALIST_PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "without the class prior": {"specialize": {"prior_strength": 0.0}},
     "without LDA": {"specialize": {"lda_weight": 0.0}},
     "without random translations of the student's images": {"specialize": {"jitter_steps": 0}},
-    "without self-training": {"specialize": {"self_training": False}},
+    "without self-training": {"specialize": {"refreshes": 0}},
     "without representation alignment": {"specialize": {"alignment_weight": 0.0}},
     "without InfoMax": {"specialize": {"infomax_weight": 0.0}},
     "without L2-SP": {"specialize": {"l2_sp_weight": 0.0}},

@@ -3,7 +3,7 @@
 A new part is one file, one registration, and its name in that list.
 """
 
-from . import class_prior, ensemble, lda
+from . import centroids, class_prior, ensemble, hard, lda, student
 from .base import TEACHER_PARTS, TeacherPart, TeacherState
 from .observation import Source, observe
 from .sources import SOURCES, Models, SourceKind, observe_sources
@@ -20,9 +20,12 @@ __all__ = [
     "TeacherPart",
     "TeacherState",
     "build_teacher",
+    "centroids",
     "class_prior",
     "ensemble",
+    "hard",
     "lda",
     "observe",
     "observe_sources",
+    "student",
 ]

@@ -24,11 +24,13 @@ class TeacherState:
         probabilities: Soft targets so far, `(N, C)`; at first the reference's predictions, averaged over its views.
         sources: Outputs of every model on the images, by name; the first is the reference.
         args: Options of phase 2.
+        weights: How much each image counts, in [0, 1], `(N,)`; `None`: by the certainty of the final targets.
     """
 
     probabilities: torch.Tensor
     sources: Mapping[str, Source]
     args: SpecializeArguments
+    weights: torch.Tensor | None = None
 
     @property
     def reference(self) -> Source:
@@ -40,7 +42,7 @@ class TeacherState:
         return source is self.reference or source.trusted
 
 
-TeacherPart = Callable[[TeacherState], torch.Tensor]
-"""Gives new probabilities `(N, C)`, which sum to 1 for every image."""
+TeacherPart = Callable[[TeacherState], torch.Tensor | TeacherState]
+"""Gives new probabilities `(N, C)`, which sum to 1 for every image; or a new state, where weights are new too."""
 
 TEACHER_PARTS: Registry[TeacherPart] = Registry("part of the teacher")

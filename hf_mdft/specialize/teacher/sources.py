@@ -135,6 +135,8 @@ def observe_sources(
         if kind.name in found:
             continue
         views, held_out = (FEW_VIEWS, ()) if found else (TEACHER_VIEWS + HELD_OUT_VIEWS, HELD_OUT_VIEWS)
+        if kind.trusted and not averaged:
+            views = views[:1]  # others would be for its consistency, which is not asked for
         features = kind.embed(models, views)
         if features is not None:
             found[kind.name] = observe(features, models.head, len(held_out), averaged, kind.trusted)

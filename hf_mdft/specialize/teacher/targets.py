@@ -42,5 +42,7 @@ def build_teacher(sources: Mapping[str, Source], args: SpecializeArguments) -> T
     reference = next(iter(sources.values()))
     state = TeacherState(reference.log_probs.exp(), sources, args)
     for name in args.teacher:
-        state = replace(state, probabilities=TEACHER_PARTS.get(name)(state))
-    return Teacher(state.probabilities, certainty(state.probabilities), reference.features)
+        made = TEACHER_PARTS.get(name)(state)
+        state = made if isinstance(made, TeacherState) else replace(state, probabilities=made)
+    weights = certainty(state.probabilities) if state.weights is None else state.weights
+    return Teacher(state.probabilities, weights, reference.features)

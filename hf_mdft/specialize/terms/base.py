@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from ...core.registry import Registry
+from .views import BatchViews
+
+
+if TYPE_CHECKING:
+    from ..arguments import SpecializeArguments
+    from ..teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,9 @@ class StudentBatch:
         weights: How much each image counts, in [0, 1], `(n,)`.
         target_features: Embeddings of the teacher's reference, `(n, width)`.
         class_frequencies: Mean of the teacher's targets over all images of the task, `(C,)`.
+        index: Which of the task's images these are, `(n,)`.
+        progress: Share of the steps that are done, in [0, 1).
+        views: The images, to be looked at once more.
     """
 
     features: torch.Tensor
@@ -29,6 +39,9 @@ class StudentBatch:
     weights: torch.Tensor
     target_features: torch.Tensor
     class_frequencies: torch.Tensor
+    index: torch.Tensor | None = None
+    progress: float = 0.0
+    views: BatchViews | None = None
 
 
 class Term(nn.Module):
@@ -42,6 +55,21 @@ class Term(nn.Module):
 
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
+
+    def prepare(self, teacher: Teacher, args: SpecializeArguments) -> None:
+        """Called once, before training: for what depends on all images or on options. Buffers may be made here.
+
+        Args:
+            teacher: Targets and the reference's embeddings, of all images in order. Copy what is kept.
+            args: Options of phase 2.
+        """
+
+    def after_step(self, student: nn.Module) -> None:
+        """Called after every optimizer step.
+
+        Args:
+            student: Tower of the student.
+        """
 
 
 class StudentTerm(Term):
