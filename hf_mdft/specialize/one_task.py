@@ -66,13 +66,8 @@ def specialize_task(
     state = PartialState()
     with state.main_process_first():
         parts = ["specialist", VERSION, task, pool.reference(), meta_key or fingerprint(meta.state_dict()), head.key()]
-        parts += [
-            images.key,
-            arguments_key(args),
-            args.world_size,
-            [kind.name for kind in SOURCES.parts()],
-            repr(RULE),
-        ]
+        parts += [images.key, arguments_key(args), args.world_size, [kind.name for kind in SOURCES.parts()]]
+        parts += [repr(RULE)]
         checkpoint = resumable(work, parts, [CANDIDATE, INTERPOLATED, FALLBACK, DECISION])
     # The first process decides for all: another one could look a moment later and find the file just written.
     (done,) = broadcast_object_list([(work / DECISION).is_file()])

@@ -1,6 +1,7 @@
 """Label-free scores of a specialist against its expert: pure functions of their outputs on unlabelled images.
 
-A new one is one file and one registration. Higher means that the specialist is better, 0 that nothing speaks for either.
+A new one is one file and one registration. Higher means that the specialist is better, 0 that nothing speaks for
+either.
 """
 
 from .aetta import aetta
