@@ -4,17 +4,19 @@ A new one is one file and one registration. Higher means that the specialist is 
 either.
 """
 
-from .aetta import aetta
-from .agreement import agreement, agreement_by_image
+from . import (
+    aetta,
+    agreement,
+    class_drift,
+    consistency,
+    ensv,
+    mano,
+    mutual_information,
+    nuclear_norm,
+    snd,
+    transport,
+)
 from .base import SCORES, Evidence, Outputs, Score
-from .class_drift import class_drift
-from .consistency import consistency
-from .ensv import ensv
-from .mano import mano
-from .mutual_information import mutual_information
-from .nuclear_norm import nuclear_norm
-from .snd import snd
-from .transport import transport
 
 
 VERSION = 1
@@ -28,7 +30,6 @@ __all__ = [
     "Score",
     "aetta",
     "agreement",
-    "agreement_by_image",
     "class_drift",
     "consistency",
     "ensv",

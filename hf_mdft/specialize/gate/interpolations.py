@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...objectives.scores import SCORES, Evidence, Outputs, agreement_by_image, class_drift, consistency
+from ...objectives.scores import SCORES, Evidence, Outputs
+from ...objectives.scores.agreement import agreement_by_image
+from ...objectives.scores.class_drift import class_drift
+from ...objectives.scores.consistency import consistency
 
 
 SHARES = (0.25, 0.5, 0.75, 1.0)

@@ -105,15 +105,8 @@ class Workshop:
         args = self._arguments(folder / "work", task, setting, len(images))
         recipe, merger = self.recipe, self.merger
         key = [KEY_VERSION, task, merger.pool.reference(), inputs_key(merger, [task]), images.key]
-        key += [
-            recipe.adapter,
-            recipe.meta,
-            recipe.specialize,
-            recipe.seed,
-            self.max_steps,
-            dataclasses.asdict(setting),
-        ]
-        key[-1].pop("images")  # a function; what it chose is in the key
+        key += [recipe.adapter, recipe.meta, recipe.specialize, recipe.seed, self.max_steps]
+        key += [setting.options, setting.rate]
 
         def make() -> dict[str, Any]:
             return self._make(task, images, args, folder)

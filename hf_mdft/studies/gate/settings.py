@@ -37,9 +37,8 @@ def chosen_by_chance(given: Given) -> Images:
 def of_one_class(given: Given) -> Images:
     """Images of the class that the expert predicts most often, by its own predictions."""
     most = given.predictions.bincount().argmax()
-    return given.images.subset((given.predictions == most).nonzero().squeeze(1).numpy()).sample(
-        given.count, given.seed
-    )
+    rows = (given.predictions == most).nonzero().squeeze(1)
+    return given.images.subset(rows.numpy()).sample(given.count, given.seed)
 
 
 def repeated(given: Given) -> Images:
