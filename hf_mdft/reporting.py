@@ -78,6 +78,8 @@ def _subjects(run: Run, tasks: tuple[str, ...], baselines: Mapping[str, Run]) ->
         yield _combined("meta", run, tasks)
     if run.specialists:
         yield _held("specialist_ungated", run, tasks, run.specialists, gated=False)
+        if between := {task: s for task, s in run.specialists.items() if 0 < s.decision.share < 1}:
+            yield _held("specialist", run, tasks, between)
     for number, held in enumerate(run.rounds[:-1], start=1):
         yield _held(f"specialist_round_{number}", run, tasks, held)
 

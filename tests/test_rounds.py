@@ -12,6 +12,7 @@ from conftest import TASKS
 from hf_mdft import SpecializeArguments
 from hf_mdft.core.hashing import fingerprint
 from hf_mdft.specialize import specialize_in_rounds, specialize_task
+from hf_mdft.specialize.gate import Thresholds
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_only_tasks_that_the_gate_chose_go_on(run, merger, monkeypatch):
 
 
 def test_rounds_without_a_gain_end_after_the_first(run, monkeypatch):
-    monkeypatch.setattr("hf_mdft.specialize.gate.LEAST_CONSISTENCY_GAIN", 2.0)
+    monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", Thresholds(consistency_gain=2.0))
     rounds, seen = run(rounds=3)
     assert len(rounds) == 1 and not seen["pools"]
     assert not any(made.improved for made in rounds[0].values())

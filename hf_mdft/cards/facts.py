@@ -39,6 +39,8 @@ class Decision:
         changed: Share of images that the two classify differently.
         images: Number of images that they were compared on.
         reason: The decision in words.
+        interpolation: How far from the expert, 0, to the specialist, 1, the kept weights lie, where they lie between
+            the two; the figures above are of these weights then.
     """
 
     chosen: str
@@ -49,11 +51,17 @@ class Decision:
     changed: float
     images: int
     reason: str
+    interpolation: float | None = None
 
     @property
     def improved(self) -> bool:
-        """Whether the specialist was chosen."""
+        """Whether the specialist was chosen, wholly or in part."""
         return self.chosen == "specialist"
+
+    @property
+    def share(self) -> float:
+        """How far from the expert, 0, to the specialist, 1, the kept weights lie."""
+        return float(self.improved) if self.interpolation is None else self.interpolation
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def specialist_card(
         tags=["mdft", "model-merging", "label-free", "image-classification", "vision"],
         eval_results=results,
     )
-    left_out = {"specialist_ungated"} if facts.gate.improved else set()
+    left_out = {"specialist_ungated"} if facts.gate.share == 1 else set()
     rows = {
         "**this model**" if model.name == "specialist" else model.card_label: accuracy[model.name]
         for model in ROSTER

@@ -66,14 +66,44 @@ def leave_one_out(
     _write_study(output_dir, {"leave-one-out": as_markdown(list(rows.values()), by_task=True)}, rows)
 
 
-@commands.command(epilog="Example: `hf-mdft study gate results-*/results.json`")
+@commands.command(epilog="Example: `hf-mdft study gate A/recipe.yaml B/recipe.yaml --output-dir gate`")
 def gate(
-    results: Annotated[list[Path], typer.Argument(help="results.json or few-shot.json files.", show_default=False)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Recipes; or results.json and few-shot.json files, to count.", show_default=False),
+    ],
+    images: Annotated[list[str] | None, typer.Option(help="Images per candidate, or 'all'; repeat.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(help="How candidates are made: own, rate, epochs, one-class, duplicates; repeat. Default: all."),
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeat.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Most steps of each phase.")] = None,
+    output_dir: StudyDir = Path("gate"),
+    token: Token = None,
+    verbose: Verbose = False,
 ) -> None:
-    """Count how often the gate was right, what it saved and what it cost, over many runs."""
-    from ..studies.gate_record import as_text, gate_record
+    """Make good and bad candidates of recipes, and show which label-free scores and rules tell them apart.
 
-    typer.echo(as_text(gate_record(results)))
+    Given results of finished runs (`.json`), it counts how often the gate was right there instead, what it saved and
+    what it cost.
+    """
+    finished = [file for file in files if file.suffix == ".json"]
+    if len(finished) == len(files):
+        from ..studies.gate_record import as_text, gate_record
+
+        typer.echo(as_text(gate_record(files)))
+        return
+    if finished:
+        raise InputError(f"{finished[0]}: give recipes or results of finished runs, not both")
+    prepare(verbose, token)
+    from ..studies.gate import as_markdown, gate_study
+
+    counts = [_images(text) for text in images or ("64", "256", "all")]
+    found = gate_study(
+        files, output_dir / "work", progress, images=counts, settings=setting, tasks=task, max_steps=max_steps
+    )
+    _write_study(output_dir, as_markdown(found), found, "gate")
 
 
 @app.command(epilog="Example: `hf-mdft ablate recipe.yaml --output-dir ablation`")

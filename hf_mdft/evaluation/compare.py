@@ -132,7 +132,8 @@ def evaluate(
     """Measure models on the same images.
 
     Args:
-        subjects: The models, made one after the other.
+        subjects: The models, made one after the other; `specialist` of those tasks only whose kept weights lie between
+            the expert's and the specialist's.
         improved: Whether the gate chose the specialist, by task, where there is one.
         architecture: Architecture of the pool.
         data: Images and labels by task.
@@ -142,7 +143,8 @@ def evaluate(
     predictions = _predict_all(subjects, architecture, data)
     if "specialist_ungated" in predictions:
         ungated, fallback = predictions["specialist_ungated"], {**predictions.get("meta", {}), **predictions["expert"]}
-        predictions["specialist"] = {task: (ungated if improved[task] else fallback)[task] for task in ungated}
+        chosen = {task: (ungated if improved[task] else fallback)[task] for task in ungated}
+        predictions["specialist"] = {**chosen, **predictions.get("specialist", {})}
     shares = {task: overlap(data[task].images, images) for task, images in unlabelled.items()}
     measured = {task: _measure(task, predictions, data, shares.get(task), references.get(task)) for task in data}
     return Evaluation(predictions, data, measured)

@@ -1,4 +1,4 @@
-"""Losses and filters on tensors: no model, no data, no labels."""
+"""Losses, filters and label-free scores on tensors: no model, no data, no labels."""
 
 from .distillation import agreement_rule, embedding_distance, expert_divergence, hard_distillation
 from .entropy import certainty, entropy, max_entropy, mean_log_probs

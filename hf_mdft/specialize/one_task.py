@@ -9,7 +9,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import nn
@@ -21,21 +20,22 @@ from ..pool import ModelPool
 from ..tasks import Images
 from ..trainers import arguments_key, resumable, show_progress
 from .arguments import SpecializeArguments
-from .gate import Decision, decide
+from .gate import RULE, Decision, decide
+from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
 from .specialist import Specialist
 from .student import StudentTrainer
-from .teacher import SOURCES, Models, Teacher, build_teacher, observe, observe_sources
+from .teacher import SOURCES, Models, Source, Teacher, build_teacher, observe, observe_sources
 
 
-VERSION = 5
+VERSION = 6
 """Version of what a task's folder holds and of how it is made."""
 
 MOST_EPOCHS = 20
 """A student that sees few images more often learns them by heart: experts of 1,500 labels changed by +0.1 points on
 characters after 30 epochs of 64 images, -4.1 after 60 and -6.6 after 100 (at a learning rate of 5e-4)."""
 
-CANDIDATE, FALLBACK, DECISION = "candidate", "fallback", "decision.json"
+CANDIDATE, INTERPOLATED, FALLBACK, DECISION = "candidate", "interpolated", "fallback", "decision.json"
 
 
 def specialize_task(
@@ -67,7 +67,8 @@ def specialize_task(
     with state.main_process_first():
         parts = ["specialist", VERSION, task, pool.reference(), meta_key or fingerprint(meta.state_dict()), head.key()]
         parts += [images.key, arguments_key(args), args.world_size, [kind.name for kind in SOURCES.parts()]]
-        checkpoint = resumable(work, parts, [CANDIDATE, FALLBACK, DECISION])
+        parts += [repr(RULE)]
+        checkpoint = resumable(work, parts, [CANDIDATE, INTERPOLATED, FALLBACK, DECISION])
     # The first process decides for all: another one could look a moment later and find the file just written.
     (done,) = broadcast_object_list([(work / DECISION).is_file()])
     if not done:
@@ -76,6 +77,11 @@ def specialize_task(
         if state.is_main_process:
             (work / CANDIDATE).mkdir(exist_ok=True)
             pool.save_complete(tower.state_dict(), head, work / CANDIDATE)
+            if decision.interpolation is not None:
+                start = (pool.tower(task) if models.has_expert else meta).state_dict()
+                kept = interpolate(start, tower.state_dict(), decision.interpolation)
+                (work / INTERPOLATED).mkdir(exist_ok=True)
+                pool.save_complete(kept, head, work / INTERPOLATED)
             if task not in pool.experts:
                 (work / FALLBACK).mkdir(exist_ok=True)
                 pool.save_complete(meta.cpu().state_dict(), head, work / FALLBACK)
@@ -84,14 +90,16 @@ def specialize_task(
             (work / f".{DECISION}").replace(work / DECISION)
         state.wait_for_everyone()
     content = json.loads((work / DECISION).read_text(encoding="utf-8"))
+    decision = Decision(**content["decision"])
     return Specialist(
         task=task,
         pool=pool,
         head=head,
-        decision=Decision(**content["decision"]),
+        decision=decision,
         candidate=work / CANDIDATE,
         fallback=None if task in pool.experts else work / FALLBACK,
         history=content["history"],
+        interpolated=None if decision.interpolation is None else work / INTERPOLATED,
     )
 
 
@@ -107,7 +115,7 @@ def _train(
 
     student = pool.tower()
     origin = pool.tower(task).state_dict() if models.has_expert else meta.state_dict()
-    student.load_state_dict(_between(origin, meta.state_dict(), args.start))
+    student.load_state_dict(interpolate(origin, meta.state_dict(), args.start))
     trainer = StudentTrainer(
         student,
         _task_arguments(task, pool, args, work, len(models.images)),
@@ -119,12 +127,21 @@ def _train(
     )
     show_progress(trainer, f"Specialist {task}")
     trainer.train(resume_from_checkpoint=checkpoint)
-    student.load_state_dict(trainer.finish())
+    trained = trainer.finish()
+    student.load_state_dict(trained)
     reference, *others = sources
     specialist = observe(models.embed(student, "specialist", FEW_VIEWS), models.head)
-    decision = decide(specialist, sources[reference], {name: sources[name] for name in others}, args.ensemble_weight)
-    if not args.gate and not decision.improved:
-        decision = dataclasses.replace(decision, chosen="specialist", reason=f"gate off ({decision.reason})")
+
+    def between(share: float) -> Source:
+        tower = pool.tower()
+        tower.load_state_dict(interpolate(origin, trained, share))
+        return observe(models.embed(tower, f"specialist, {share:.0%} of the way", FEW_VIEWS), models.head)
+
+    rest = {name: sources[name] for name in others}
+    decision = decide(specialist, sources[reference], rest, args.ensemble_weight, between, RULE)
+    if not args.gate and decision.share < 1:
+        off = f"gate off ({decision.reason})"
+        decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)
     return decision, trainer.state.log_history, student.cpu()
 
 
@@ -139,10 +156,3 @@ def _task_arguments(
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     own.max_steps = min(args.max_steps, MOST_EPOCHS * math.ceil(images / batch))
     return own
-
-
-def _between(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    return {
-        name: torch.lerp(tensor.cpu(), b[name].cpu(), share) if tensor.is_floating_point() else tensor
-        for name, tensor in a.items()
-    }

@@ -68,6 +68,6 @@ def specialize_in_rounds(
         todo = [task for task, made in found.items() if made.improved]
         if not todo or number == args.rounds:
             break
-        pool = pool.with_experts({task: found[task].candidate for task in todo})
+        pool = pool.with_experts({task: found[task].chosen for task in todo})
         meta = next_meta(pool, folder.with_name(f"{folder.name}-{NEXT_META}"))
     return rounds

@@ -35,6 +35,7 @@ class Specialist:
         origin: The pool that the user gave, where `pool` is that of a later round.
         facts: How it was made, for its card.
         record: Record of the run that it belongs to: what was measured of it.
+        interpolated: Folder of the weights between expert and student that the gate chose, where it chose such.
     """
 
     task: str
@@ -47,6 +48,7 @@ class Specialist:
     origin: ModelPool | None = None
     facts: SpecialistFacts | None = None
     record: Record = field(default_factory=Record, compare=False)
+    interpolated: Path | None = None
 
     def __repr__(self) -> str:
         return f"Specialist({self.task!r}, kept={self.kept!r}, {self.decision.reason!r})"
@@ -59,7 +61,15 @@ class Specialist:
     @property
     def kept(self) -> str:
         """What `tower()` gives, in words."""
-        return "specialist" if self.improved else "meta-model" if self.fallback else "expert"
+        fallback = "meta-model" if self.fallback else "expert"
+        if self.interpolated:
+            return f"weights {self.decision.share:.0%} of the way from {fallback} to specialist"
+        return "specialist" if self.improved else fallback
+
+    @property
+    def chosen(self) -> Path:
+        """Folder of what the gate chose where it is not the expert: the student, or weights between the two."""
+        return self.interpolated or self.candidate
 
     def of_run(self, task: Task, pool: ModelPool, meta: MetaFacts, record: Record) -> Specialist:
         """The same as part of a run.
@@ -79,7 +89,7 @@ class Specialist:
             if self.fallback is None:
                 return self.pool.tower(self.task)
             return self.pool.load_tower(ModelSource.resolve(self.fallback))
-        return self.pool.load_tower(ModelSource.resolve(self.candidate))
+        return self.pool.load_tower(ModelSource.resolve(self.chosen if gated else self.candidate))
 
     def parts(self) -> SpecialistParts:
         """What is written of it: the tower that was kept, head, facts and figures of the run."""

@@ -1,0 +1,51 @@
+"""The label-free decision between specialist and expert."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from ...cards import Decision
+from ..teacher.ensemble import reliability
+from ..teacher.observation import Source
+from .interpolations import Interpolations
+from .rules import RULE, Rule
+
+
+def decide(
+    specialist: Source,
+    expert: Source,
+    others: Mapping[str, Source],
+    ensemble_weight: float = 1.0,
+    between: Callable[[float], Source] | None = None,
+    rule: Rule = RULE,
+) -> Decision:
+    """Choose the specialist, the expert, or weights between them, without labels.
+
+    Args:
+        specialist: Outputs of the specialist on the unlabelled images.
+        expert: Outputs of the expert on the same.
+        others: Outputs of other models on the same, by name.
+        ensemble_weight: Largest weight of another model, as in the teacher.
+        between: Gives outputs of the weights at a share of the way from expert to specialist; it is called for those
+            shares only that the rule asks for.
+        rule: How the evidence decides.
+    """
+    found = Interpolations(specialist, expert, weigh(others, expert, ensemble_weight), between)
+    verdict = rule(found)
+    return Decision(
+        chosen="specialist" if verdict.share else "expert",
+        **vars(found.compared(verdict.share or 1.0)),
+        reason=verdict.reason,
+        interpolation=verdict.share if 0 < verdict.share < 1 else None,
+    )
+
+
+def weigh(
+    others: Mapping[str, Source], expert: Source, ensemble_weight: float
+) -> tuple[tuple[float, torch.Tensor], ...]:
+    """Weight, as in the teacher, and predicted classes `(N,)` of other models."""
+    return tuple(
+        (reliability(source, expert, ensemble_weight), source.log_probs.argmax(dim=-1)) for source in others.values()
+    )
