@@ -20,12 +20,13 @@ from ..tasks import Images
 VERSION = 1
 """Version of how restorations are found; another one for every change of what is found."""
 
-IMAGES = 512
-"""Images that are looked at: the information of 512 differs from that of 4,000 by less than what is asked for."""
+IMAGES, SCREENED, SHORT_LIST = 512, 128, 6
+"""Images that are looked at; a quarter of them screens all restorations, and the best few are looked at on all: five
+times cheaper, with the same choices."""
 
 LEAST_GAIN = 0.03
 """Least gain in information of one more restoration, relative to what there is. On images like those that the experts
-were trained on, the best single one gained at most 2 % (and cost accuracy); under a shift the first gained 5 to 80 %."""
+were trained on, the best single one gained at most 2 % (and cost accuracy); under a shift, the first 5 to 80 %."""
 
 LEAST_ERRORS = 2.0
 """Least gain in its standard errors, which matters where there are few images."""
@@ -95,10 +96,11 @@ def _search(
     tower, head = pool.tower(task).to(device).eval(), head.to(device)
     rows = torch.linspace(0, len(images) - 1, min(IMAGES, len(images))).round().long()
     pixels = (images.pixels(rows).float() / 255).to(device)
+    screened = torch.arange(0, len(pixels), max(1, len(pixels) // SCREENED))
 
-    def informative(names: Sequence[str]) -> torch.Tensor:
+    def informative(names: Sequence[str], few: bool = False) -> torch.Tensor:
         logits = []
-        for batch in pixels.split(128):
+        for batch in (pixels[screened] if few else pixels).split(128):
             pixel_values = images.preprocessor.normalize(255 * restore(batch, names))
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
                 outputs = tower(pixel_values=pixel_values)
@@ -109,10 +111,12 @@ def _search(
     best = informative(found)
     with tqdm(desc=desc, total=LONGEST * len(RESTORATIONS.names()), leave=False, disable=desc is None) as bar:
         while len(found) < LONGEST:
-            candidates = {}
+            screen = {}
             for name in RESTORATIONS.names():
-                candidates[name] = informative([*found, name])
+                screen[name] = informative([*found, name], few=True).mean().item()
                 bar.update()
+            best_first = sorted(screen, key=screen.__getitem__, reverse=True)
+            candidates = {name: informative([*found, name]) for name in best_first[:SHORT_LIST]}
             name = max(candidates, key=lambda name: candidates[name].mean().item())
             if not better(candidates[name], best):
                 break

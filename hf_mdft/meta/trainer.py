@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import math
 from collections.abc import Mapping
@@ -17,10 +18,12 @@ from ..adapter import combined_once
 from ..core.device import fast_bf16
 from ..core.errors import InputError
 from ..embedding import embed_images, expert_features
+from ..embedding.restoration import find_restorations
 from ..embedding.views import FEW_VIEWS
 from ..evaluation import accuracy, predict
 from ..heads import Head
 from ..pool import ModelPool
+from ..restorations import restored
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
 from ..trainers.base import own_arguments
 from ..trainers.progress import show_progress
@@ -110,6 +113,10 @@ class MdftTrainer(PushingTrainer):
         expert = task if task in self.pool.experts else None
         views = FEW_VIEWS if args.distillation_views else FEW_VIEWS[:1]
         title = f"Expert {task}" if expert else f"Base on {task}"
+        if expert and args.restore:
+            head, title_of_search = copy.deepcopy(self.heads[task]), f"{title}: restorations"
+            found = find_restorations(self.pool, task, images, head, device=args.device, desc=title_of_search)
+            images = restored(images, found)
         features = expert_features(self.pool, expert, images, views=views, device=args.device, desc=title)
         return TaskObjective.build(self.heads[task], features, args, trained=args.train_heads and expert is not None)
 

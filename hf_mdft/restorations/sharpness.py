@@ -44,8 +44,8 @@ def median(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def bilateral(pixels: torch.Tensor, tolerance: float) -> torch.Tensor:
-    """Mean over near pixels of like color (Tomasi and Manduchi 1998, https://doi.org/10.1109/ICCV.1998.710815): against
-    noise, and edges stay; `tolerance` is the difference of colors that counts as like."""
+    """Mean over near pixels of like color: against noise, and edges stay (Tomasi and Manduchi 1998,
+    https://doi.org/10.1109/ICCV.1998.710815); `tolerance` is the difference of colors that counts as like."""
     near = _neighbors(pixels, REACH)
     offsets = torch.arange(-REACH, REACH + 1, device=pixels.device)
     distances = (offsets[:, None] ** 2 + offsets**2).flatten().view(-1, 1, 1, 1, 1)

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from ..core.hashing import fingerprint
+from ..embedding.restoration import find_restorations
 from ..embedding.views import FEW_VIEWS
 from ..heads import Head
 from ..pool import ModelPool
@@ -72,7 +73,7 @@ def specialize_task(
     # The first process decides for all: another one could look a moment later and find the file just written.
     (done,) = broadcast_object_list([(work / DECISION).is_file()])
     if not done:
-        models = Models(task, pool, meta, head, images, args.device)
+        models = models_of(task, pool, meta, head, images, args)
         decision, history, tower = _train(models, args, work, checkpoint)
         if state.is_main_process:
             (work / CANDIDATE).mkdir(exist_ok=True)
@@ -86,6 +87,7 @@ def specialize_task(
                 (work / FALLBACK).mkdir(exist_ok=True)
                 pool.save_complete(meta.cpu().state_dict(), head, work / FALLBACK)
             content = {"decision": dataclasses.asdict(decision), "history": history}
+            content["restorations"] = models.restorations
             (work / f".{DECISION}").write_text(json.dumps(content), encoding="utf-8")
             (work / f".{DECISION}").replace(work / DECISION)
         state.wait_for_everyone()
@@ -99,8 +101,31 @@ def specialize_task(
         candidate=work / CANDIDATE,
         fallback=None if task in pool.experts else work / FALLBACK,
         history=content["history"],
+        restorations=tuple(content["restorations"]),
         interpolated=None if decision.interpolation is None else work / INTERPOLATED,
     )
+
+
+def models_of(
+    task: str, pool: ModelPool, meta: nn.Module, head: Head, images: Images, args: SpecializeArguments
+) -> Models:
+    """What phase 2 is given for a task, and the restorations of its images."""
+    models = Models(task, pool, meta, head, images, args.device)
+    if not (args.restore and models.has_expert):
+        return models
+    title = f"{task}: restorations"
+    found = find_restorations(pool, task, images, copy.deepcopy(head), device=args.device, desc=title)
+    return dataclasses.replace(models, restorations=tuple(found))
+
+
+def expert_as_compared(models: Models, reference: Source) -> Source:
+    """The expert on the images as they are, which the specialist is compared with. Held-out views and class
+    frequencies are those of the teacher's reference, which sees the images restored and is the better judge."""
+    if not models.restorations:
+        return reference
+    features = models.embed_of_pool(models.task, "expert, images as they are", FEW_VIEWS, as_they_are=True)
+    plain = observe(features, models.head)
+    return dataclasses.replace(plain, held_out=reference.held_out, frequencies=reference.class_frequencies)
 
 
 def _train(
@@ -138,7 +163,8 @@ def _train(
         return observe(models.embed(tower, f"specialist, {share:.0%} of the way", FEW_VIEWS), models.head)
 
     rest = {name: sources[name] for name in others}
-    decision = decide(specialist, sources[reference], rest, args.ensemble_weight, between, RULE)
+    expert = expert_as_compared(models, sources[reference])
+    decision = decide(specialist, expert, rest, args.ensemble_weight, between, RULE, sources[reference])
     if not args.gate and decision.share < 1:
         off = f"gate off ({decision.reason})"
         decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)

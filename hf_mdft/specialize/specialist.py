@@ -34,6 +34,7 @@ class Specialist:
         history: Log lines of the student's training.
         origin: The pool that the user gave, where `pool` is that of a later round.
         facts: How it was made, for its card.
+        restorations: What was done to the images that its expert taught from, by name, in order.
         record: Record of the run that it belongs to: what was measured of it.
         interpolated: Folder of the weights between expert and student that the gate chose, where it chose such.
     """
@@ -47,6 +48,7 @@ class Specialist:
     history: list[dict[str, Any]]
     origin: ModelPool | None = None
     facts: SpecialistFacts | None = None
+    restorations: tuple[str, ...] = ()
     record: Record = field(default_factory=Record, compare=False)
     interpolated: Path | None = None
 

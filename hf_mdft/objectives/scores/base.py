@@ -28,6 +28,10 @@ class Outputs(Protocol):
         """Share of predictions that small translations leave as they are."""
 
     @property
+    def class_frequencies(self) -> torch.Tensor:
+        """Mean prediction, `(C,)`."""
+
+    @property
     def predictions(self) -> torch.Tensor:
         """Predicted class of the images as they are, `(N,)`."""
 
@@ -51,7 +55,7 @@ class Evidence:
     @property
     def prior(self) -> torch.Tensor:
         """Class prior `(C,)`, estimated from the expert."""
-        return estimate_prior(self.expert.logits.softmax(dim=-1))
+        return estimate_prior(self.expert.class_frequencies[None])
 
     def gain(self, of_one: Callable[[torch.Tensor], float]) -> float:
         """A function of one model's probabilities `(N, C)`: its value for the specialist minus that for the expert."""

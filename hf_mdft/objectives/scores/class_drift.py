@@ -12,8 +12,7 @@ def class_drift(evidence: Evidence) -> float:
     """Minus how far, in nats, the specialist's mean prediction q leaves what lies between the expert's, p, and the
     class prior, r: the larger one of `KL(r || q) - KL(r || p)` and `KL(q || p) - KL(r || p)`. It does not prefer a
     collapsed model."""
-    mine, theirs = (o.logits.softmax(dim=-1).mean(dim=0) for o in (evidence.specialist, evidence.expert))
-    prior = evidence.prior
+    mine, theirs, prior = evidence.specialist.class_frequencies, evidence.expert.class_frequencies, evidence.prior
     between = divergence(prior, theirs)
     return between - max(divergence(prior, mine), divergence(mine, theirs))
 

@@ -20,6 +20,7 @@ def decide(
     ensemble_weight: float = 1.0,
     between: Callable[[float], Source] | None = None,
     rule: Rule = RULE,
+    reference: Source | None = None,
 ) -> Decision:
     """Choose the specialist, the expert, or weights between them, without labels.
 
@@ -31,8 +32,9 @@ def decide(
         between: Gives outputs of the weights at a share of the way from expert to specialist; it is called for those
             shares only that the rule asks for.
         rule: How the evidence decides.
+        reference: The teacher's reference, where it is not the expert on the same images: others are weighed by it.
     """
-    found = Interpolations(specialist, expert, weigh(others, expert, ensemble_weight), between)
+    found = Interpolations(specialist, expert, weigh(others, reference or expert, ensemble_weight), between)
     verdict = rule(found)
     return Decision(
         chosen="specialist" if verdict.share else "expert",

@@ -22,6 +22,7 @@ class Source:
         held_out: Predicted class under each held-out view, `(V, N)`.
         consistency: Share of predictions that small translations leave as they are.
         trusted: Whether the model has full weight in the ensemble, whatever the evidence for it.
+        frequencies: Its class frequencies where they are not the mean of `logits`, `(C,)`.
     """
 
     logits: torch.Tensor
@@ -30,6 +31,12 @@ class Source:
     held_out: torch.Tensor
     consistency: float = 1.0
     trusted: bool = False
+    frequencies: torch.Tensor | None = None
+
+    @property
+    def class_frequencies(self) -> torch.Tensor:
+        """Mean prediction, `(C,)`."""
+        return self.logits.softmax(dim=-1).mean(dim=0) if self.frequencies is None else self.frequencies
 
     @property
     def predictions(self) -> torch.Tensor:

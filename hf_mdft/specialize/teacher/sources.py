@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from ...embedding import embed_views, expert_features
 from ...embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, Offset
 from ...heads import Head
 from ...pool import ModelPool
+from ...restorations import restored
 from ...tasks import Images
 from .observation import Source, observe
 
@@ -32,6 +34,7 @@ class Models:
         images: Unlabelled images of the task.
         device: Device that towers are run on.
         student: Tower of the student so far; `None` in the first half of its training.
+        restorations: What makes the images like those that the pool's models know, by name, in order.
     """
 
     task: str
@@ -41,6 +44,12 @@ class Models:
     images: Images
     device: torch.device
     student: nn.Module | None = None
+    restorations: tuple[str, ...] = ()
+
+    @cached_property
+    def restored(self) -> Images:
+        """The images as the pool's models see them when they teach."""
+        return restored(self.images, self.restorations)
 
     @property
     def has_expert(self) -> bool:
@@ -57,11 +66,14 @@ class Models:
             bf16=fast_bf16(self.device),
         )
 
-    def embed_of_pool(self, expert: str | None, title: str, views: tuple[Offset, ...]) -> torch.Tensor:
-        """Embeddings `(V, N, width)` by a model of the pool, which are kept; `None` is the base."""
-        return expert_features(
-            self.pool, expert, self.images, views=views, device=self.device, desc=f"{self.task}: {title}"
-        )
+    def embed_of_pool(
+        self, expert: str | None, title: str, views: tuple[Offset, ...], as_they_are: bool = False
+    ) -> torch.Tensor:
+        """Embeddings `(V, N, width)` of the restored images (or as they are) by a model of the pool, which are kept;
+        `None` is the base."""
+        images = self.images if as_they_are else self.restored
+        title = f"{self.task}: {title}"
+        return expert_features(self.pool, expert, images, views=views, device=self.device, desc=title)
 
 
 class SourceKind:

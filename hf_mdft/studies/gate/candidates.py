@@ -27,7 +27,8 @@ from ...specialize.gate import RULE, SHARES, Interpolations
 from ...specialize.gate.decide import weigh
 from ...specialize.interpolation import interpolate
 from ...specialize.learning_rate import gentle_learning_rate
-from ...specialize.teacher import Models, Source, observe, observe_sources
+from ...specialize.one_task import expert_as_compared, models_of
+from ...specialize.teacher import Source, observe, observe_sources
 from ...tasks import Images
 from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
 from .settings import SETTINGS, Given, Setting
@@ -143,13 +144,15 @@ class Workshop:
         meta = self.meta
         set_seed(args.seed)
         made = specialize_task(task, pool, meta, head, images, args, self.meta_key)
-        models = Models(task, pool, meta, head, images, args.device)
+        models = models_of(task, pool, meta, head, images, args)
         sources = observe_sources(models, args.teacher_views)
         reference, *others = sources
         weighed = weigh({name: sources[name] for name in others}, sources[reference], args.ensemble_weight)
-        outputs = {"0/logits": sources[reference].logits, "0/held_out": sources[reference].held_out}
+        compared = expert_as_compared(models, sources[reference])
+        outputs = {"0/logits": compared.logits, "0/held_out": compared.held_out}
+        outputs["0/frequencies"] = compared.class_frequencies
         outputs |= {f"other/{name}": classes for name, (_, classes) in zip(others, weighed, strict=True)}
-        consistency, correct = {"0": sources[reference].consistency}, {}
+        consistency, correct = {"0": compared.consistency}, {}
         tower = pool.tower().to(args.device)
         expert, candidate = pool.tower(task).state_dict(), made.tower(gated=False).state_dict()
         for share in (0.0, *SHARES):
@@ -187,7 +190,9 @@ def scores_of(outputs: Path, found: dict[str, Any]) -> dict[str, Any]:
         logits = tensors[f"{share:g}/logits"]
         held_out = tensors.get(f"{share:g}/held_out", torch.zeros(0, len(logits)))
         consistency = found["consistency"][f"{share:g}"]
-        return Source(logits, logits.log_softmax(dim=-1), torch.zeros(len(logits), 0), held_out, consistency)
+        frequencies = tensors.get(f"{share:g}/frequencies")
+        features = torch.zeros(len(logits), 0)
+        return Source(logits, logits.log_softmax(-1), features, held_out, consistency, frequencies=frequencies)
 
     expert = source(0.0)
     whole = Interpolations(source(1.0), expert, others, source)
