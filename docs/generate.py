@@ -20,6 +20,7 @@ from hf_mdft.core.registry import Registry
 from hf_mdft.heads import HEADS, TEMPLATES
 from hf_mdft.meta.terms import META_TERMS
 from hf_mdft.objectives import FILTERS
+from hf_mdft.objectives.scores import SCORES
 from hf_mdft.specialize.teacher import TEACHER_PARTS
 from hf_mdft.specialize.terms import STUDENT_TERMS
 from hf_mdft.transforms import TRANSFORMS
@@ -127,6 +128,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "presets": presets,
     "transforms": lambda: parts(TRANSFORMS),
     "filters": lambda: parts(FILTERS),
+    "scores": lambda: named(SCORES),
     "heads": lambda: parts(HEADS),
     "templates": templates,
 }

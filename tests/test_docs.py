@@ -393,7 +393,7 @@ def example(request, tmp_path, monkeypatch) -> tuple[ModuleType, list[int]]:
 
 
 def test_every_section_is_run():
-    assert set(EXTENDING) == {*PARTS, "A baseline"}
+    assert set(EXTENDING) == {*PARTS, "A score", "A baseline"}
 
 
 def both_phases(recipe: Path) -> MetaMerger:
@@ -452,6 +452,23 @@ def test_extension_by_an_architecture(example, tmp_path, monkeypatch):
     assert example[1]
     merger.specialists["shade"].save_pretrained(tmp_path / "out")
     assert Dinov2ForImageClassification.from_pretrained(tmp_path / "out").config.id2label[0] == TASKS["shade"][0]
+
+
+def test_extension_by_a_score(monkeypatch):
+    """A rule may use it."""
+    from hf_mdft.objectives.scores import SCORES
+    from hf_mdft.specialize import Source, decide
+    from hf_mdft.specialize.gate import Above
+
+    monkeypatch.setattr(SCORES, "_parts", dict(SCORES._parts))
+    (block,) = EXTENDING["A score"]
+    exec(compile(block.text, str(block), "exec"), {})
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    expert, surer = (Source(z, z.log_softmax(-1), torch.zeros(2, 1), z.argmax(-1)[None]) for z in (logits, 2 * logits))
+    sure = [z.softmax(-1).amax(-1).mean().item() for z in (2 * logits, logits)]
+    assert decide(surer, expert, {}, rule=Above("confidence")).reason == f"confidence {sure[0] - sure[1]:+.3g}"
+    assert decide(surer, expert, {}, rule=Above("confidence")).chosen == "specialist"
+    assert decide(expert, surer, {}, rule=Above("confidence")).chosen == "expert"
 
 
 def test_extension_by_a_baseline(recipe, tmp_path, monkeypatch):

@@ -79,6 +79,11 @@ def test_who_prefers_a_collapsed_model(name):
         assert SCORES.get(name)(Evidence(better, expert, others=((1.0, truth), (1.0, truth)))) > 0
 
 
+def test_one_class_gives_no_score():
+    one = Given(torch.zeros(4, 1), 1.0, torch.zeros(2, 4))
+    assert set(against(one, one).values()) == {0.0}
+
+
 def test_aetta():
     seen = outputs(0, consistency=0.85)
     mean = seen.logits.softmax(-1).mean(0).double()

@@ -26,7 +26,7 @@ def estimated_error(outputs: Outputs) -> float:
     """
     count, classes = outputs.logits.shape
     mean = outputs.logits.softmax(dim=-1).mean(dim=0)
-    spread = -torch.xlogy(mean, mean).sum().item() / max_entropy(classes)
+    spread = -torch.xlogy(mean, mean).sum().item() / max(max_entropy(classes), 1e-12)
     changed = max(1 - outputs.consistency, 1 / count)
     worst = 1 - 1 / classes
     return min(changed / spread**3, worst) if spread > 0 and math.isfinite(spread) else worst

@@ -19,4 +19,4 @@ def information(probabilities: torch.Tensor) -> float:
     """`(H(mean p) - mean H(p)) / ln C`, in [0, 1], of probabilities `(N, C)`."""
     mean = probabilities.mean(dim=0)
     each = -torch.xlogy(probabilities, probabilities).sum(dim=-1).mean()
-    return (-torch.xlogy(mean, mean).sum() - each).item() / max_entropy(probabilities.shape[-1])
+    return (-torch.xlogy(mean, mean).sum() - each).item() / max(max_entropy(probabilities.shape[-1]), 1e-12)
