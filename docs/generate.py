@@ -17,6 +17,7 @@ import yaml
 import hf_mdft.recipes
 from hf_mdft import MdftConfig, MdftTrainingArguments, SpecializeArguments, Task
 from hf_mdft.core.registry import Registry
+from hf_mdft.evaluation import TRANSDUCTIVE
 from hf_mdft.heads import HEADS, TEMPLATES
 from hf_mdft.meta.terms import META_TERMS
 from hf_mdft.objectives import FILTERS
@@ -126,6 +127,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "teacher_parts": lambda: named(TEACHER_PARTS),
     "student_terms": lambda: named(STUDENT_TERMS),
     "presets": presets,
+    "training_free": lambda: named(TRANSDUCTIVE),
     "transforms": lambda: parts(TRANSFORMS),
     "filters": lambda: parts(FILTERS),
     "scores": lambda: named(SCORES),

@@ -18,7 +18,7 @@ from transformers.trainer_utils import TrainOutput
 from .adapter import STRONG_TRANSFORM, MdftConfig
 from .artifacts import MetaModelParts, Record, folded_tower, load_meta_model, push_meta_model
 from .core.errors import InputError
-from .evaluation import Report
+from .evaluation import Report, TransductiveMethod
 from .heads import Head
 from .meta import MdftTrainer, MdftTrainingArguments, resume_key
 from .pool import ModelPool
@@ -181,14 +181,14 @@ class MetaMerger(TaskData):
         merger.fit(args)
         return merger.meta_tower()
 
-    def evaluate(self, baselines: Mapping[str, MetaMerger] | None = None) -> Report:
+    def evaluate(self, baselines: Mapping[str, MetaMerger | TransductiveMethod] | None = None) -> Report:
         """Accuracy of base, experts, baselines, meta-model and specialists, for tasks with evaluation images.
 
         The only method that reads labels.
 
         Args:
             baselines: Further mergers of the same tasks, by the name that they have in the report: their specialists
-                are measured where they have any, else their meta-models.
+                are measured where they have any, else their meta-models. Or training-free methods, on the experts.
         """
         self.timing.pop("evaluate", None)
         with self._timed("evaluate"):

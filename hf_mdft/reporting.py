@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 from peft import PeftModel
@@ -13,7 +13,7 @@ from .artifacts.record import coefficient_table
 from .cards import refuse_reserved
 from .core.memory import peak_memory_bytes
 from .core.versions import versions
-from .evaluation import Report
+from .evaluation import Report, TransductiveMethod
 from .evaluation.compare import Evaluation, Subject, evaluate, pool_subjects
 from .evaluation.report import History
 from .heads import Head
@@ -42,13 +42,13 @@ class Run(Protocol):
     def references(self, key: str, names: Any = None) -> dict[str, Any]: ...
 
 
-def compare(run: Run, baselines: Mapping[str, Run]) -> Evaluation:
+def compare(run: Run, baselines: Mapping[str, Run | TransductiveMethod]) -> Evaluation:
     """Measure a run's models on its tasks' evaluation images, and record what was found. Reads labels.
 
     Args:
         run: The run.
         baselines: Further runs of the same tasks, by the name that they have in the report: their specialists are
-            measured where they have any, else their meta-models.
+            measured where they have any, else their meta-models. Or training-free methods.
 
     Raises:
         InputError: A baseline has the name of a model that is compared anyway.
@@ -70,30 +70,43 @@ def compare(run: Run, baselines: Mapping[str, Run]) -> Evaluation:
     return found
 
 
-def _subjects(run: Run, tasks: tuple[str, ...], baselines: Mapping[str, Run]) -> Iterator[Subject]:
-    yield from pool_subjects(run.pool, run.head, tasks)
+def _subjects(
+    run: Run, tasks: tuple[str, ...], baselines: Mapping[str, Run | TransductiveMethod]
+) -> Iterator[Subject]:
+    methods = {name: other for name, other in baselines.items() if callable(other)}
+    yield from pool_subjects(run.pool, run.head, tasks, methods)
     for name, other in baselines.items():
-        yield _held(name, other, tasks, other.specialists) if other.specialists else _combined(name, other, tasks)
+        if name not in methods:
+            yield _held(name, other, tasks, other.specialists) if other.specialists else _combined(name, other, tasks)
+    # Over views the kept model of each task, and no other, is run: the candidate, or what stands in for it.
+    kept = {task for task, specialist in run.specialists.items() if specialist.improved}
     if run.model is not None:
-        yield _combined("meta", run, tasks)
+        stands_in = [task for task in run.specialists if task not in kept and task not in run.pool.experts]
+        yield _combined("meta", run, tasks, stands_in)
     if run.specialists:
-        yield _held("specialist_ungated", run, tasks, run.specialists, gated=False)
-        if between := {task: s for task, s in run.specialists.items() if 0 < s.decision.share < 1}:
-            yield _held("specialist", run, tasks, between)
+        between = {task: s for task, s in run.specialists.items() if 0 < s.decision.share < 1}
+        yield _held("specialist_ungated", run, tasks, run.specialists, gated=False, views=kept - between.keys())
+        if between:
+            yield _held("specialist", run, tasks, between, views=between.keys())
     for number, held in enumerate(run.rounds[:-1], start=1):
         yield _held(f"specialist_round_{number}", run, tasks, held)
 
 
-def _combined(name: str, run: Run, tasks: tuple[str, ...]) -> Subject:
+def _combined(name: str, run: Run, tasks: tuple[str, ...], views: Collection[str] = ()) -> Subject:
     tower = run.meta_tower()
-    return Subject(name, tasks, lambda _: tower, run.meta_head)
+    return Subject(name, tasks, lambda _: tower, run.meta_head, views)
 
 
 def _held(
-    name: str, run: Run, tasks: tuple[str, ...], specialists: Mapping[str, Specialist], gated: bool = True
+    name: str,
+    run: Run,
+    tasks: tuple[str, ...],
+    specialists: Mapping[str, Specialist],
+    gated: bool = True,
+    views: Collection[str] = (),
 ) -> Subject:
     made = tuple(task for task in tasks if task in specialists)
-    return Subject(name, made, lambda task: specialists[task].tower(gated=gated), run.head)
+    return Subject(name, made, lambda task: specialists[task].tower(gated=gated), run.head, views)
 
 
 def report_of(run: Run, found: Evaluation) -> Report:
@@ -104,14 +117,17 @@ def report_of(run: Run, found: Evaluation) -> Report:
         accuracy=found.accuracy,
         average=found.average,
         comparison=found.comparison,
-        overall=found.overall,
+        overall=found.overall(),
+        comparison_views=found.comparison_views,
+        overall_views=found.overall("specialist", "expert_views"),
+        overall_both_views=found.overall("specialist_views", "expert_views"),
         gate={task: specialist.decision for task, specialist in run.specialists.items()},
         coefficients={} if run.model is None else coefficient_table(run.model, run.pool),
         history=History(
             () if meta is None else meta.history,
             {task: tuple(specialist.history) for task, specialist in run.specialists.items()},
         ),
-        timing_s=dict(run.timing),
+        timing_s={**run.timing, **{f"baseline {name}": seconds for name, seconds in found.seconds.items()}},
         peak_memory_bytes=peak_memory_bytes() or 0,
         pool=run.pool.reference(),
         versions=versions(),

@@ -17,6 +17,7 @@ from jinja2 import UndefinedError
 
 from hf_mdft.cards import (
     Decision,
+    Difference,
     Measured,
     MetaFacts,
     PoolFacts,
@@ -66,7 +67,10 @@ META = MetaFacts(
 )
 MEASURED = {
     "mnist": Measured(
-        {"base": 0.48, "expert": 0.9, "meta": 0.7, "specialist_ungated": 0.9, "specialist": 0.9}, 1000, TEST_SPLIT, 0.0
+        {"base": 0.48, "expert": 0.9, "expert_views": 0.91, "meta": 0.7, "specialist_ungated": 0.9, "specialist": 0.9},
+        1000,
+        TEST_SPLIT,
+        0.0,
     ),
     "own": Measured({"base": 0.5, "meta": 0.6}, 200, DataReference(count=200), 1.0),
 }
@@ -74,13 +78,17 @@ AVERAGE = {"base": 0.49, "meta": 0.65}
 TRAINED_ON = replace(META, pool=PoolFacts(REFERENCE, CombinedLicense("mit", (PROBLEM,))))
 SPECIALIST = SpecialistFacts("mnist", TRAINED_ON, GATE, DIGITS, "pooler_output", 'a photo of the number: "{}".')
 OF_MNIST = Measured(
-    {"base": 0.482, "expert": 0.731, "meta": 0.616, "specialist_ungated": 0.785, "specialist": 0.785},
+    {
+        "base": 0.482, "expert": 0.731, "expert_views": 0.772, "meta": 0.616, "specialist_ungated": 0.785,
+        "specialist": 0.785, "specialist_views": 0.79,
+    },
     1000,
     TEST_SPLIT,
     0.0,
     0.054,
     1.1e-9,
-)
+    Difference(0.013, 0.001, 0.025, 0.04),
+)  # fmt: skip
 FIGURES = {"Merging coefficients of the meta-model": "figures/coefficients.png"}
 OWN = SpecialistFacts(
     "own",
@@ -145,7 +153,9 @@ def test_metadata_of_a_specialist():
     (result,) = data.eval_results
     assert (result.metric_type, result.metric_value) == ("accuracy", 0.785)
     assert (result.dataset_type, result.dataset_split) == ("ylecun/mnist", "test")
-    assert "| **this model** | 78.5 % |" in str(CARDS["specialist"]()) and "refused" not in str(CARDS["specialist"]())
+    assert "| **this model** | 78.5 % | 1 |" in str(CARDS["specialist"]()) and "refused" not in str(
+        CARDS["specialist"]()
+    )
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -190,8 +200,42 @@ def test_a_kept_expert_is_not_called_better():
     assert "No labels were used" in text
     refused = replace(OF_MNIST, accuracy={**OF_MNIST.accuracy, "specialist": 0.731})
     text = str(specialist_card(replace(SPECIALIST, gate=KEPT), refused))
-    assert "| candidate that the gate refused | 78.5 % |" in text and "| **this model** | 73.1 % |" in text
+    assert "| candidate that the gate refused | 78.5 % | 1 |" in text and "| **this model** | 73.1 % | 1 |" in text
     assert "Refused candidate against expert" in text
+
+
+BETTER = "**The expert with test-time augmentation is better than this model**"
+
+
+@pytest.mark.parametrize(
+    ("difference", "p_value", "said", "not_said"),
+    [
+        (-0.02, 0.001, f"{BETTER}.", "may be chance"),
+        (-0.02, 0.2, f"{BETTER}, which may be chance.", "This model is better"),
+        (0.02, 0.001, "This model is better.", BETTER),
+        (0.02, 0.2, "This model is better, which may be chance.", BETTER),
+        (0.0, 1.0, "Both are equally accurate.", BETTER),
+    ],
+)
+def test_a_card_tells_how_the_model_compares_with_test_time_augmentation(difference, p_value, said, not_said):
+    beside = Difference(difference, difference - 0.01, difference + 0.01, p_value)
+    text = " ".join(str(specialist_card(SPECIALIST, replace(OF_MNIST, beside_views=beside))).split())
+    assert said in text and not_said not in text
+    numbers = f"{100 * difference:+.1f} points (95 % interval {100 * beside.low:+.1f} to {100 * beside.high:+.1f}, "
+    assert f"with test-time augmentation (9 passes, no training): {numbers}McNemar's exact test p" in text
+
+
+def test_cards_state_what_a_row_costs():
+    text = str(CARDS["specialist"]())
+    rows = [line.split(" | ")[0].strip("| *") for line in text.splitlines() if re.match(r"\| .* % \| \d+ \|$", line)]
+    assert rows == [
+        "base model", "expert", "expert, 9 views", "meta-model", "this model", "this model**, 9 views"
+    ]  # fmt: skip
+    assert "| expert, 9 views | 77.2 % | 9 |" in text and "| **this model**, 9 views | 79.0 % | 9 |" in text
+    meta = str(CARDS["meta_model"]())
+    assert "| expert, 9 views | 91.0 | - | - | 9 |" in meta and "| expert | 90.0 | - | - | 1 |" in meta
+    without = str(specialist_card(SPECIALIST, replace(OF_MNIST, beside_views=None)))
+    assert "with test-time augmentation (" not in without
 
 
 def test_user_text_is_escaped():

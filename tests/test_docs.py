@@ -19,10 +19,11 @@ import datasets
 import pytest
 import torch
 import yaml
-from conftest import TASKS, make_dataset, perturbed, write_recipe
+from conftest import TASKS, call, make_dataset, perturbed, write_recipe
 from typer.main import get_command
 
 from hf_mdft import MetaMerger, Recipe
+from hf_mdft.recipes.presets import TRAINING_FREE
 
 
 ROOT = Path(__file__).parents[1]
@@ -165,8 +166,9 @@ def check_hf_mdft(words: list[str], capsys: pytest.CaptureFixture) -> str:
     if stop.value.code:
         return capsys.readouterr().err
     presets = {path.stem for path in (ROOT / "hf_mdft" / "recipes" / "presets").glob("*.yaml")} | {"NAME"}
-    named = {value for option, value in zip(words, words[1:], strict=False) if option in ("--preset", "--baseline")}
-    return "" if words[0] != "run" or named <= presets else f"no such preset: {named - presets}"
+    known = {"--preset": presets, "--baseline": presets | set(TRAINING_FREE)}
+    wrong = [name for option, name in zip(words, words[1:], strict=False) if name not in known.get(option, {name})]
+    return f"no such preset: {wrong}" if words[0] == "run" and wrong else ""
 
 
 @pytest.mark.parametrize(
@@ -192,6 +194,7 @@ def test_command(where, words, capsys):
         "run",
         "run recipe.yaml --peer symerge",
         "run recipe.yaml --preset best",
+        "run recipe.yaml --preset transclip",
         "pool pull me/pool",
         "bench --size huge",
     ],
@@ -362,6 +365,7 @@ PARTS = {
     "An architecture": ("hf_mdft.architectures", "ARCHITECTURES", "dinov2", "features"),
     "A part of the teacher": ("hf_mdft.specialize.teacher", "TEACHER_PARTS", "sharpen", None),
     "A term of the student": ("hf_mdft.specialize.terms", "STUDENT_TERMS", "robust", "forward"),
+    "A training-free baseline": ("hf_mdft.evaluation", "TRANSDUCTIVE", "centroids", None),
 }
 """By section: where the registry is, the name of the example, and the method that a run calls."""
 
@@ -404,10 +408,13 @@ def both_phases(recipe: Path) -> MetaMerger:
     return merger
 
 
+IN_BOTH_PHASES = [title for title in PARTS if title not in ("An architecture", "A training-free baseline")]
+
+
 @pytest.mark.parametrize(
     "example, section",
-    [(title, title) for title in PARTS if title != "An architecture"],
-    ids=[title for title in PARTS if title != "An architecture"],
+    [(title, title) for title in IN_BOTH_PHASES],
+    ids=IN_BOTH_PHASES,
     indirect=["example"],
 )
 def test_extension(example, section, recipe, local):
@@ -469,6 +476,19 @@ def test_extension_by_a_score(monkeypatch):
     assert decide(surer, expert, {}, rule=Above("confidence")).reason == f"confidence {sure[0] - sure[1]:+.3g}"
     assert decide(surer, expert, {}, rule=Above("confidence")).chosen == "specialist"
     assert decide(expert, surer, {}, rule=Above("confidence")).chosen == "expert"
+
+
+@pytest.mark.parametrize("example", ["A training-free baseline"], indirect=True)
+def test_extension_by_a_training_free_baseline(example, recipe, monkeypatch, capsys):
+    """From the command line, and by the page's Python."""
+    module, calls = example
+    content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    recipe.write_text(yaml.safe_dump({**content, "specialize": {"rounds": 0}}), encoding="utf-8")
+    code, out, _ = call(["run", recipe, "--output-dir", "out", "--baseline", "centroids"], monkeypatch, capsys)
+    assert code == 0 and calls and out.splitlines()[-1].startswith("centroids")
+    (block,) = EXTENDING["A training-free baseline"][1:]
+    exec(compile(block.text, str(block), "exec"), {**vars(module), "merger": Recipe.load(recipe).merger()})
+    assert re.search(r"^centroids +- +[\d.]+", capsys.readouterr().out, re.M)
 
 
 def test_extension_by_a_baseline(recipe, tmp_path, monkeypatch):

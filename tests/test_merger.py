@@ -44,7 +44,10 @@ def improved(specialist, chosen=True):
 
 def test_everything(done):
     report = done.evaluate()
-    models = {"base", "expert", "weight_average", "task_arithmetic", "meta", "specialist", "specialist_ungated"}
+    models = {
+        "base", "expert", "expert_views", "weight_average", "task_arithmetic", "meta", "specialist_ungated",
+        "specialist", "specialist_views",
+    }  # fmt: skip
     assert set(report.accuracy) == models
     assert set(report.average) == models
     for model, row in report.accuracy.items():

@@ -69,7 +69,7 @@ def accuracy_figure(report: Report) -> Figure | None:
 
 
 def gain_figure(report: Report) -> Figure | None:
-    """Points gained over the expert by each specialist, with and without the gate."""
+    """Points gained over the expert by each specialist, with and without the gate, and by test-time augmentation."""
     names = [t for t in report.tasks if t in report.comparison]
     if not names:
         return None
@@ -80,10 +80,17 @@ def gain_figure(report: Report) -> Figure | None:
         gain = 100 * (ungated[name] - expert[name])
         kept = report.gate[name].improved
         axes.bar(i, gain, 0.6, color=color if kept else "white", edgecolor=color)
+    if views := report.accuracy.get("expert_views"):
+        gains = [100 * (views[name] - expert[name]) for name in names]
+        axes.hlines(gains, [i - 0.4 for i in range(len(names))], [i + 0.4 for i in range(len(names))], color="black")
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
     axes.set_ylabel("points over the expert")
-    axes.set_title("filled: kept by the gate; hollow: the expert was kept", fontsize=9, loc="left")
+    axes.set_title(
+        f"filled: kept by the gate; hollow: the expert was kept; line: {compared('expert_views').label}",
+        fontsize=9,
+        loc="left",
+    )
     return figure
 
 

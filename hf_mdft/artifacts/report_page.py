@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..cards.roster import VIEWS
 from ..evaluation import Report
 from .figures import accuracy_figure, coefficient_figure, gain_figure, history_figure, svg
 
@@ -26,7 +27,7 @@ def write_report(report: Report, path: str | Path) -> None:
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("report.html")
     page = template.render(
         report=report,
-        rows=report.rows(),
+        views=VIEWS,
         figures={title: Markup(svg(figure)) for title, figure in figures.items() if figure},
     )
     Path(path).write_text(page, encoding="utf-8")

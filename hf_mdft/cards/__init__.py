@@ -1,6 +1,6 @@
 """Model cards: typed facts in, text out."""
 
-from .facts import Decision, Measured, MetaFacts, PoolFacts, SpecialistFacts
+from .facts import Decision, Difference, Measured, MetaFacts, PoolFacts, SpecialistFacts
 from .meta import meta_card
 from .metadata import eval_results_file
 from .pool import pool_card
@@ -12,6 +12,7 @@ __all__ = [
     "ROSTER",
     "Compared",
     "Decision",
+    "Difference",
     "Measured",
     "MetaFacts",
     "PoolFacts",

@@ -65,6 +65,22 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """Accuracy of one model minus that of another, paired by image, 0 to 1.
+
+    Args:
+        difference: The difference; over several tasks, of the average accuracies.
+        low, high: Its 95 % interval.
+        p_value: Its two-sided p-value.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """Accuracy on the evaluation images of one task.
 
@@ -75,6 +91,7 @@ class Measured:
         overlap: Share of them that is among the unlabelled images; `None` where that was not compared.
         difference: Accuracy of the specialist before the gate minus that of the expert.
         p_value: McNemar's exact test of that difference.
+        beside_views: The specialist that was kept, in one pass, against the expert over nine views.
     """
 
     accuracy: Mapping[str, float]
@@ -83,6 +100,7 @@ class Measured:
     overlap: float | None = None
     difference: float | None = None
     p_value: float | None = None
+    beside_views: Difference | None = None
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def meta_card(
         by_task = [measured[task].accuracy.get(model.name) if task in measured else None for task in facts.tasks]
         if model.on_meta_card and any(value is not None for value in by_task):
             label = ROW_LABELS.get(model.name, model.card_label)
-            rows[label] = [*by_task, average.get(model.name)]
+            rows[label] = ([*by_task, average.get(model.name)], model.passes)
     return model_card(
         "meta.md",
         data,

@@ -20,6 +20,7 @@ class Compared:
         card_label: Its name in the tables of cards.
         on_meta_card: Whether a meta-model's card has a row of it.
         in_figure: Whether the figure of accuracies has bars of it.
+        passes: Forward passes per image at test time.
     """
 
     name: str
@@ -28,11 +29,17 @@ class Compared:
     card_label: str = ""
     on_meta_card: bool = True
     in_figure: bool = False
+    passes: int = 1
+
+
+VIEWS = 9
+"""Views of test-time augmentation, the image as it is among them."""
 
 
 ROSTER = (
     Compared("base", "base", "#b8bcc4", "base model", in_figure=True),
     Compared("expert", "experts", "#5b6270", "expert", in_figure=True),
+    Compared("expert_views", f"experts, {VIEWS} views", "#8a93a3", f"expert, {VIEWS} views", True, True, VIEWS),
     Compared("weight_average", "weight average", "#9fb8d0", "weight average of the pool"),
     Compared("task_arithmetic", "task arithmetic", "#7f9fc4", "task arithmetic"),
     Compared("meta", "meta-model", "#2f6db3", "meta-model", in_figure=True),
@@ -40,6 +47,9 @@ ROSTER = (
         "specialist_ungated", "specialists, no gate", "#ecc08e", "candidate that the gate refused", on_meta_card=False
     ),
     Compared("specialist", "specialists", "#d9822b", "specialist", in_figure=True),
+    Compared(
+        "specialist_views", f"specialists, {VIEWS} views", "#b5651d", f"specialist, {VIEWS} views", False, passes=VIEWS
+    ),
 )
 """In order. A comparison may hold further baselines and earlier rounds, which come after these."""
 

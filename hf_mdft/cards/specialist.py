@@ -7,13 +7,16 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from .facts import Measured, SpecialistFacts
+from .facts import Difference, Measured, SpecialistFacts
 from .markdown import data_link, escaped, literal, model_link, overlap_text
 from .metadata import eval_result, hub_datasets, model_card, model_data
-from .roster import ROSTER
+from .roster import ROSTER, VIEWS
 
 
-SHOWN = ("base", "expert", "meta", "specialist_ungated", "specialist")
+SHOWN = ("base", "expert", "expert_views", "meta", "specialist_ungated", "specialist", "specialist_views")
+THIS_MODEL = {"specialist": "**this model**", "specialist_views": f"**this model**, {VIEWS} views"}
+CHANCE = 0.05
+"""p-value from which a difference may be chance."""
 LONGEST_LIST = 20
 """Class names that are listed."""
 
@@ -54,7 +57,7 @@ def specialist_card(
     )
     left_out = {"specialist_ungated"} if facts.gate.share == 1 else set()
     rows = {
-        "**this model**" if model.name == "specialist" else model.card_label: accuracy[model.name]
+        THIS_MODEL.get(model.name, model.card_label): (accuracy[model.name], model.passes)
         for model in ROSTER
         if model.name in SHOWN and model.name in accuracy and model.name not in left_out
     }
@@ -75,11 +78,23 @@ def specialist_card(
         prompt=literal(facts.template) if facts.template else None,
         pipeline_tag=tag,
         rows=rows,
+        beside_views=_verdict(measured.beside_views) if measured and measured.beside_views else None,
+        view_count=VIEWS,
         evaluated_on=data_link(measured.data) if measured else None,
         overlap=overlap_text(measured.overlap) if measured else None,
         trained_on=data_link(unlabelled),
         **_training(meta.recipe, "expert" if expert else "meta-model"),
     )
+
+
+def _verdict(found: Difference) -> str:
+    """What the comparison with the expert under test-time augmentation says, good or bad."""
+    if found.difference == 0:
+        return "Both are equally accurate."
+    by_chance = ", which may be chance" if found.p_value >= CHANCE else ""
+    if found.difference < 0:
+        return f"**The expert with test-time augmentation is better than this model**{by_chance}."
+    return f"This model is better{by_chance}."
 
 
 def _training(recipe: Mapping[str, Any] | None, origin: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import InputError
-from ..recipes.presets import names
+from ..recipes.presets import TRAINING_FREE, names
 from .app import RecipeFile, Token, Verbose, app, prepare, progress
 
 
@@ -36,7 +36,10 @@ def run(
     output_dir: OutputDir = Path("mdft-output"),
     preset: Annotated[str | None, typer.Option(help=f"A published method in place of ours: {PRESETS}.")] = None,
     baseline: Annotated[
-        list[str] | None, typer.Option(help="A preset to compare with in the same run; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help=f"To compare with in the same run: a preset, or training-free {', '.join(TRAINING_FREE)}; repeatable."
+        ),
     ] = None,
     token: Token = None,
     verbose: Verbose = False,
@@ -56,7 +59,7 @@ def run_recipe(path: Path, output_dir: Path, preset: str | None = None, baseline
         path: The recipe's file.
         output_dir: Folder of the results.
         preset: Name of a preset to run in place of the recipe's own options.
-        baselines: Names of presets to compare with.
+        baselines: Names of presets and training-free methods to compare with.
     """
     from ..artifacts.layout import CHECKPOINTS, META, REPORT, RESULTS, SPECIALISTS
     from ..recipes.run import Baseline
@@ -64,7 +67,7 @@ def run_recipe(path: Path, output_dir: Path, preset: str | None = None, baseline
     from ..recipes.schema import Recipe
 
     recipe, work = Recipe.load(path), output_dir / CHECKPOINTS
-    compared = {name: Baseline.from_preset(name, recipe, work / "baselines" / name) for name in baselines}
+    compared = {name: Baseline.named(name, recipe, work / "baselines" / name) for name in baselines}
     if preset:
         recipe = recipe.with_preset(preset)
     meta, specialize = recipe.meta_arguments(work), recipe.specialize_arguments(work)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from ..architectures import Architecture
-from ..cards import Measured
+from ..cards import Difference, Measured
 from ..core.data_reference import DataReference
+from ..core.errors import InputError
 from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images, LabelledImages
-from .accuracy import accuracy, predict
+from .accuracy import accuracy
 from .baselines import BASELINES, combined_tower
+from .outputs import Outputs, look
 from .paired import average_p_value, mcnemar, paired_interval
-from .report import Comparison, Overall
+from .report import Comparison
+from .transductive import TransductiveMethod
 
 
 Predictions = Mapping[str, Mapping[str, torch.Tensor]]
 """By model and task: predicted classes `(N,)` of the evaluation images."""
+
+VIEWS = "_views"
+"""Ending of a model's name where its predictions are averaged over views."""
 
 
 @dataclass(frozen=True)
@@ -33,42 +40,64 @@ class Subject:
         tasks: Tasks that it is measured on.
         tower: Tower for a task.
         head: Head for a task.
+        views: Tasks on which its predictions over views are wanted too.
+        methods: Training-free methods on its outputs, by name.
     """
 
     name: str
     tasks: tuple[str, ...]
     tower: Callable[[str], nn.Module]
     head: Callable[[str], Head]
+    views: Collection[str] = ()
+    methods: Mapping[str, TransductiveMethod] = field(default_factory=dict)
 
 
 def _shared(name: str, tower: nn.Module, head: Callable[[str], Head], tasks: tuple[str, ...]) -> Subject:
     return Subject(name, tasks, lambda _: tower, head)
 
 
-def pool_subjects(pool: ModelPool, head: Callable[[str], Head], tasks: tuple[str, ...]) -> Iterator[Subject]:
-    """Base, static merges and experts, made one after the other."""
+def pool_subjects(
+    pool: ModelPool,
+    head: Callable[[str], Head],
+    tasks: tuple[str, ...],
+    methods: Mapping[str, TransductiveMethod],
+) -> Iterator[Subject]:
+    """Base, static merges and experts, made one after the other; training-free methods read the experts' outputs."""
     yield _shared("base", pool.tower(), head, tasks)
     for name, coefficient in BASELINES.items():
         yield _shared(name, combined_tower(pool, coefficient), head, tasks)
-    yield Subject("expert", tuple(task for task in tasks if task in pool.experts), pool.tower, head)
+    having = tuple(task for task in tasks if task in pool.experts)
+    yield Subject("expert", having, pool.tower, head, having, methods)
 
 
 def _predict_all(
     subjects: Iterable[Subject], architecture: Architecture, data: Mapping[str, LabelledImages]
-) -> dict[str, dict[str, torch.Tensor]]:
-    return {
-        subject.name: {
-            task: predict(
-                subject.tower(task),
-                architecture,
-                subject.head(task),
-                data[task].images,
-                desc=f"{subject.name} {task}",
-            )
-            for task in subject.tasks
-        }
-        for subject in subjects
-    }
+) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, float]]:
+    """Predictions, and the seconds that training-free methods took, by name."""
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    seconds: dict[str, float] = {}
+    for subject in subjects:
+        over_views = f"{subject.name}{VIEWS}"
+        found |= {name: {} for name in (subject.name, *([over_views] if subject.views else []), *subject.methods)}
+        for task in subject.tasks:
+            tower, head, views = subject.tower(task), subject.head(task), task in subject.views
+            seen = look(tower, architecture, head, data[task].images, views=views, desc=f"{subject.name} {task}")
+            found[subject.name][task] = seen.classes
+            if views:
+                found[over_views][task] = seen.classes_over_views
+            for name, method in subject.methods.items():
+                start = time.perf_counter()
+                found[name][task] = _transduced(name, method, seen, task)
+                seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+    return found, seconds
+
+
+def _transduced(name: str, method: TransductiveMethod, seen: Outputs, task: str) -> torch.Tensor:
+    found = method(seen.logits.softmax(dim=-1), seen.features)
+    if found.shape != seen.logits.shape or found.isnan().any():
+        shape = "numbers that are none" if found.shape == seen.logits.shape else f"shape {tuple(found.shape)}"
+        raise InputError(f"baseline '{name}': task '{task}': expected {tuple(seen.logits.shape)}, got {shape}")
+    return found.argmax(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -79,11 +108,13 @@ class Evaluation:
         predictions: Predicted classes by model and task.
         data: Images and labels by task.
         measured: Accuracies and paired tests by task.
+        seconds: What training-free methods took, by name.
     """
 
     predictions: Predictions
     data: Mapping[str, LabelledImages]
     measured: Mapping[str, Measured]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> dict[str, dict[str, float]]:
@@ -109,16 +140,20 @@ class Evaluation:
         }
 
     @property
-    def overall(self) -> Overall | None:
-        """Kept specialists against experts, over the tasks that have both."""
-        pairs = [task for task in self.predictions.get("specialist", {}) if task in self.predictions["expert"]]
+    def comparison_views(self) -> dict[str, Difference]:
+        """Kept specialist in one pass against the expert over views, by task."""
+        return {task: found.beside_views for task, found in self.measured.items() if found.beside_views is not None}
+
+    def overall(self, model: str = "specialist", reference: str = "expert") -> Difference | None:
+        """One model against another, over the tasks that have both; `None` where there are none."""
+        pairs = [task for task in self.predictions.get(model, {}) if task in self.predictions.get(reference, {})]
         if not pairs:
             return None
-        kept, experts = (
-            {task: self.predictions[model][task] == self.data[task].labels for task in pairs}
-            for model in ("specialist", "expert")
+        ours, theirs = (
+            {task: self.predictions[name][task] == self.data[task].labels for task in pairs}
+            for name in (model, reference)
         )
-        return Overall(*paired_interval(kept, experts), average_p_value(kept, experts))
+        return Difference(*paired_interval(ours, theirs), average_p_value(ours, theirs))
 
 
 def evaluate(
@@ -140,14 +175,22 @@ def evaluate(
         unlabelled: Unlabelled images of tasks that something was learned from.
         references: The evaluation data sets by task.
     """
-    predictions = _predict_all(subjects, architecture, data)
+    predictions, seconds = _predict_all(subjects, architecture, data)
     if "specialist_ungated" in predictions:
-        ungated, fallback = predictions["specialist_ungated"], {**predictions.get("meta", {}), **predictions["expert"]}
-        chosen = {task: (ungated if improved[task] else fallback)[task] for task in ungated}
-        predictions["specialist"] = {**chosen, **predictions.get("specialist", {})}
+        for views in ("", VIEWS):
+            ungated, meta, expert = (
+                predictions.get(f"{model}{views}", {}) for model in ("specialist_ungated", "meta", "expert")
+            )
+            between = predictions.get(f"specialist{views}", {})  # weights between the two
+            predictions[f"specialist{views}"] = {
+                task: {**(ungated if improved[task] else {**meta, **expert}), **between}[task]
+                for task in predictions["specialist_ungated"]
+            }
+        for model in ("specialist_ungated", "meta"):  # of some tasks only: what was kept there
+            predictions.pop(f"{model}{VIEWS}", None)
     shares = {task: overlap(data[task].images, images) for task, images in unlabelled.items()}
     measured = {task: _measure(task, predictions, data, shares.get(task), references.get(task)) for task in data}
-    return Evaluation(predictions, data, measured)
+    return Evaluation(predictions, data, measured, seconds)
 
 
 def _measure(
@@ -157,13 +200,16 @@ def _measure(
     share: float | None,
     reference: DataReference | None,
 ) -> Measured:
-    labels, difference, p_value = data[task].labels, None, None
+    labels, difference, p_value, beside_views = data[task].labels, None, None, None
     by_model = {model: row[task] for model, row in predictions.items() if task in row}
     if "specialist_ungated" in by_model and "expert" in by_model:
         ours, theirs = (by_model[model] == labels for model in ("specialist_ungated", "expert"))
         difference, p_value = (ours.float().mean() - theirs.float().mean()).item(), mcnemar(ours, theirs)
+    if "specialist" in by_model and f"expert{VIEWS}" in by_model:
+        ours, theirs = (by_model[model] == labels for model in ("specialist", f"expert{VIEWS}"))
+        beside_views = Difference(*paired_interval({task: ours}, {task: theirs}), mcnemar(ours, theirs))
     accuracies = {model: accuracy(classes, labels) for model, classes in by_model.items()}
-    return Measured(accuracies, len(labels), reference, share, difference, p_value)
+    return Measured(accuracies, len(labels), reference, share, difference, p_value, beside_views)
 
 
 def overlap(measured: Images, unlabelled: Images) -> float:

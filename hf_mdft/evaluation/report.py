@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cards import Decision, compared, in_order
+from ..cards import Decision, Difference, compared, in_order
+from ..cards.roster import VIEWS
 from ..core.json_files import plain, write_json
 from ..core.tables import text_table
 
@@ -33,29 +34,6 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Overall:
-    """Kept specialists against experts, averaged over tasks, paired by image.
-
-    Args:
-        difference: Difference of the average accuracies.
-        low, high: Its 95 % interval.
-        p_value: Its two-sided p-value.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p_value: float
-
-    def __str__(self) -> str:
-        points = [100 * value for value in (self.difference, self.low, self.high)]
-        return (
-            "Specialists over experts: {:+.2f} points on average, 95 % interval {:+.2f} to {:+.2f}, p = {:.2g} "
-            "(paired by image)".format(*points, self.p_value)
-        )
-
-
-@dataclass(frozen=True)
 class History:
     """Log lines of the trainings.
 
@@ -69,6 +47,23 @@ class History:
 
 
 @dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        label: Name of the model.
+        cells: Its accuracy in percent for each task and on average.
+        passes: Forward passes per image at test time.
+        training_s: Seconds of its training; `None` where nothing was trained.
+    """
+
+    label: str
+    cells: list[str]
+    passes: int
+    training_s: float | None
+
+
+@dataclass(frozen=True)
 class Report:
     """Figures of a run; `to_dict()` is `results.json`.
 
@@ -77,7 +72,10 @@ class Report:
         accuracy: Accuracy by model and task, 0 to 1.
         average: Average accuracy by model, where a model has all tasks that were measured.
         comparison: Specialist against expert, by task.
-        overall: Kept specialists against experts; `None` where there are none.
+        overall: Kept specialists against experts, averaged over tasks; `None` where there are none.
+        comparison_views: Kept specialist against the expert over nine views, by task.
+        overall_views: The same, averaged over tasks.
+        overall_both_views: Kept specialists against experts, both over nine views, averaged over tasks.
         gate: The gate's decision by task.
         coefficients: Coefficients of the meta-model by tensor and expert.
         history: Log lines of both phases.
@@ -92,7 +90,10 @@ class Report:
     accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     average: Mapping[str, float] = field(default_factory=dict)
     comparison: Mapping[str, Comparison] = field(default_factory=dict)
-    overall: Overall | None = None
+    overall: Difference | None = None
+    comparison_views: Mapping[str, Difference] = field(default_factory=dict)
+    overall_views: Difference | None = None
+    overall_both_views: Difference | None = None
     gate: Mapping[str, Decision] = field(default_factory=dict)
     coefficients: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     history: History = History()
@@ -106,24 +107,51 @@ class Report:
         """`results.json`: every key is there, whatever was measured."""
         history = {"meta": plain(self.history.meta), "specialists": plain(self.history.specialists)}
         fields = {name: plain(value) for name, value in vars(self).items() if name != "history"}
-        return {"schema": SCHEMA, **fields, "history": history}
+        return {"schema": SCHEMA, **fields, "passes": self.passes, "history": history}
+
+    @property
+    def passes(self) -> dict[str, int]:
+        """Forward passes per image at test time, by model."""
+        return {name: compared(name).passes for name in self.accuracy}
 
     def save(self, path: str | Path) -> None:
         """Write `results.json`."""
         write_json(Path(path), self.to_dict())
 
-    def rows(self) -> list[tuple[str, list[str]]]:
-        """Lines of the table: a model's label, its accuracy in percent for each task and on average."""
+    def training_s(self, name: str) -> float | None:
+        """Seconds that all of a model's training took, its meta-model included; `None` where nothing was trained."""
+        if name == "meta":
+            return self.timing_s.get("meta")
+        if name in ("specialist_ungated", "specialist", "specialist_views"):
+            return sum(s for stage, s in self.timing_s.items() if stage == "meta" or stage.startswith("specialist "))
+        return self.timing_s.get(f"baseline {name}")
+
+    def rows(self) -> list[Row]:
+        """Lines of the table."""
         lines = []
         for name in in_order(name for name, row in self.accuracy.items() if row):
             row = [*(self.accuracy[name].get(task) for task in self.tasks), self.average.get(name)]
-            lines.append((compared(name).label, ["-" if value is None else f"{100 * value:.1f}" for value in row]))
+            cells = ["-" if value is None else f"{100 * value:.1f}" for value in row]
+            lines.append(Row(compared(name).label, cells, self.passes[name], self.training_s(name)))
         return lines
 
+    def tests(self) -> list[str]:
+        """Paired tests over all tasks, in words."""
+        found = {
+            "Specialists over experts": self.overall,
+            f"Specialists over experts with {VIEWS} views": self.overall_views,
+            f"Both with {VIEWS} views": self.overall_both_views,
+        }
+        return [
+            f"{title}: {100 * test.difference:+.2f} points on average, 95 % interval {100 * test.low:+.2f} to "
+            f"{100 * test.high:+.2f}, p = {test.p_value:.2g} (paired by image)"
+            for title, test in found.items()
+            if test is not None
+        ]
+
     def __str__(self) -> str:
-        """The table, for a terminal."""
-        rows = [[name, *cells] for name, cells in self.rows()]
+        """The table, for a terminal; passes are forward passes per image at test time."""
+        rows = [[row.label, *row.cells, str(row.passes)] for row in self.rows()]
         if not rows:
             return "Nothing was measured: no task has evaluation images."
-        table = text_table(["", *self.tasks, "average"], rows)
-        return table if self.overall is None else f"{table}\n{self.overall}"
+        return "\n".join([text_table(["", *self.tasks, "average", "passes"], rows), *self.tests()])

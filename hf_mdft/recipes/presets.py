@@ -16,6 +16,9 @@ FOLDER = Path(__file__).with_name("presets")
 SHARED = FOLDER / "shared"
 PARTS = ("adapter", "meta", "specialize")
 
+TRAINING_FREE = ("stata", "transclip")
+"""Baselines that are no presets: the package's `TRANSDUCTIVE`, by name, for `--help`, which loads nothing heavy."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -59,6 +62,8 @@ def preset(name: str) -> Preset:
         InputError: No such preset; the nearest name is suggested.
     """
     if name not in names():
+        if name in TRAINING_FREE:
+            raise InputError(f"'{name}' trains nothing, so it is no preset; compare with it: --baseline {name}")
         raise InputError(f"unknown preset '{name}': {suggest(name, names())}")
     file = FOLDER / f"{name}.yaml"
     content = _content(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from accelerate import PartialState
 from ..adapter import MdftConfig
 from ..artifacts.run_folder import refuse_foreign_output, write_run
 from ..cards import refuse_reserved
-from ..evaluation import Report
+from ..core.errors import InputError, suggest
+from ..evaluation import TRANSDUCTIVE, Report, TransductiveMethod
 from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
 from ..specialize import SpecializeArguments
-from .presets import preset
+from .presets import names, preset
 from .schema import Recipe
 
 
@@ -28,11 +30,33 @@ class Baseline:
         config: Adapter of its own meta-model; `None`: it shares the run's meta-model.
         meta: Arguments of its own phase 1, as `config`.
         specialize: Arguments of its own phase 2; `None`: it makes no specialists, and its meta-model is compared.
+        method: A training-free method, in place of all that.
     """
 
     config: MdftConfig | None = None
     meta: MdftTrainingArguments | None = None
     specialize: SpecializeArguments | None = None
+    method: TransductiveMethod | None = None
+
+    @classmethod
+    def named(cls, name: str, recipe: Recipe, folder: Path) -> Baseline:
+        """A training-free method, or a preset's settings on a recipe's pool and tasks.
+
+        Args:
+            name: Name of the method or preset.
+            recipe: The recipe, which keeps what a preset leaves open.
+            folder: Folder of its checkpoints.
+
+        Raises:
+            InputError: There is no such method or preset (the nearest name is suggested), every comparison has it, or
+                the recipe's options do not go with it.
+        """
+        refuse_reserved(name)
+        if name in TRANSDUCTIVE:
+            return cls(method=TRANSDUCTIVE.get(name))
+        if name not in names():
+            raise InputError(f"unknown baseline '{name}': {suggest(name, [*names(), *TRANSDUCTIVE.names()])}")
+        return cls.from_preset(name, recipe, folder)
 
     @classmethod
     def from_preset(cls, name: str, recipe: Recipe, folder: Path) -> Baseline:
@@ -55,8 +79,10 @@ class Baseline:
             changed.specialize_arguments(folder) if method.makes_specialists else None,
         )
 
-    def made(self, merger: MetaMerger) -> MetaMerger:
-        """The baseline, trained; its results are those of its specialists, if it has any."""
+    def made(self, merger: MetaMerger) -> MetaMerger | TransductiveMethod:
+        """The baseline, trained where it trains; its results are those of its specialists, if it has any."""
+        if self.method is not None:
+            return self.method
         if self.config is None:
             other = merger.variant(fitted=True)
         else:
@@ -85,7 +111,7 @@ def run(
         meta: Arguments of phase 1.
         specialize: Arguments of phase 2.
         progress: Called with one line at every stage.
-        baselines: Published methods to compare with, by name.
+        baselines: Published methods to compare with, by name; their seconds are those of all that they train.
 
     Returns:
         The report, in the first process; `None` in others.
@@ -106,7 +132,9 @@ def run(
     others = {}
     for name, baseline in (baselines or {}).items():
         progress(f"Baseline: {name}")
+        start = time.perf_counter()
         others[name] = baseline.made(merger)
+        merger.timing[f"baseline {name}"] = time.perf_counter() - start
     report = None
     if state.is_main_process:
         progress("Evaluating (the only step that reads labels)")
