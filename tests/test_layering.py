@@ -9,7 +9,7 @@ import hf_mdft
 
 
 ROOMS = (
-    "peft_hook core hub cards architectures transforms objectives tasks pool heads task_data adapter embedding "
+    "peft_hook core hub cards architectures transforms objectives tasks shifts pool heads task_data adapter embedding "
     "evaluation artifacts trainers meta specialize reporting merger recipes studies bench demo cli __main__ __init__"
 ).split()
 """Lowest first: a module imports from its own room and from rooms before it."""

@@ -55,15 +55,20 @@ class Baseline:
             changed.specialize_arguments(folder) if method.makes_specialists else None,
         )
 
-    def made(self, merger: MetaMerger) -> MetaMerger:
-        """The baseline, trained; its results are those of its specialists, if it has any."""
+    def made(self, merger: MetaMerger, tasks: list[str] | None = None) -> MetaMerger:
+        """The baseline, trained; its results are those of its specialists, if it has any.
+
+        Args:
+            merger: The run that it is compared with.
+            tasks: Tasks that it makes specialists of; the default is all.
+        """
         if self.config is None:
             other = merger.variant(fitted=True)
         else:
             other = merger.variant(self.config)
             other.fit(self.meta)
         if self.specialize is not None:
-            other.specialize(self.specialize)
+            other.specialize(self.specialize, tasks)
         return other
 
 
