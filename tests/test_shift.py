@@ -264,6 +264,7 @@ def test_study_goes_on_and_measures_both_sets(clip_paths, tmp_path, monkeypatch,
             "shade": dark.learned(whole.unlabelled("shade"), severity, 0).key
         }
 
+    assert not list((tmp_path / "out").rglob("candidate")), "models stay though they were measured"
     facts = json.loads((tmp_path / "out" / "shift.json").read_text(encoding="utf-8"))
     assert facts["tasks"] == ["shade"] and facts["long_tail"] is None
     as_is, shifted = facts["conditions"]
@@ -344,9 +345,7 @@ def test_long_tail_reaches_training_without_labels(clip_paths, tmp_path, monkeyp
         (["--task", "shades"], "did you mean 'shade'"),
     ],
 )
-def test_bad_options_are_refused_before_anything_is_trained(
-    options, message, clip_paths, tmp_path, monkeypatch, capsys
-):
+def test_bad_options_are_refused_before_training(options, message, clip_paths, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("hf_mdft.merger.MetaMerger.fit", lambda *_: pytest.fail("trained"))
     code, _, err = call(["study", "shift", write_recipe(tmp_path, clip_paths), *options], monkeypatch, capsys)
     assert code == 2 and message in err and err.count("\n") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +36,8 @@ class Models:
         whole: Pool, tasks and heads.
         recipe: Options of both phases.
         unlabelled: Images to learn from, of all tasks.
-        folder: Folder of work in progress; what is there is used.
+        folder: Folder of work in progress: what is there is used, and models stay only until they are measured, for a
+            study makes hundreds.
     """
 
     def __init__(self, whole: MetaMerger, recipe: Recipe, unlabelled: Mapping[str, Images], folder: Path) -> None:
@@ -66,12 +68,20 @@ class Models:
         tasks = list(next(iter(tests.values())))
         made = self.merger
         if kind != "meta":
-            folder = self.folder / "baselines" / kind
-            made = Baseline.from_preset(kind, self.recipe, folder).made(self.merger, tasks)
+            made = Baseline.from_preset(kind, self.recipe, self._baseline(kind)).made(self.merger, tasks)
         if made.specialists:
             return {"found": {kind: _correct(tests, lambda task: made.specialists[task].tower(), made)}, "gate": {}}
         tower = made.meta_tower()
         return {"found": {kind: _correct(tests, lambda _: tower, made, made.meta_head)}, "gate": {}}
+
+    def tidy(self, kind: str) -> None:
+        """Remove models of a kind that was measured; the meta-model stays, for baselines that are asked for later."""
+        if kind not in ("expert", "meta"):
+            work = self.folder / "specialists" if kind == "specialist" else self._baseline(kind)
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _baseline(self, kind: str) -> Path:
+        return self.folder / "baselines" / kind
 
     def _specialists(self, tests: Tests) -> dict[str, Any]:
         tasks = list(next(iter(tests.values())))

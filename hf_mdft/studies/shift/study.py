@@ -161,4 +161,6 @@ class _Study:
             recipe = self.recipe.with_preset(kind) if kind in self.baselines else self.recipe
             key += [{task: images.key for task, images in models.unlabelled.items()}, recipe.adapter, recipe.meta]
             key += [recipe.specialize, recipe.seed]
-        return remembered(folder / f"{kind}.json", key, lambda: models.measure(kind, tests))
+        found = remembered(folder / f"{kind}.json", key, lambda: models.measure(kind, tests))
+        models.tidy(kind)
+        return found
