@@ -28,7 +28,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-docs: $(READY)  ## Tables of docs/recipes.md from the code, figure from docs/results.md.
+docs: $(READY)  ## Tables of docs from the code, figure from docs/results.md.
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/figures.py
 

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/recipes.md from the code.
+"""Writes the tables of docs/recipes.md and docs/shift.md from the code.
 
 python docs/generate.py
 """
@@ -22,12 +22,13 @@ from hf_mdft.heads import HEADS, TEMPLATES
 from hf_mdft.meta.terms import META_TERMS
 from hf_mdft.objectives import FILTERS
 from hf_mdft.objectives.scores import SCORES
+from hf_mdft.shifts import SHIFTS
 from hf_mdft.specialize.teacher import TEACHER_PARTS
 from hf_mdft.specialize.terms import STUDENT_TERMS
 from hf_mdft.transforms import TRANSFORMS
 
 
-PAGE = Path(__file__).with_name("recipes.md")
+PAGES = [Path(__file__).with_name(name) for name in ("recipes.md", "shift.md")]
 BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
 FILLED_IN = ("pool", "tower", "target_modules")
 """Options of the adapter that no recipe sets."""
@@ -118,6 +119,12 @@ def templates() -> str:
     return table(["set", "prompts"], rows)
 
 
+def shifts() -> str:
+    kinds = [SHIFTS.get(name) for name in SHIFTS.names()]
+    rows = [[f"`{k.name}`", summary(k), k.unit, ", ".join(map(str, k.constants))] for k in kinds]
+    return table(["shift", "what it is like", "constant", "at severities 1 to 5"], rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "task": task,
     "adapter": lambda: options(MdftConfig, FILLED_IN),
@@ -133,6 +140,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scores": lambda: named(SCORES),
     "heads": lambda: parts(HEADS),
     "templates": templates,
+    "shifts": shifts,
 }
 
 
@@ -142,4 +150,5 @@ def generate(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(generate(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(generate(page.read_text(encoding="utf-8")), encoding="utf-8")

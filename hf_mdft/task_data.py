@@ -55,6 +55,10 @@ class TaskData:
         """Use no more than `count` unlabelled images of each task from now on, chosen by the seed; `None` is all."""
         self._images = {task: self.unlabelled(task).sample(count, self.seed) for task in self.tasks}
 
+    def learn_from(self, images: Mapping[str, Images]) -> None:
+        """Use these unlabelled images, by task, from now on."""
+        self._images |= images
+
     def head(self, task: str) -> Head:
         """The task's head, built the first time."""
         if task not in self._heads:

@@ -66,6 +66,70 @@ def leave_one_out(
     _write_study(output_dir, {"leave-one-out": as_markdown(list(rows.values()), by_task=True)}, rows)
 
 
+def _list_shifts(wanted: bool) -> None:
+    if wanted:
+        from ..shifts import SHIFTS
+
+        for shift in SHIFTS.parts():
+            typer.echo(f"{shift.name:15} {shift.__doc__} {shift.unit}: {', '.join(map(str, shift.constants))}")
+        raise typer.Exit
+
+
+@commands.command(
+    epilog="Example: `hf-mdft study shift recipe.yaml --shift gaussian_noise --shift jpeg --severity 0 --severity 3`"
+)
+def shift(
+    recipe: RecipeFile,
+    shift: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A shift (see --list); repeat. 'A+B': for each image one of these; 'any': one of all; 'half:A': half "
+            "of the unlabelled images stay clean; 'as-is': the recipe's own images."
+        ),
+    ] = None,
+    severity: Annotated[list[int] | None, typer.Option(help="0 (as they are) to 5; repeat.")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="A preset to compare with; repeat.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Measure this task only; repeat.")] = None,
+    long_tail: Annotated[
+        float | None,
+        typer.Option(
+            help="Draw the unlabelled images so that the largest class is so many times the smallest. Reads their "
+            "labels (label_column), for this alone: no training sees them. Test images stay."
+        ),
+    ] = None,
+    names: Annotated[
+        bool, typer.Option("--list", callback=_list_shifts, is_eager=True, help="Show the shifts and exit.")
+    ] = False,
+    output_dir: StudyDir = Path("shift"),
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Shift a recipe's unlabelled and test images, and compare experts, baselines, meta-model and specialists there
+    and on the clean test images.
+
+    The default is four shifts at severities 0, 1, 3 and 5: 13 runs. Writes `shift.md`, `shift.json` and `shift.png`.
+    """
+    prepare(verbose, token)
+    from ..artifacts.figures import save
+    from ..recipes.schema import Recipe
+    from ..studies.shift import DEFAULT_SEVERITIES, DEFAULT_SHIFTS, as_tables, shift_figure, shift_study
+
+    found = shift_study(
+        Recipe.load(recipe),
+        output_dir / "work",
+        progress,
+        shifts=shift or DEFAULT_SHIFTS,
+        severities=severity or DEFAULT_SEVERITIES,
+        baselines=baseline or (),
+        tasks=task or (),
+        long_tail=long_tail,
+    )
+    _write_study(output_dir, as_tables(found), found, "shift")
+    if figure := shift_figure(found):
+        save(figure, output_dir / "shift.png")
+        progress(f"Figure: {output_dir / 'shift.png'}")
+
+
 @commands.command(epilog="Example: `hf-mdft study gate A/recipe.yaml B/recipe.yaml --output-dir gate`")
 def gate(
     files: Annotated[

@@ -79,8 +79,13 @@ class Baseline:
             changed.specialize_arguments(folder) if method.makes_specialists else None,
         )
 
-    def made(self, merger: MetaMerger) -> MetaMerger | TransductiveMethod:
-        """The baseline, trained where it trains; its results are those of its specialists, if it has any."""
+    def made(self, merger: MetaMerger, tasks: list[str] | None = None) -> MetaMerger | TransductiveMethod:
+        """The baseline, trained where it trains; its results are those of its specialists, if it has any.
+
+        Args:
+            merger: The run that it is compared with.
+            tasks: Tasks that it makes specialists of; the default is all.
+        """
         if self.method is not None:
             return self.method
         if self.config is None:
@@ -89,7 +94,7 @@ class Baseline:
             other = merger.variant(self.config)
             other.fit(self.meta)
         if self.specialize is not None:
-            other.specialize(self.specialize)
+            other.specialize(self.specialize, tasks)
         return other
 
 

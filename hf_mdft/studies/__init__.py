@@ -1,1 +1,1 @@
-"""Studies of a recipe: what each part adds, what few images give, tasks outside the pool, the gate's record."""
+"""Studies of a recipe: what each part adds, few images, tasks outside the pool, shifts, the gate's record."""

@@ -21,17 +21,20 @@ class LabelledImages:
     labels: torch.Tensor
 
 
-def read_labelled(name: str, task: Task, class_names: list[str], preprocessor: Preprocessor) -> LabelledImages:
+def read_labelled(
+    name: str, task: Task, class_names: list[str], preprocessor: Preprocessor, part: str = "evaluation"
+) -> LabelledImages:
     """A task's evaluation images and labels, with labels in the order of `class_names`.
 
     Where the dataset names its classes with the same names in another order, labels are mapped by name; where the
-    names differ (prompt names against dataset names), the order counts.
+    names differ (prompt names against dataset names), the order counts. `part="unlabelled"` reads the labels of the
+    images to learn from, where they have any: for studies that choose among them by class.
 
     Raises:
         InputError: The data cannot be loaded, lack a column, or have another number of classes.
     """
-    where = f"task '{name}', evaluation"
-    dataset = open_dataset(task.evaluation, where)
+    where = f"task '{name}', {part}"
+    dataset = open_dataset(getattr(task, part), where)
     check_column(dataset, task.image_column, "image_column", where)
     check_column(dataset, task.label_column, "label_column", where)
     images = Images.prepare(dataset.select_columns([task.image_column]), task.image_column, preprocessor, where)
