@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hf_mdft import InputError, Recipe, SpecializeArguments
-from hf_mdft.embedding.augment import strong_augment
+from hf_mdft.embedding.augment import mild_augment, strong_augment
 from hf_mdft.embedding.views import FEW_VIEWS
 from hf_mdft.recipes.presets import names, preset
 from hf_mdft.specialize import STUDENT_TERMS, Source, StudentTrainer, Teacher, build_teacher, specialize_task
@@ -83,6 +83,18 @@ def batch_of(logits, features=None, index=None, **more):
 
 
 # Augmentation
+
+
+def test_mild_augmentation_is_seeded_stays_in_range_and_is_mild():
+    pixels = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    before = pixels.clone()
+    once, twice = (mild_augment(pixels, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(once, twice) and torch.equal(pixels, before) and once.min() >= 0 and once.max() <= 1
+    assert not torch.equal(once, mild_augment(pixels, torch.Generator().manual_seed(2)))
+    gray = torch.full((64, 3, 32, 32), 0.5)
+    changed = (mild_augment(gray, torch.Generator().manual_seed(0)) - gray).abs()
+    assert 0.005 < changed.mean() < 0.06, "much less than by the strong one"
+    assert mild_augment(torch.rand(2, 3, 7, 9), torch.Generator().manual_seed(0)).shape == (2, 3, 7, 9)
 
 
 def test_strong_augmentation_is_seeded_and_stays_in_range():
@@ -364,7 +376,7 @@ def test_must_step_by_step(setting, tmp_path):
         sure = head(pool.architecture.features(pool.tower("shade")(pixel_values=plain))).softmax(-1).amax(-1)
     threshold = sure.median().item()
     args = arguments(
-        tmp_path, **only(must=1.0), strong_augmentation=True, confidence_threshold=threshold, max_steps=2, optim="sgd",
+        tmp_path, **only(must=1.0), augmentation="strong", confidence_threshold=threshold, max_steps=2, optim="sgd",
         learning_rate=0.1, lr_scheduler_type="constant", warmup_steps=0, max_grad_norm=0, save_strategy="no", seed=3,
         logging_steps=1,
     )  # fmt: skip
@@ -373,7 +385,7 @@ def test_must_step_by_step(setting, tmp_path):
 
     def compute_loss(model, inputs, **kwargs):
         views = trainer.views(model, inputs["pixels"])
-        seen.append((views.weak, views.strong()))
+        seen.append((views.weak, views.augmented(strong_augment)))
         return forward(model, inputs, **kwargs)
 
     trainer.compute_loss = compute_loss
@@ -450,20 +462,21 @@ def test_a_term_may_look_again(setting, tmp_path, looking):
 def test_nothing_runs_that_no_term_asks_for(setting, tmp_path, monkeypatch):
     """One forward pass of the student for each batch, without an augmentation."""
     runs = []
-    monkeypatch.setattr("hf_mdft.specialize.terms.views.strong_augment", lambda *_: pytest.fail("augmented"))
-    trainer = trainer_of(setting, arguments(tmp_path, save_strategy="no"))
+    monkeypatch.setattr("hf_mdft.specialize.terms.BatchViews.augmented", lambda *_: pytest.fail("augmented"))
+    trainer = trainer_of(setting, arguments(tmp_path, save_strategy="no", augmentation="none"))
     trainer.model.register_forward_hook(lambda *_: runs.append(1))
     trainer.train()
     assert len(runs) == 4
 
 
-def test_the_student_sees_strong_images(setting, tmp_path):
-    trainer = trainer_of(setting, arguments(tmp_path, strong_augmentation=True))
+@pytest.mark.parametrize(("name", "augmentation"), [("mild", mild_augment), ("strong", strong_augment)])
+def test_the_student_sees_augmented_images(setting, tmp_path, name, augmentation):
+    trainer = trainer_of(setting, arguments(tmp_path, augmentation=name))
     pixels, seen = trainer.train_dataset.__getitems__([0, 1, 2]), []
     trainer.model.register_forward_pre_hook(lambda m, a, k: seen.append(k["pixel_values"]), with_kwargs=True)
     trainer.compute_loss(trainer.model, pixels)
     views = trainer.views(trainer.model, pixels["pixels"])
-    assert torch.equal(seen[0], views.strong()) and not torch.equal(seen[0], views.weak)
+    assert torch.equal(seen[0], views.augmented(augmentation)) and not torch.equal(seen[0], views.weak)
 
 
 # Presets

@@ -1,6 +1,9 @@
-"""Strong augmentation of images, for consistency training: every change leaves the class, as far as can be."""
+"""Augmentation of images, for consistency training: every change leaves the class, as far as can be."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch.nn import functional as F
@@ -15,6 +18,25 @@ noise, its standard deviation. All of pixels in [0, 1]."""
 BLUR, TRANSLATION, CUTOUT = 1.0, 4, 0.375
 """Largest standard deviation of the blur and largest translation, in steps of 1/32 of the side; largest side of the
 square that is cut out, as a share of the image's."""
+
+
+MILD = 0.1
+"""Largest relative change of brightness and contrast by the mild augmentation; half of it of a channel's gain. Noise is
+up to 0.03, and the square that is cut out of half of the images has a quarter of their side."""
+
+
+def mild_augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Images, each changed a little in its own way: brightness, contrast, tint, noise, cutout, and a translation by up
+    to one step. See `strong_augment`, whose arguments it has."""
+    pixels = pixels * (1 + _uniform(pixels, generator, MILD))
+    mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
+    pixels = mean + (1 + _uniform(pixels, generator, MILD)) * (pixels - mean)
+    pixels = pixels * (1 + _uniform(pixels, generator, MILD / 2, channels=3))
+    noise = 0.03 * torch.rand(len(pixels), 1, 1, 1, generator=generator)
+    pixels = pixels + (noise * torch.randn(pixels.shape, generator=generator)).to(pixels)
+    chosen = torch.rand(len(pixels), 1, generator=generator) < 0.5
+    pixels = _cut_out(pixels, generator, 0.25 * chosen)
+    return jitter(pixels.clamp(0, 1), generator)
 
 
 def strong_augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -86,12 +108,21 @@ def _noise(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def _cutout(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A square in the image's mean color."""
+    return _cut_out(pixels, generator, CUTOUT * torch.rand(len(pixels), 1, generator=generator))
+
+
+def _cut_out(pixels: torch.Tensor, generator: torch.Generator, share: torch.Tensor) -> torch.Tensor:
+    """A square in the image's mean color; its side is a share `(n, 1)` of the image's."""
     inside = torch.ones((), dtype=torch.bool)
-    share = CUTOUT * torch.rand(len(pixels), 1, generator=generator)
     for side, shape in ((pixels.shape[-2], (1, -1, 1)), (pixels.shape[-1], (1, 1, -1))):
         length = (share * side).round()
         start = (torch.rand(len(pixels), 1, generator=generator) * (side - length + 1)).floor()
         place = torch.arange(side)
         inside = inside & ((place >= start) & (place < start + length)).view(len(pixels), *shape)
     return torch.where(inside.to(pixels.device), pixels.mean(dim=(2, 3), keepdim=True), pixels)
+
+
+Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType({"mild": mild_augment, "strong": strong_augment})
+"""By name."""

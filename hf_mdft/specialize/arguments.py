@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from transformers import SchedulerType, TrainingArguments
 
 from ..core.device import fast_bf16
 from ..core.errors import InputError, suggest
+from ..embedding.augment import AUGMENTATIONS
 from ..trainers.terms import check_terms
 from .teacher import TEACHER_PARTS
 from .terms import STUDENT_TERMS
@@ -46,8 +47,9 @@ class SpecializeArguments(TrainingArguments):
         lda_weight: Weight of a linear discriminant analysis that is fitted to the teacher's targets, in the embeddings
             of all its models, and corrects them; needs ten images per class; 0 is off.
         jitter_steps: Largest random translation of the student's images, in steps of 1/32 of the side; 0 is off.
-        strong_augmentation: Train the student on strongly augmented images (`hf_mdft.embedding.augment`) in place of
-            translated ones.
+        augmentation: Train the student on augmented images (`hf_mdft.embedding.augment`): `"none"` (translated ones),
+            `"mild"` or `"strong"`. Changes of brightness, color and noise, and squares cut out, that leave the class:
+            the student learns to answer alike, which its teacher does not.
         refreshes: How many times, evenly spaced, the teacher is made anew, with the student's own average so far among
             its models, there with full weight (self-training). 1 is half-way; 0 never; -1 before every epoch but the
             first.
@@ -67,7 +69,7 @@ class SpecializeArguments(TrainingArguments):
     """
 
     output_dir: str | None = field(default="mdft-output/specialists", metadata={"help": "Folder of work in progress."})
-    max_steps: int = field(default=200, metadata={"help": "Optimizer steps for each task."})
+    max_steps: int = field(default=300, metadata={"help": "Optimizer steps for each task."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Images in a batch."})
     learning_rate: float | None = field(
         default=None,
@@ -106,13 +108,13 @@ class SpecializeArguments(TrainingArguments):
         default=0.5, metadata={"help": "Strength of the teacher's correction towards the class prior; 0 none, 1 full."}
     )
     lda_weight: float = field(
-        default=0.3, metadata={"help": "Weight of the discriminant analysis that corrects the teacher; 0 is off."}
+        default=0.4, metadata={"help": "Weight of the discriminant analysis that corrects the teacher; 0 is off."}
     )
     jitter_steps: int = field(
         default=1, metadata={"help": "Largest random translation of the student's images, in 1/32 of the side."}
     )
-    strong_augmentation: bool = field(
-        default=False, metadata={"help": "Train on strongly augmented images in place of translated ones."}
+    augmentation: Literal["none", "mild", "strong"] = field(
+        default="mild", metadata={"help": "Augmentation of the student's images: none (translations), mild, strong."}
     )
     refreshes: int = field(
         default=1,
@@ -126,11 +128,11 @@ class SpecializeArguments(TrainingArguments):
     )
     distillation_weight: float = field(default=1.0, metadata={"help": "Weight of distillation from the teacher."})
     alignment_weight: float = field(
-        default=0.5, metadata={"help": "Weight of the alignment with the expert's embeddings; 0 is off."}
+        default=0.0, metadata={"help": "Weight of the alignment with the expert's embeddings; 0 is off."}
     )
     infomax_weight: float = field(default=0.4, metadata={"help": "Weight of information maximisation; 0 is off."})
     l2_sp_weight: float = field(
-        default=0.001, metadata={"help": "Weight of the squared distance to the start; 0 is off."}
+        default=0.0, metadata={"help": "Weight of the squared distance to the start; 0 is off."}
     )
     terms: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Weights of further registered terms, by name."}
@@ -160,6 +162,9 @@ class SpecializeArguments(TrainingArguments):
             raise InputError(f"rounds must be at least 0, got {self.rounds}")
         if self.refreshes < -1:
             raise InputError(f"refreshes must be at least 0 (or -1: before every epoch), got {self.refreshes}")
+        if self.augmentation not in ("none", *AUGMENTATIONS):
+            names = ("none", *AUGMENTATIONS)
+            raise InputError(f"augmentation: unknown '{self.augmentation}': {suggest(str(self.augmentation), names)}")
         if self.trainable not in get_args(Trainable):
             raise InputError(
                 f"trainable: unknown '{self.trainable}': {suggest(str(self.trainable), get_args(Trainable))}"

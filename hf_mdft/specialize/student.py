@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..architectures import Architecture
 from ..core.errors import InputError
+from ..embedding.augment import AUGMENTATIONS
 from ..embedding.views import jitter
 from ..heads import Head
 from ..tasks import Images
@@ -116,7 +117,8 @@ class StudentTrainer(PhaseTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         index, views = inputs["index"], self.views(model, inputs["pixels"])
-        outputs = model(pixel_values=views.strong() if self.args.strong_augmentation else views.weak)
+        augmentation = AUGMENTATIONS.get(self.args.augmentation)
+        outputs = model(pixel_values=views.augmented(augmentation) if augmentation else views.weak)
         features = self.architecture.features(outputs).float()
         batch = StudentBatch(
             features=features,

@@ -31,7 +31,7 @@ class Must(StudentTerm):
     it is more confident than `confidence_threshold`; plus fairness, the mean over classes of minus the log of the
     batch's mean prediction (MUST without masked patches, Li et al. 2023, https://huggingface.co/papers/2206.02967).
 
-    The student sees strongly augmented images where `strong_augmentation` is on, as it is in the paper.
+    The student sees strongly augmented images where `augmentation` is `strong`, as in the paper.
     """
 
     def __init__(self, student: nn.Module) -> None:

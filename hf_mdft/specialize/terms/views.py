@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from ...embedding.augment import strong_augment
+from ...embedding.augment import Augmentation
 from ...tasks.images import Preprocessor
 
 
@@ -32,7 +32,7 @@ class BatchViews:
 
     Args:
         pixels: The images as bytes, `(n, 3, height, width)`.
-        weak: Pixel values under a small random translation: what the student sees unless `strong_augmentation` is on.
+        weak: Pixel values under a small random translation: what the student sees without `augmentation`.
         preprocessor: Makes pixel values of bytes.
         generator: Generator of the step, on the CPU; a run that goes on from a checkpoint has the same.
         forward: Runs the student, or another tower, on pixel values.
@@ -48,6 +48,6 @@ class BatchViews:
         """Pixel values of the images as they are."""
         return self.preprocessor.normalize(self.pixels)
 
-    def strong(self) -> torch.Tensor:
-        """Pixel values under a strong augmentation, another one at each call."""
-        return self.preprocessor.normalize(255 * strong_augment(self.pixels / 255, self.generator))
+    def augmented(self, augmentation: Augmentation) -> torch.Tensor:
+        """Pixel values under an augmentation, other ones at each call."""
+        return self.preprocessor.normalize(255 * augmentation(self.pixels / 255, self.generator))
