@@ -30,6 +30,7 @@ class Made(Protocol):
     head: Head
     decision: Decision
     history: Lines
+    restorations: tuple[str, ...]
     facts: SpecialistFacts | None
 
 
@@ -174,6 +175,7 @@ def specialist_facts(made: Made, task: Task, pool: ModelPool, meta: MetaFacts) -
         features=pool.architecture.feature_expression,
         template=templates[0] if templates else None,
         history=tuple(made.history),
+        restorations=made.restorations,
     )
 
 

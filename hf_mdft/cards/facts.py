@@ -150,6 +150,7 @@ class SpecialistFacts:
         features: Where a tower's output holds the embedding, as a reader writes it after `model(...)`.
         template: Prompt of the zero-shot head.
         history: Log lines of the training.
+        restorations: What was done to the images that its expert taught from, by name, in order.
     """
 
     task: str
@@ -159,3 +160,4 @@ class SpecialistFacts:
     features: str
     template: str | None = None
     history: tuple[Mapping[str, Any], ...] = ()
+    restorations: tuple[str, ...] = ()

@@ -68,6 +68,7 @@ def specialist_card(
         figures or {},
         task=escaped(facts.task),
         gate=facts.gate,
+        restorations=facts.restorations,
         measured=measured,
         vision_only=vision_only,
         features=facts.features,

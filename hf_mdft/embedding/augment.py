@@ -21,8 +21,8 @@ square that is cut out, as a share of the image's."""
 
 
 MILD = 0.1
-"""Largest relative change of brightness and contrast by the mild augmentation; half of it of a channel's gain. Noise is
-up to 0.03, and the square that is cut out of half of the images has a quarter of their side."""
+"""Largest relative change of brightness and contrast by the mild augmentation; half of it of a channel's gain.
+Noise is up to 0.03, and the square that is cut out of half of the images has a quarter of their side."""
 
 
 def mild_augment(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

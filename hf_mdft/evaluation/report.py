@@ -77,6 +77,8 @@ class Report:
         overall_views: The same, averaged over tasks.
         overall_both_views: Kept specialists against experts, both over nine views, averaged over tasks.
         gate: The gate's decision by task.
+        restorations: What was done to the images that experts taught from, by task, in order; empty where they were
+            taken as they are.
         coefficients: Coefficients of the meta-model by tensor and expert.
         history: Log lines of both phases.
         timing_s: Seconds by stage.
@@ -95,6 +97,7 @@ class Report:
     overall_views: Difference | None = None
     overall_both_views: Difference | None = None
     gate: Mapping[str, Decision] = field(default_factory=dict)
+    restorations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     coefficients: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     history: History = History()
     timing_s: Mapping[str, float] = field(default_factory=dict)

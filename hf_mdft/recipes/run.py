@@ -133,7 +133,10 @@ def run(
     if specialize.rounds:
         progress("Phase 2: specialising, task by task")
     for task, specialist in merger.specialize(specialize).items():
-        progress(f"  {task}: kept the {specialist.kept}; {specialist.decision.reason}")
+        restored = (
+            f"; its expert taught from restored images ({', '.join(r)})" if (r := specialist.restorations) else ""
+        )
+        progress(f"  {task}: kept the {specialist.kept}; {specialist.decision.reason}{restored}")
     others = {}
     for name, baseline in (baselines or {}).items():
         progress(f"Baseline: {name}")
