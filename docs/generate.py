@@ -22,6 +22,7 @@ from hf_mdft.heads import HEADS, TEMPLATES
 from hf_mdft.meta.terms import META_TERMS
 from hf_mdft.objectives import FILTERS
 from hf_mdft.objectives.scores import SCORES
+from hf_mdft.restorations import RESTORATIONS
 from hf_mdft.shifts import SHIFTS
 from hf_mdft.specialize.teacher import TEACHER_PARTS
 from hf_mdft.specialize.terms import STUDENT_TERMS
@@ -81,6 +82,15 @@ def named(registry: Registry) -> str:
     return table(["name", "what it is"], [[f"`{name}`", summary(registry.get(name))] for name in registry.names()])
 
 
+def restorations() -> str:
+    """Names by the function that they share, and its description."""
+    names: dict[Callable, list[str]] = {}
+    for name in RESTORATIONS.names():
+        part = RESTORATIONS.get(name)
+        names.setdefault(getattr(part, "func", part), []).append(f"`{name}`")
+    return table(["names", "what it does"], [[", ".join(found), summary(part)] for part, found in names.items()])
+
+
 def parts(registry: Registry) -> str:
     """Name, options with defaults, and description of every part of a registry."""
     rows = []
@@ -138,6 +148,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "transforms": lambda: parts(TRANSFORMS),
     "filters": lambda: parts(FILTERS),
     "scores": lambda: named(SCORES),
+    "restorations": restorations,
     "heads": lambda: parts(HEADS),
     "templates": templates,
     "shifts": shifts,

@@ -365,6 +365,7 @@ PARTS = {
     "An architecture": ("hf_mdft.architectures", "ARCHITECTURES", "dinov2", "features"),
     "A part of the teacher": ("hf_mdft.specialize.teacher", "TEACHER_PARTS", "sharpen", None),
     "A term of the student": ("hf_mdft.specialize.terms", "STUDENT_TERMS", "robust", "forward"),
+    "A restoration": ("hf_mdft.restorations", "RESTORATIONS", "level", None),
     "A training-free baseline": ("hf_mdft.evaluation", "TRANSDUCTIVE", "centroids", None),
 }
 """By section: where the registry is, the name of the example, and the method that a run calls."""
