@@ -293,6 +293,26 @@ def test_study_goes_on_and_measures_both_sets(clip_paths, tmp_path, monkeypatch,
     assert call(command, monkeypatch, capsys)[1] == out
 
 
+def test_training_free_baselines_see_the_same_images(clip_paths, tmp_path, monkeypatch):
+    from hf_mdft.evaluation import TRANSDUCTIVE
+    from hf_mdft.studies.shift.models import Models
+
+    def reverse(probabilities, features):
+        assert len(probabilities) == len(features)
+        return probabilities.flip(-1)
+
+    monkeypatch.setattr(TRANSDUCTIVE, "_parts", {**TRANSDUCTIVE._parts, "reverse": reverse})
+    recipe = Recipe.load(write_recipe(tmp_path, clip_paths, **QUICK))
+    whole = recipe.merger()
+    tests = {"clean": {"shade": whole.labelled("shade")}}
+    models = Models(whole, recipe, {}, tmp_path / "work")
+    found = models.measure("reverse", tests)["found"]["reverse"]["clean"]["shade"]
+    data, head = tests["clean"]["shade"], whole.head("shade")
+    classes = predict(whole.pool.tower("shade"), whole.pool.architecture, head, data.images)
+    wanted = len(head.class_names) - 1 - classes == data.labels
+    assert found == "".join("1" if hit else "0" for hit in wanted.tolist())
+
+
 def test_experts_over_views_are_the_geometric_mean(clip_paths, tmp_path):
     from hf_mdft.embedding import embed_images
     from hf_mdft.embedding.views import TEACHER_VIEWS, translate

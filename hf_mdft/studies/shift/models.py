@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...embedding import embed_views
+from ...embedding import embed_images, embed_views
 from ...embedding.views import TEACHER_VIEWS, Offset
+from ...evaluation import TRANSDUCTIVE, TransductiveMethod
 from ...heads import Head
 from ...merger import MetaMerger
 from ...recipes.run import Baseline
@@ -55,7 +56,7 @@ class Models:
         """Make models of one kind, and measure them.
 
         Args:
-            kind: `expert`, `meta`, `specialist` or the name of a preset.
+            kind: `expert`, `meta`, `specialist` or the name of a baseline.
             tests: Test images.
 
         Returns:
@@ -65,6 +66,8 @@ class Models:
             return {"found": _over_views(kind, tests, self.whole.pool.tower, self.whole), "gate": {}}
         if kind == "specialist":
             return self._specialists(tests)
+        if kind in TRANSDUCTIVE:
+            return {"found": {kind: _transduced(TRANSDUCTIVE.get(kind), tests, self.whole)}, "gate": {}}
         tasks = list(next(iter(tests.values())))
         made = self.merger
         if kind != "meta":
@@ -100,6 +103,18 @@ def _over_views(
     """A model as it is, and by test-time augmentation: the geometric mean over nine views."""
     plain, averaged = _outcomes(tests, tower_of, merger, merger.head, TEACHER_VIEWS)
     return {name: plain, f"{name}_views": averaged}
+
+
+def _transduced(method: TransductiveMethod, tests: Tests, merger: MetaMerger) -> Packed:
+    """What a training-free method makes of the experts' outputs on all of a task's test images at once."""
+    found: dict[str, Outcome] = {images: {} for images in tests}
+    for images, by_task in tests.items():
+        for task, data in by_task.items():
+            features = embed_images(merger.pool.tower(task), merger.pool.architecture, data.images)
+            with torch.no_grad():
+                made = method(merger.head(task)(features).softmax(dim=-1), features)
+            found[images][task] = made.argmax(dim=-1) == data.labels
+    return {images: pack(outcome) for images, outcome in found.items()}
 
 
 def _correct(

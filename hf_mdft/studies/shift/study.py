@@ -73,7 +73,7 @@ def shift_study(
         raise InputError(f"long tail {long_tail}: give how many times the smallest class the largest has, at least 1")
     baselines = tuple(dict.fromkeys(baselines))
     for name in baselines:
-        Baseline.from_preset(name, recipe, output_dir)  # what it refuses, it refuses before anything is trained
+        Baseline.named(name, recipe, output_dir)  # what it refuses, it refuses before anything is trained
     merger = recipe.merger()
     measured = [task for task in measured_tasks(merger, str(recipe.path)) if task in merger.pool.experts]
     for task in merger.named(tasks) if tasks else ():
