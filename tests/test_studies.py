@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -10,7 +11,7 @@ import torch
 import yaml
 from conftest import TASKS, call, write_recipe
 
-from hf_mdft import InputError
+from hf_mdft import InputError, SpecializeArguments
 from hf_mdft.evaluation import average_p_value, paired_interval
 from hf_mdft.recipes.options import read_options
 from hf_mdft.studies.ablation import META_PARTS, SPECIALIST_PARTS, _slug
@@ -37,7 +38,9 @@ def test_ablation_goes_on_and_compares_with_the_full_recipe(clip_paths, tmp_path
     names = [row["name"] for row in facts["meta"]]
     assert names[0] == "in full" and "without trained heads" in names
     assert "without the class prior" not in names, "it was off already"
-    assert {"without the gate", "without L2-SP"} <= {row["name"] for row in facts["specialists"]}
+    assert {"without the gate", "with L2-SP", "without restored images"} <= {
+        row["name"] for row in facts["specialists"]
+    }
     full, other = facts["meta"][0], facts["meta"][names.index("one coefficient per task")]
     assert full["difference"] is None and other["low"] <= other["difference"] <= other["high"]
     assert math.isclose(other["average"] - full["average"], other["difference"], abs_tol=1e-6)
@@ -45,6 +48,32 @@ def test_ablation_goes_on_and_compares_with_the_full_recipe(clip_paths, tmp_path
         assert math.isclose(sum(row["by_task"].values()) / len(TASKS), row["average"], abs_tol=1e-6)
     monkeypatch.setattr("hf_mdft.merger.MetaMerger.fit", lambda *_: pytest.fail("trained again"))
     assert call(command, monkeypatch, capsys)[1] == out
+
+
+def test_gains_add_one_part_after_the_other(clip_paths, tmp_path, monkeypatch, capsys):
+    from hf_mdft.merger import MetaMerger
+    from hf_mdft.studies.gains import ADDED, BARE
+
+    assert sorted(option for options in ADDED.values() for option in options) == sorted(BARE)
+    seen, specialize = [], MetaMerger.specialize
+
+    def noted(self, args, *rest):
+        seen.append({name: getattr(args, name) for name in BARE})
+        return specialize(self, args, *rest)
+
+    monkeypatch.setattr(MetaMerger, "specialize", noted)
+    recipe = write_recipe(tmp_path, clip_paths, **QUICK)
+    code, out, _ = call(["ablate", recipe, "--phase", "gains", "--output-dir", tmp_path / "out"], monkeypatch, capsys)
+    assert code == 0 and "+ restored images" in out
+    assert seen[0] == BARE and len(seen) == len(ADDED)
+    full = SpecializeArguments()
+    assert seen[-1] == {name: getattr(full, name) for name in BARE}
+    assert all(sum(a[name] != b[name] for name in BARE) == 1 for a, b in itertools.pairwise(seen))
+    rows = json.loads((tmp_path / "out" / "gains.json").read_text(encoding="utf-8"))["gains"]
+    assert [row["name"] for row in rows[2:]] == list(ADDED)
+    for above, row in itertools.pairwise(rows):
+        if row["name"] not in ("the experts over nine views", "the expert, distilled"):
+            assert math.isclose(row["average"] - above["average"], row["difference"], abs_tol=1e-6)
 
 
 def test_few_shot_uses_few_images_in_both_phases(clip_paths, tmp_path, monkeypatch, capsys):

@@ -174,7 +174,10 @@ def gate(
 def ablate(
     recipe: RecipeFile,
     output_dir: StudyDir = Path("ablation"),
-    phase: Annotated[Literal["both", "meta", "specialists"], typer.Option(help="What to take apart.")] = "both",
+    phase: Annotated[
+        Literal["both", "meta", "specialists", "gains"],
+        typer.Option(help="What to take apart; gains: phase 2's parts added one after the other instead."),
+    ] = "both",
     token: Token = None,
     verbose: Verbose = False,
 ) -> None:
@@ -188,6 +191,12 @@ def ablate(
     from ..studies.ablation import ablate as study
     from ..studies.ablation import as_markdown
 
+    if phase == "gains":
+        from ..studies.gains import gains
+
+        tables = {"gains": gains(Recipe.load(recipe), output_dir / "work", progress)}
+        _write_study(output_dir, {name: as_markdown(rows) for name, rows in tables.items()}, tables, "gains")
+        return
     phases = ("meta", "specialists") if phase == "both" else (phase,)
     tables = study(Recipe.load(recipe), output_dir / "work", phases, progress)
     _write_study(output_dir, {name: as_markdown(rows) for name, rows in tables.items()}, tables, "ablation")

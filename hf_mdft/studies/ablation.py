@@ -29,7 +29,7 @@ from .outcome import (
 )
 
 
-KEY_VERSION = "ablation 2"
+KEY_VERSION = "ablation 3"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 META_PARTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -56,11 +56,13 @@ SPECIALIST_PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "without the ensemble: the expert alone as teacher": {"specialize": {"ensemble_weight": 0.0}},
     "without the class prior": {"specialize": {"prior_strength": 0.0}},
     "without LDA": {"specialize": {"lda_weight": 0.0}},
-    "without random translations of the student's images": {"specialize": {"jitter_steps": 0}},
+    "without restored images": {"specialize": {"restore": False}},
+    "without augmentation of the student's images": {"specialize": {"augmentation": "none", "jitter_steps": 0}},
+    "with translations as the only augmentation": {"specialize": {"augmentation": "none"}},
     "without self-training": {"specialize": {"refreshes": 0}},
-    "without representation alignment": {"specialize": {"alignment_weight": 0.0}},
+    "with representation alignment": {"specialize": {"alignment_weight": 0.5}},
     "without InfoMax": {"specialize": {"infomax_weight": 0.0}},
-    "without L2-SP": {"specialize": {"l2_sp_weight": 0.0}},
+    "with L2-SP": {"specialize": {"l2_sp_weight": 0.001}},
     "without the moving average of weights": {"specialize": {"ema_decay": 0.0}},
     "with a second round": {"specialize": {"rounds": 2}},
 }
@@ -116,7 +118,7 @@ def ablate(
     merger = recipe.merger()
     tasks = measured_tasks(merger, str(recipe.path))
     tables: dict[str, list[Row]] = {}
-    study = _Study(merger, recipe, output_dir, tasks, progress)
+    study = Variants(merger, recipe, output_dir, tasks, progress)
     if "meta" in phases:
         full = study.meta("in full", {})
         tables["meta"] = [Row.compare("in full", full)]
@@ -138,7 +140,7 @@ def ablate(
     return tables
 
 
-class _Study:
+class Variants:
     """Variants of one recipe on shared images, heads and caches."""
 
     def __init__(
