@@ -405,7 +405,7 @@ def test_names_of_tasks_and_models_never_meet(clip_paths, tasks, tmp_path):
     for model, row in content["accuracy"].items():
         assert set(row) == set(names) and content["average"][model] == pytest.approx(sum(row.values()) / 3)
     assert any("loss_entropy" in line for line in content["history"]["meta"])
-    assert all(any("loss_infomax" in line for line in content["history"]["specialists"][name]) for name in names)
+    assert all(any("loss_distillation" in line for line in content["history"]["specialists"][name]) for name in names)
     merger.save_pretrained(tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "| model | average | base | meta | average |" in card

@@ -162,7 +162,7 @@ def test_gate_measures_drift_from_the_prior():
     assert gated(corrected, predictions=skewed, held_out=corrected[None]).drift < 0
     assert gated(corrected, predictions=skewed, held_out=corrected[None]).chosen == "specialist"
     assert gated(even, predictions=skewed, held_out=even[None]).drift > 0.02
-    assert gated(skewed, predictions=even, held_out=skewed[None]).chosen == "expert"
+    assert gated(skewed, predictions=even, held_out=even[None]).chosen == "expert"
 
 
 @pytest.fixture
@@ -282,7 +282,8 @@ def test_a_registered_term_takes_part_and_changes_the_result(setting, tmp_path, 
     pool, meta, head, images = setting
     found = {}
     for name, terms in {"none": {}, "flatness": {"flatness": 2.0}, "growth": {"growth": 100.0}}.items():
-        args = arguments(tmp_path / name, terms=terms, logging_steps=1, learning_rate=1e-3)
+        own = {"alignment_weight": 0.5, "infomax_weight": 0.4, "l2_sp_weight": 0.001}
+        args = arguments(tmp_path / name, terms=terms, logging_steps=1, learning_rate=1e-3, **own)
         made = specialize_task("shade", pool, meta, head, images, args)
         found[name] = load_file(made.candidate / "model.safetensors")
         lines = [line for line in made.history if "loss" in line]
@@ -367,14 +368,58 @@ def test_the_student_joins_its_teacher_half_way(setting, tmp_path, monkeypatch):
         return build_teacher(sources, args)
 
     monkeypatch.setattr("hf_mdft.specialize.one_task.build_teacher", build)
-    specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "with"))
+    specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "with", refreshes=1))
     first, second = built
     assert list(first) == ["expert", "meta", "base"] and list(second) == ["expert", "meta", "base", "student"]
     assert all(second[name] is first[name] for name in first) and second["student"].trusted
     assert len(first["expert"].held_out) == len(HELD_OUT_VIEWS) and not len(first["meta"].held_out)
     built.clear()
-    specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "without", refreshes=0))
+    specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "without"))
     assert len(built) == 1
+
+
+def test_experts_teach_from_restored_images_and_the_student_sees_them_as_they_are(setting, tmp_path, monkeypatch):
+    pool, meta, head, images = setting
+    taught, compared, seen = [], [], []
+
+    def build(sources, args):
+        taught.append(sources)
+        return build_teacher(sources, args)
+
+    def decided(specialist, expert, others, *rest):
+        compared.append(expert)
+        return decide(specialist, expert, others, *rest)
+
+    def logits(tower, pixels):
+        with torch.no_grad():
+            return head(pool.architecture.features(tower(pixel_values=images.preprocessor.normalize(pixels))))
+
+    monkeypatch.setattr("hf_mdft.specialize.one_task.find_restorations", lambda *_, **__: ["invert"])
+    monkeypatch.setattr("hf_mdft.specialize.one_task.build_teacher", build)
+    monkeypatch.setattr("hf_mdft.specialize.one_task.decide", decided)
+    views = StudentTrainer.views
+    monkeypatch.setattr(StudentTrainer, "views", lambda self, model, x: seen.append(x) or views(self, model, x))
+    made = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "on"))
+    raw = images.pixels(range(len(images)))
+    (sources,) = taught
+    for name, tower, pixels in (
+        ("expert", pool.tower("shade"), 255 - raw), ("base", pool.tower(), 255 - raw), ("meta", meta, raw)
+    ):  # fmt: skip
+        torch.testing.assert_close(sources[name].logits, logits(tower, pixels), atol=1e-3, rtol=1e-3)
+    known = {image.numpy().tobytes() for image in raw}
+    assert seen and all(image.numpy().tobytes() in known for batch in seen for image in batch)
+    (expert,) = compared
+    torch.testing.assert_close(expert.logits, logits(pool.tower("shade"), raw), atol=1e-3, rtol=1e-3)
+    assert torch.equal(expert.held_out, sources["expert"].held_out)
+    torch.testing.assert_close(expert.class_frequencies, sources["expert"].class_frequencies)
+    assert made.restorations == ("invert",)
+    again = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "on"))
+    assert again.restorations == ("invert",), "and it is remembered"
+    monkeypatch.setattr("hf_mdft.specialize.one_task.find_restorations", lambda *_, **__: pytest.fail("looked"))
+    assert (
+        specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "off", restore=False)).restorations
+        == ()
+    )
 
 
 def test_finished_work_is_used_again_and_only_for_the_same_input(setting, tmp_path, monkeypatch):

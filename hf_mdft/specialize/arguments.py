@@ -114,10 +114,10 @@ class SpecializeArguments(TrainingArguments):
         default=1, metadata={"help": "Largest random translation of the student's images, in 1/32 of the side."}
     )
     augmentation: Literal["none", "mild", "strong"] = field(
-        default="mild", metadata={"help": "Augmentation of the student's images: none (translations), mild, strong."}
+        default="none", metadata={"help": "Augmentation of the student's images: none (translations), mild, strong."}
     )
     refreshes: int = field(
-        default=1,
+        default=0,
         metadata={"help": "How many times the teacher is made anew, with the student in it; -1: before every epoch."},
     )
     confidence_threshold: float = field(
@@ -130,7 +130,7 @@ class SpecializeArguments(TrainingArguments):
     alignment_weight: float = field(
         default=0.0, metadata={"help": "Weight of the alignment with the expert's embeddings; 0 is off."}
     )
-    infomax_weight: float = field(default=0.4, metadata={"help": "Weight of information maximisation; 0 is off."})
+    infomax_weight: float = field(default=0.0, metadata={"help": "Weight of information maximisation; 0 is off."})
     l2_sp_weight: float = field(
         default=0.0, metadata={"help": "Weight of the squared distance to the start; 0 is off."}
     )

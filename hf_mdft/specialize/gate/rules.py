@@ -29,10 +29,13 @@ Rule = Callable[[Interpolations], Verdict]
 class Thresholds:
     """The specialist where label-free evidence is for it and none against.
 
+    Held-out views of the expert, which no target was made from, and other models, weighted as in the teacher, are the
+    judges. Where they agree with the specialist more than with the expert, beyond chance, it is better, whatever else
+    changed: so it is under a shift, where the judges see restored images. Else:
+
     For it: its predictions are more consistent under small translations. Against it: class frequencies that have
-    drifted from the expert's and not towards the prior; or less agreement than the expert has, with the expert's own
-    predictions on held-out views, that no target was made from, and with the other models, weighted as in the teacher.
-    The expert's views share its errors, so agreement leans to the expert and need not be larger.
+    drifted from the expert's and not towards the prior; or less agreement than the expert has with the judges. The
+    expert's views share its errors, so agreement leans to the expert and need not be larger.
 
     Args:
         consistency_gain: Least gain in consistency. What views can teach is bounded by how inconsistent the expert is:
@@ -40,19 +43,24 @@ class Thresholds:
         drift: How far, in nats, the specialist's class frequencies may leave what lies between the expert's and the
             estimated class prior. Coming closer to the prior is no fault: the largest gains had frequencies far from
             the expert's.
-        disagreement: Share of changed images, net, on which held-out views and other models may agree with the expert
-            rather than with the specialist.
+        disagreement: Share of changed images, net, on which the judges may agree with the expert rather than with the
+            specialist.
+        errors: Standard errors of the agreement beyond which it is for the specialist.
     """
 
     consistency_gain: float = 0.03
     drift: float = 0.02
-    disagreement: float = 0.15
+    disagreement: float = 0.25
+    errors: float = 2.0
 
     def __call__(self, found: Interpolations) -> Verdict:
         seen = found.compared()
         reason = (
             f"{100 * seen.changed:.1f} % of predictions changed, consistency {100 * seen.consistency_gain:+.1f} points"
         )
+        if seen.agreement_gain > max(0.0, self.errors * seen.standard_error):
+            more = f"{100 * seen.agreement_gain:.1f} +- {100 * seen.standard_error:.1f} points more"
+            return Verdict(1.0, f"{reason}; held-out views and other models agree {more} with it")
         against = None
         if seen.consistency_gain < self.consistency_gain:
             against = f"{reason}, less than {100 * self.consistency_gain:.0f}"
