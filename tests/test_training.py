@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments, SpecializeArguments
 from hf_mdft.core.typed import checked
 from hf_mdft.embedding import embed_images, expert_features
+from hf_mdft.embedding.views import FEW_VIEWS, translate
 from hf_mdft.meta import META_TERMS, MixedTasks
 from hf_mdft.meta.micro_batches import micro_batch_size, micro_batches
 from hf_mdft.meta.order import mixed_seed
@@ -469,6 +470,25 @@ def test_expert_outputs_are_computed_once(merger, monkeypatch):
     first = expert_features(merger.pool, "shade", images)
     monkeypatch.setattr("hf_mdft.embedding.expert_outputs.embed_views", lambda *_, **__: pytest.fail("again"))
     assert torch.equal(first, expert_features(merger.pool, "shade", images))
+
+
+def test_experts_are_distilled_from_restored_images_and_the_meta_model_sees_them_as_they_are(
+    make_trainer, monkeypatch
+):
+    found = {"shade": ["invert"]}
+    monkeypatch.setattr("hf_mdft.meta.trainer.find_restorations", lambda pool, task, *_, **__: found.get(task, []))
+    trainer, plain = make_trainer(), make_trainer(restore=False)
+    for task, images in trainer._images_of.items():
+        x = images.pixels(range(len(images)))
+        x = images.preprocessor.normalize(255 - x if task == "shade" else x)
+        tower = trainer.pool.tower(task)
+        with torch.no_grad():
+            wanted = [trainer.pool.architecture.features(tower(pixel_values=translate(x, v))) for v in FEW_VIEWS]
+        features = trainer.objective.tasks[task].expert_features
+        torch.testing.assert_close(features, torch.stack(wanted).mean(0), atol=1e-3, rtol=1e-3)
+        same = torch.allclose(features, plain.objective.tasks[task].expert_features, atol=1e-3)
+        assert same == (task != "shade")
+        assert trainer._images_of[task].key == plain._images_of[task].key
 
 
 def test_evaluate_by_task(make_trainer, merger):
