@@ -31,6 +31,9 @@ were trained on, the best single one gained at most 2 % (and cost accuracy); und
 LEAST_ERRORS = 2.0
 """Least gain in its standard errors, which matters where there are few images."""
 
+PIXELS = 2**21
+"""Pixels restored and seen by the expert at a time: 128 images, fewer of large ones."""
+
 LONGEST = 4
 """Largest number of restorations, one after the other."""
 
@@ -96,11 +99,12 @@ def _search(
     tower, head = pool.tower(task).to(device).eval(), head.to(device)
     rows = torch.linspace(0, len(images) - 1, min(IMAGES, len(images))).round().long()
     pixels = (images.pixels(rows).float() / 255).to(device)
+    size = max(1, min(128, PIXELS // (pixels.shape[-1] * pixels.shape[-2])))
     screened = torch.arange(0, len(pixels), max(1, len(pixels) // SCREENED))
 
     def informative(names: Sequence[str], few: bool = False) -> torch.Tensor:
         logits = []
-        for batch in (pixels[screened] if few else pixels).split(128):
+        for batch in (pixels[screened] if few else pixels).split(size):
             pixel_values = images.preprocessor.normalize(255 * restore(batch, names))
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
                 outputs = tower(pixel_values=pixel_values)

@@ -40,26 +40,33 @@ def sharpen(pixels: torch.Tensor, strength: float) -> torch.Tensor:
 
 def median(pixels: torch.Tensor) -> torch.Tensor:
     """Median of nine pixels, one unit apart: against single wrong pixels."""
-    return _neighbors(pixels, 1).median(dim=0).values
+    return torch.stack(list(_neighbors(pixels, 1).values())).median(dim=0).values
 
 
 def bilateral(pixels: torch.Tensor, tolerance: float) -> torch.Tensor:
     """Mean over near pixels of like color: against noise, and edges stay (Tomasi and Manduchi 1998,
     https://doi.org/10.1109/ICCV.1998.710815); `tolerance` is the difference of colors that counts as like."""
-    near = _neighbors(pixels, REACH)
-    offsets = torch.arange(-REACH, REACH + 1, device=pixels.device)
-    distances = (offsets[:, None] ** 2 + offsets**2).flatten().view(-1, 1, 1, 1, 1)
-    unlike = (near - pixels).square().mean(dim=2, keepdim=True)
-    weights = (-distances / (2 * 1.2**2) - unlike / (2 * tolerance**2)).exp()
-    return (weights * near).sum(dim=0) / weights.sum(dim=0)
+    total, sizes = torch.zeros_like(pixels), torch.zeros_like(pixels[:, :1])
+    for (y, x), near in _neighbors(pixels, REACH).items():  # one after the other: 25 copies would be too large
+        unlike = (near - pixels).square().mean(dim=1, keepdim=True)
+        weight = (-(y * y + x * x) / (2 * 1.2**2) - unlike / (2 * tolerance**2)).exp()
+        total += weight * near
+        sizes += weight
+    return total / sizes
 
 
-def _neighbors(pixels: torch.Tensor, reach: int) -> torch.Tensor:
-    """`((2 reach + 1)^2, n, 3, height, width)`: the pixels around each one, one unit (at least one pixel) apart."""
+def _neighbors(pixels: torch.Tensor, reach: int) -> dict[tuple[int, int], torch.Tensor]:
+    """Views of the pixels around each one, `(n, 3, height, width)`, by offset (down, right) in units (at least one
+    pixel each)."""
     step, (height, width) = max(1, round(unit_of(pixels))), pixels.shape[-2:]
     padded = F.pad(pixels, (reach * step,) * 4, mode="replicate")
-    starts = [step * number for number in range(2 * reach + 1)]
-    return torch.stack([padded[..., y : y + height, x : x + width] for y in starts for x in starts])
+    offsets = range(-reach, reach + 1)
+    starts = {offset: step * (offset + reach) for offset in offsets}
+    return {
+        (y, x): padded[..., starts[y] : starts[y] + height, starts[x] : starts[x] + width]
+        for y in offsets
+        for x in offsets
+    }
 
 
 for _size in (0.4, 0.7):
