@@ -204,7 +204,7 @@ def test_long_tail_of_unequal_and_missing_classes():
 
 QUICK = {"meta": {"max_steps": 2, "images_per_task": 4, "head_steps": 3, "use_cpu": True}}
 MODELS = {
-    "expert", "expert_views", "born_again", "meta", "specialist_ungated", "specialist", "specialist_views",
+    "expert", "expert_views", "born_again", "stata", "meta", "specialist_ungated", "specialist", "specialist_views",
 }  # fmt: skip
 
 
@@ -234,7 +234,7 @@ def test_study_goes_on_and_measures_both_sets(clip_paths, tmp_path, monkeypatch,
 
     recipe = write_recipe(tmp_path, clip_paths, **QUICK)
     command = ["study", "shift", recipe, "--shift", "dark", "--severity", 0, "--severity", 3, "--task", "shade"]
-    command += ["--baseline", "born_again", "--output-dir", tmp_path / "out"]
+    command += ["--baseline", "born_again", "--baseline", "stata", "--output-dir", tmp_path / "out"]
     measure = Models.measure
 
     def cut_off(self, kind, tests):
@@ -278,7 +278,8 @@ def test_study_goes_on_and_measures_both_sets(clip_paths, tmp_path, monkeypatch,
             row["specialist"]["average"] - row["expert"]["average"], abs=1e-6
         )
     for condition in facts["conditions"]:
-        assert [lead["over"] for lead in condition["leads"]] == ["expert", "expert_views", "born_again"]
+        best = max(("born_again", "stata"), key=lambda name: condition["shifted"][name]["average"])
+        assert [lead["over"] for lead in condition["leads"]] == ["expert", "expert_views", best]
         for lead, images in ((condition["leads"][1], "shifted"), (condition["clean_leads"][1], "clean")):
             rows = condition[images]
             expected = rows["specialist"]["average"] - rows["expert_views"]["average"]
@@ -386,7 +387,7 @@ def test_figure_has_a_panel_per_shift_and_a_line_per_model():
         return Condition(shift, severity, rows, rows, {}, [], [], {})
 
     conditions = [condition(*which) for which in (("as-is", 0), ("dark", 1), ("dark", 5), ("jpeg", 5))]
-    figure = shift_figure(ShiftStudy(["x"], ["born_again"], None, conditions))
+    figure = shift_figure(ShiftStudy(["x"], ["born_again", "stata"], None, conditions))
     assert [axes.get_title() for axes in figure.axes] == ["dark", "jpeg", "", ""]
     for axes, severities in zip(figure.axes, ([0, 1, 5], [0, 5]) * 2, strict=True):
         assert len(axes.lines) == len(MODELS) - 1

@@ -10,11 +10,14 @@ from typing import Annotated, Literal
 import typer
 
 from ..core.errors import InputError
+from ..recipes.presets import TRAINING_FREE
 from .app import RecipeFile, Token, Verbose, app, prepare, progress
 
 
 commands = typer.Typer(help="Measure the method on a recipe with evaluation images.", no_args_is_help=True)
 app.add_typer(commands, name="study")
+
+BASELINES = f"a preset, or training-free {', '.join(TRAINING_FREE)}"
 
 StudyDir = Annotated[Path, typer.Option(help="Folder of the tables; a study that was cut off goes on there.")]
 
@@ -88,7 +91,7 @@ def shift(
         ),
     ] = None,
     severity: Annotated[list[int] | None, typer.Option(help="0 (as they are) to 5; repeat.")] = None,
-    baseline: Annotated[list[str] | None, typer.Option(help="A preset to compare with; repeat.")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help=f"To compare with: {BASELINES}; repeat.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Measure this task only; repeat.")] = None,
     long_tail: Annotated[
         float | None,

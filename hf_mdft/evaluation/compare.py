@@ -87,12 +87,17 @@ def _predict_all(
                 found[over_views][task] = seen.classes_over_views
             for name, method in subject.methods.items():
                 start = time.perf_counter()
-                found[name][task] = _transduced(name, method, seen, task)
+                found[name][task] = transduced(name, method, seen, task)
                 seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
     return found, seconds
 
 
-def _transduced(name: str, method: TransductiveMethod, seen: Outputs, task: str) -> torch.Tensor:
+def transduced(name: str, method: TransductiveMethod, seen: Outputs, task: str) -> torch.Tensor:
+    """Classes `(N,)` predicted by a training-free method from a model's outputs on all images of a task.
+
+    Raises:
+        InputError: It gives something else than probabilities.
+    """
     found = method(seen.logits.softmax(dim=-1), seen.features)
     if found.shape != seen.logits.shape or found.isnan().any():
         shape = "numbers that are none" if found.shape == seen.logits.shape else f"shape {tuple(found.shape)}"

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from ...cards import compared
 from .result import ShiftStudy
-from .table import label, order
+from .table import order
 
 
 PALETTE = ("#5a9e6f", "#8d6cab", "#c0504d", "#3aa6a6", "#a0764a", "#d16ba5", "#6b8e23", "#4a4a8a")
@@ -41,7 +41,7 @@ def shift_figure(study: ShiftStudy) -> Figure | None:
                     marker=".",
                     linewidth=1.3,
                     color=colors.get(name) or compared(name).color,
-                    label=label(name),
+                    label=compared(name).label,
                 )
         grid[0, column].set_title(shift, fontsize=10)
         grid[1, column].set_xlabel("severity")

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...embedding import embed_images, embed_views
-from ...embedding.views import TEACHER_VIEWS, Offset
-from ...evaluation import TRANSDUCTIVE, TransductiveMethod
+from ...evaluation import TRANSDUCTIVE
+from ...evaluation.compare import transduced
+from ...evaluation.outputs import Outputs, look
 from ...heads import Head
 from ...merger import MetaMerger
 from ...recipes.run import Baseline
 from ...recipes.schema import Recipe
 from ...tasks import Images, LabelledImages
-from ..outcome import Outcome, pack
+from ..outcome import pack
 
 
 Tests = Mapping[str, Mapping[str, LabelledImages]]
@@ -28,6 +28,11 @@ Tests = Mapping[str, Mapping[str, LabelledImages]]
 
 Packed = dict[str, dict[str, str]]
 """Which of them one model classifies correctly."""
+
+
+def untrained(kind: str) -> bool:
+    """Whether models of a kind learn nothing from the unlabelled images."""
+    return kind == "expert" or kind in TRANSDUCTIVE
 
 
 class Models:
@@ -56,7 +61,7 @@ class Models:
         """Make models of one kind, and measure them.
 
         Args:
-            kind: `expert`, `meta`, `specialist` or the name of a baseline.
+            kind: `expert`, `meta`, `specialist`, or the name of a preset or training-free method.
             tests: Test images.
 
         Returns:
@@ -67,7 +72,7 @@ class Models:
         if kind == "specialist":
             return self._specialists(tests)
         if kind in TRANSDUCTIVE:
-            return {"found": {kind: _transduced(TRANSDUCTIVE.get(kind), tests, self.whole)}, "gate": {}}
+            return {"found": {kind: _training_free(kind, tests, self.whole)}, "gate": {}}
         tasks = list(next(iter(tests.values())))
         made = self.merger
         if kind != "meta":
@@ -79,7 +84,7 @@ class Models:
 
     def tidy(self, kind: str) -> None:
         """Remove models of a kind that was measured; the meta-model stays, for baselines that are asked for later."""
-        if kind not in ("expert", "meta"):
+        if kind != "meta" and not untrained(kind):
             work = self.folder / "specialists" if kind == "specialist" else self._baseline(kind)
             shutil.rmtree(work, ignore_errors=True)
 
@@ -100,21 +105,12 @@ class Models:
 def _over_views(
     name: str, tests: Tests, tower_of: Callable[[str], nn.Module], merger: MetaMerger
 ) -> dict[str, Packed]:
-    """A model as it is, and by test-time augmentation: the geometric mean over nine views."""
-    plain, averaged = _outcomes(tests, tower_of, merger, merger.head, TEACHER_VIEWS)
-    return {name: plain, f"{name}_views": averaged}
-
-
-def _transduced(method: TransductiveMethod, tests: Tests, merger: MetaMerger) -> Packed:
-    """What a training-free method makes of the experts' outputs on all of a task's test images at once."""
-    found: dict[str, Outcome] = {images: {} for images in tests}
-    for images, by_task in tests.items():
-        for task, data in by_task.items():
-            features = embed_images(merger.pool.tower(task), merger.pool.architecture, data.images)
-            with torch.no_grad():
-                made = method(merger.head(task)(features).softmax(dim=-1), features)
-            found[images][task] = made.argmax(dim=-1) == data.labels
-    return {images: pack(outcome) for images, outcome in found.items()}
+    """A model as it is, and by test-time augmentation."""
+    seen = _seen(tests, tower_of, merger, views=True)
+    return {
+        name: _packed(tests, lambda images, task: seen[images][task].classes),
+        f"{name}_views": _packed(tests, lambda images, task: seen[images][task].classes_over_views),
+    }
 
 
 def _correct(
@@ -123,24 +119,37 @@ def _correct(
     merger: MetaMerger,
     head_of: Callable[[str], Head] | None = None,
 ) -> Packed:
-    return _outcomes(tests, tower_of, merger, head_of or merger.head, TEACHER_VIEWS[:1])[0]
+    seen = _seen(tests, tower_of, merger, head_of)
+    return _packed(tests, lambda images, task: seen[images][task].classes)
 
 
-def _outcomes(
+def _training_free(name: str, tests: Tests, merger: MetaMerger) -> Packed:
+    """A method that reads the experts' outputs on all test images of a task at once."""
+    seen, method = _seen(tests, merger.pool.tower, merger), TRANSDUCTIVE.get(name)
+    return _packed(tests, lambda images, task: transduced(name, method, seen[images][task], task))
+
+
+def _packed(tests: Tests, classes_of: Callable[[str, str], torch.Tensor]) -> Packed:
+    return {
+        images: pack({task: classes_of(images, task) == data[task].labels for task in data})
+        for images, data in tests.items()
+    }
+
+
+def _seen(
     tests: Tests,
     tower_of: Callable[[str], nn.Module],
     merger: MetaMerger,
-    head_of: Callable[[str], Head],
-    views: tuple[Offset, ...],
-) -> tuple[Packed, Packed]:
-    """What is right by the first view, and by the geometric mean over all."""
-    first: dict[str, Outcome] = {images: {} for images in tests}
-    mean: dict[str, Outcome] = {images: {} for images in tests}
+    head_of: Callable[[str], Head] | None = None,
+    *,
+    views: bool = False,
+) -> dict[str, dict[str, Outputs]]:
+    """Outputs by what the test images are, then by task."""
+    seen: dict[str, dict[str, Outputs]] = {images: {} for images in tests}
     for task in next(iter(tests.values())):
-        tower, head = tower_of(task), head_of(task)
+        tower, head = tower_of(task), (head_of or merger.head)(task)
         for images, data in tests.items():
-            with torch.no_grad():
-                logits = head(embed_views(tower, merger.pool.architecture, data[task].images, views))
-            first[images][task] = logits[0].argmax(dim=-1) == data[task].labels
-            mean[images][task] = logits.log_softmax(dim=-1).mean(dim=0).argmax(dim=-1) == data[task].labels
-    return tuple({images: pack(found) for images, found in by.items()} for by in (first, mean))
+            seen[images][task] = look(
+                tower, merger.pool.architecture, head, data[task].images, views=views, desc=f"{images} {task}"
+            )
+    return seen

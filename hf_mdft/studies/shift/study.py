@@ -19,7 +19,7 @@ from ...shifts import AS_IS, SEVERITIES, Target
 from ...tasks import Images, LabelledImages
 from ..outcome import measured_tasks, needs_specialists, remembered, unpack
 from .long_tail import long_tailed, unlabelled_labels
-from .models import Models, Tests
+from .models import Models, Tests, untrained
 from .result import Condition, ShiftStudy
 
 
@@ -55,7 +55,7 @@ def shift_study(
         progress: Called with one line at every step.
         shifts: Names of targets (`hf_mdft.shifts.Target`).
         severities: Severities, 0 to 5.
-        baselines: Names of presets to compare with.
+        baselines: Names of presets and training-free methods to compare with.
         tasks: Tasks to measure; the default is all that have evaluation images and an expert.
         long_tail: The unlabelled images of every task are drawn so that the largest class has so many times as many
             as the smallest. This reads their labels, to draw by; nothing that is trained sees one.
@@ -138,15 +138,16 @@ class _Study:
         unlabelled = {task: self.unlabelled(task, target, severity) for task in self.merger.tasks}
         folder = self.folder / re.sub(r"[^\w-]", "-", f"{target.text}-{severity}" if severity else target.text)
         models = Models(self.merger, self.recipe, unlabelled, folder)
-        self.progress(f"{title}: experts")
-        # Experts learn nothing: on clean images they are measured once.
-        found = self._kept(models, "expert", {"clean": self.clean}, self.folder)["found"]
-        if severity:
-            shifted = self._kept(models, "expert", {"shifted": tests["shifted"]}, folder)["found"]
-            found = {name: found[name] | shifted[name] for name in found}
-        for kind in (*self.baselines, "meta", "specialist"):
+        found: dict[str, Any] = {}
+        for kind in ("expert", *self.baselines, "meta", "specialist"):
             self.progress(f"{title}: {kind}")
-            saved = self._kept(models, kind, tests, folder)
+            if untrained(kind):  # on clean images these are measured once
+                saved = self._kept(models, kind, {"clean": self.clean}, self.folder)
+                if severity:
+                    shifted = self._kept(models, kind, {"shifted": tests["shifted"]}, folder)["found"]
+                    saved["found"] = {name: by | shifted[name] for name, by in saved["found"].items()}
+            else:
+                saved = self._kept(models, kind, tests, folder)
             found |= saved["found"]
         outcomes = {name: {images: unpack(by) for images, by in packed.items()} for name, packed in found.items()}
         labels = {task: data.labels for task, data in self.clean.items()}
@@ -157,7 +158,7 @@ class _Study:
         key = [KEY_VERSION, kind, self.merger.pool.reference(), [head.key() for head in self.merger.heads().values()]]
         for images, data in tests.items():
             key.append([images, {task: [d.images.key, key_of(d.labels.tolist())] for task, d in data.items()}])
-        if kind != "expert":
+        if not untrained(kind):
             recipe = self.recipe.with_preset(kind) if kind in self.baselines else self.recipe
             key += [{task: images.key for task, images in models.unlabelled.items()}, recipe.adapter, recipe.meta]
             key += [recipe.specialize, recipe.seed]

@@ -10,15 +10,6 @@ from ..ablation import Row
 from .result import Condition, ShiftStudy
 
 
-LABELS = {"expert_views": "experts, 9 views", "specialist_views": "specialists, 9 views"}
-"""Of models whose name says too little; the rest have theirs from the roster."""
-
-
-def label(name: str) -> str:
-    """A model's name in tables and figures."""
-    return LABELS.get(name) or compared(name).label
-
-
 def order(study: ShiftStudy) -> list[str]:
     """Names of the models in the order of every table."""
     return ["expert", "expert_views", *study.baselines, "meta", "specialist_ungated", "specialist", "specialist_views"]
@@ -41,7 +32,7 @@ def as_tables(study: ShiftStudy) -> dict[str, str]:
 
 def _averages(study: ShiftStudy, rows: Callable[[Condition], Mapping[str, Row]]) -> str:
     lines = [
-        [label(name), *(f"{100 * rows(condition)[name].average:.1f}" for condition in study.conditions)]
+        [compared(name).label, *(f"{100 * rows(condition)[name].average:.1f}" for condition in study.conditions)]
         for name in order(study)
     ]
     return markdown_table(("", *(condition.title for condition in study.conditions)), lines)
@@ -51,7 +42,7 @@ def _leads(study: ShiftStudy, moved: bool) -> str:
     lines = []
     for condition in study.conditions:
         for lead, clean in zip(condition.leads, condition.clean_leads, strict=True):
-            cells = [condition.title, label(lead.over)]
+            cells = [condition.title, compared(lead.over).label]
             for found in (lead, clean) if moved else (lead,):
                 interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
                 cells += [f"{100 * found.difference:+.2f}", interval, f"{found.p_value:.2g}"]
@@ -67,7 +58,11 @@ def _by_task(study: ShiftStudy, condition: Condition) -> str:
     lines = []
     for name in order(study):
         row, clean = condition.shifted[name], condition.clean[name]
-        cells = [label(name), *(f"{100 * row.by_task[task]:.1f}" for task in study.tasks), f"{100 * row.average:.1f}"]
+        cells = [
+            compared(name).label,
+            *(f"{100 * row.by_task[task]:.1f}" for task in study.tasks),
+            f"{100 * row.average:.1f}",
+        ]
         cells += [f"{100 * condition.balanced[name]:.1f}"] if study.long_tail else []
         cells += [f"{100 * clean.average:.1f}", f"{100 * clean.difference:+.2f}"] if condition.severity else []
         lines.append(cells)
