@@ -35,6 +35,10 @@ class Given:
     def predictions(self):
         return self.logits.argmax(-1)
 
+    @property
+    def class_frequencies(self):
+        return self.logits.softmax(-1).mean(0)
+
 
 def outputs(seed, count=60, classes=5, scale=2.0, **options):
     logits = scale * torch.randn(count, classes, generator=torch.Generator().manual_seed(seed))

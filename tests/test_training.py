@@ -285,7 +285,8 @@ def test_a_term_can_be_switched_off(make_trainer, term):
 def test_loss_equals_plain_tensors(make_trainer, merger, monkeypatch):
     """Routing of mixed rows to heads, against one task at a time."""
     monkeypatch.setattr("hf_mdft.embedding.expert_outputs.fast_bf16", lambda _: False)
-    trainer = make_trainer(filter="none", agreement_rule=False, prior_weight=0.0, distillation_views=False)
+    options = dict(filter="none", agreement_rule=False, prior_weight=0.0, distillation_views=False, restore=False)
+    trainer = make_trainer(**options)
     batch = trainer.train_dataset.__getitems__(list(range(12)))
     with torch.no_grad():
         loss = trainer.compute_loss(trainer.model, {k: v.clone() for k, v in batch.items()})

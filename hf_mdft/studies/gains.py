@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ..embedding import embed_views
 from ..embedding.views import TEACHER_VIEWS
 from ..objectives import mean_log_probs
 from ..recipes.schema import Recipe
+from ..specialize import SpecializeArguments
 from .ablation import Row, Variants
 from .outcome import measured_tasks, needs_specialists, outcome
 
@@ -34,7 +36,8 @@ ADDED = {
     "+ restored images": ("restore",),
     "+ gate": ("gate",),
 }
-"""By row: options that are the recipe's own from there on. The last row is the recipe in full."""
+"""By row: options that are the recipe's own from there on; a row that would change nothing is left out. The last row
+is the recipe in full."""
 
 
 def gains(recipe: Recipe, output_dir: Path, progress: Callable[[str], None]) -> list[Row]:
@@ -55,10 +58,13 @@ def gains(recipe: Recipe, output_dir: Path, progress: Callable[[str], None]) -> 
     before = outcome(merger, tasks, merger.pool.tower)
     averaged = {task: _over_views(study, task) for task in tasks}
     rows = [Row.compare("the experts", before), Row.compare("the experts over nine views", averaged, before)]
-    left = dict(BARE)
+    defaults = {field.name: field.default for field in dataclasses.fields(SpecializeArguments)}
+    left = {name: off for name, off in BARE.items() if recipe.specialize.get(name, defaults[name]) != off}
     for name, options in ADDED.items():
+        if options and not left.keys() & options:
+            continue
         for option in options:
-            del left[option]
+            left.pop(option, None)
         found = study.specialists(name, {"specialize": dict(left)})
         rows.append(Row.compare(name, found, before))
         before = found
