@@ -51,6 +51,8 @@ class AttractingAndDispersing(StudentTerm):
         self.features[batch.index] = features
         self.predictions[batch.index] = p.detach()
         cosines = features @ self.features.T
-        cosines[torch.arange(len(features)), batch.index] = -torch.inf  # none is its own neighbor
+        cosines[
+            torch.arange(len(features), device=features.device), batch.index
+        ] = -torch.inf  # none is its own neighbor
         nearest = cosines.topk(min(NEIGHBORS, len(self.features) - 1), dim=-1).indices
         return self.predictions[nearest]

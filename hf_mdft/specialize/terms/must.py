@@ -27,8 +27,8 @@ FAIRNESS = 1.0
 
 @STUDENT_TERMS.register("must")
 class Must(StudentTerm):
-    """Cross-entropy to the classes that a moving average of the student predicts on slightly translated images, where
-    it is more confident than `confidence_threshold`; plus fairness, the mean over classes of minus the log of the
+    """Cross-entropy to the classes that a moving average of the student predicts on slightly translated images, with a
+    probability of at least `confidence_threshold`; plus fairness, the mean over classes of minus the log of the
     batch's mean prediction (MUST without masked patches, Li et al. 2023, https://huggingface.co/papers/2206.02967).
 
     The student sees strongly augmented images where `augmentation` is `strong`, as in the paper.
@@ -45,7 +45,7 @@ class Must(StudentTerm):
         with torch.no_grad():
             _, logits = batch.views.forward(batch.views.weak, self.average)
         confidence, classes = logits.softmax(dim=-1).max(dim=-1)
-        kept = (confidence > self.threshold).float()
+        kept = (confidence >= self.threshold).float()
         loss = F.cross_entropy(batch.logits, classes, reduction="none")
         mean = batch.logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8)
         return (kept * loss).sum() / kept.sum().clamp(min=1) - FAIRNESS * mean.log().mean()
