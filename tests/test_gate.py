@@ -168,7 +168,7 @@ def test_the_rule_that_is_used_is_the_documented_one():
     assert RULE == Thresholds(0.03, 0.02, 0.25, 2.0)
 
 
-def test_judges_that_agree_with_the_specialist_outweigh_the_rest():
+def test_agreement_with_the_specialist_beyond_chance_outweighs_the_rest():
     """As under a shift: less consistent, and other class frequencies, but what held-out views say."""
     truth = torch.arange(120) % 3
     logits = {"expert": torch.zeros(120, dtype=torch.long), "specialist": truth}

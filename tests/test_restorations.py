@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from hf_mdft.embedding import restoration
-from hf_mdft.embedding.restoration import better, find_restorations, information
+from hf_mdft.embedding.restoration import better, find_restorations
+from hf_mdft.objectives import image_information
 from hf_mdft.restorations import RESTORATIONS, restore, restored
 from hf_mdft.restorations.sharpness import blur
 from hf_mdft.tasks import Images
@@ -95,6 +96,8 @@ def test_restored_images_are_made_once_and_have_a_key_of_their_own(monkeypatch):
     assert len(made) == 70 and (made.pixels(range(70)).float() - 255 * wanted).abs().max() <= 0.5 + 1e-3
     assert torch.equal(made.pixels([3, 1]), made.pixels(range(70))[[3, 1]])
     assert len({images.key, made.key, restored(images, names[::-1]).key}) == 3
+    some = made.subset([6, 2, 3])
+    assert torch.equal(some.pixels([0, 2]), made.pixels([6, 3])) and len(some) == 3 and some.key != made.key
     monkeypatch.setattr("hf_mdft.restorations.images.restore", lambda *_: pytest.fail("made again"))
     assert torch.equal(restored(images, names).pixels([5]), made.pixels([5]))
 
@@ -103,9 +106,9 @@ def test_information_is_entropy_of_the_mean_minus_mean_entropy():
     logits = 3 * torch.randn(50, 4, generator=generator())
     p = logits.softmax(-1)
     wanted = -(p.mean(0) * p.mean(0).log()).sum() + (p * p.log()).sum(-1).mean()
-    assert information(logits).mean().item() == pytest.approx(wanted.item(), abs=1e-6)
-    assert information(torch.zeros(9, 4)).abs().max() < 1e-6, "nothing is told by guessing"
-    assert information(torch.eye(4)[[2] * 9] * 50).abs().max() < 1e-6, "nor by one class for all"
+    assert image_information(p).mean().item() == pytest.approx(wanted.item(), abs=1e-6)
+    assert image_information(torch.full((9, 4), 0.25)).abs().max() < 1e-6, "nothing is told by guessing"
+    assert image_information(torch.eye(4)[[2] * 9]).abs().max() < 1e-6, "nor by one class for all"
 
 
 def test_a_gain_must_matter_and_be_beyond_chance():
@@ -166,7 +169,7 @@ def test_restorations_are_found_where_images_are_not_as_the_expert_knows_them():
     before = pool.runs
     assert find_restorations(pool, "side", faint, head) == found and pool.runs == before, "kept"
     logits = [head(pool.tower("side")(restore(faint.pixels(range(60)).float() / 255, names))) for names in ([], found)]
-    assert information(logits[1]).mean() > 3 * information(logits[0]).mean()
+    assert image_information(logits[1].softmax(-1)).mean() > 3 * image_information(logits[0].softmax(-1)).mean()
 
 
 def test_the_screen_finds_what_looking_at_all_images_finds(monkeypatch):

@@ -46,8 +46,8 @@ class MdftTrainingArguments(TrainingArguments):
         distillation_distance: Distance to the expert: `"kl"` of predictions, `"hard"` (cross-entropy to the expert's
             class), or `"embedding"` (1 - cosine).
         distillation_temperature: Temperature of the KL.
-        restore: Let experts see images restored, where restorations are found under which they tell more
-            (`hf_mdft.embedding.restoration`): for images of another camera than theirs.
+        restore: Restore the images that experts see, where restorations are found that raise the mutual information of
+            image and prediction (`hf_mdft.embedding.restoration`): for images of another camera than theirs.
         distillation_views: Average the expert over five small translations of an image; off: the image alone.
         agreement_rule: Leave out of distillation the images on which model and expert disagree and the model is the
             more confident one.
@@ -103,7 +103,8 @@ class MdftTrainingArguments(TrainingArguments):
     )
     distillation_temperature: float = field(default=2.0, metadata={"help": "Temperature of the KL."})
     restore: bool = field(
-        default=True, metadata={"help": "Let experts see images restored where they then tell more."}
+        default=True,
+        metadata={"help": "Restore the experts' images where that raises their predictions' mutual information."},
     )
     distillation_views: bool = field(
         default=True, metadata={"help": "Average the expert over five small translations of an image."}

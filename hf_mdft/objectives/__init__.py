@@ -1,7 +1,7 @@
 """Losses, filters and label-free scores on tensors: no model, no data, no labels."""
 
 from .distillation import agreement_rule, embedding_distance, expert_divergence, hard_distillation
-from .entropy import certainty, entropy, max_entropy, mean_log_probs
+from .entropy import certainty, entropy, image_information, max_entropy, mean_log_probs
 from .filters import FILTERS, SampleFilter
 from .prior import concentration, estimate_prior, prior_divergence
 
@@ -17,6 +17,7 @@ __all__ = [
     "estimate_prior",
     "expert_divergence",
     "hard_distillation",
+    "image_information",
     "max_entropy",
     "mean_log_probs",
     "prior_divergence",

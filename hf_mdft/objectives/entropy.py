@@ -22,6 +22,12 @@ def max_entropy(num_classes: int) -> float:
     return math.log(num_classes)
 
 
+def image_information(probabilities: torch.Tensor) -> torch.Tensor:
+    """`KL(p(c | x) || mean p(c))` of every image in nats, `(N,)`, for probabilities `(N, C)`; its mean is the mutual
+    information of image and predicted class: high where predictions are confident and differ between images."""
+    return (torch.xlogy(probabilities, probabilities) - torch.xlogy(probabilities, probabilities.mean(dim=0))).sum(-1)
+
+
 def mean_log_probs(logits: torch.Tensor) -> torch.Tensor:
     """Normalised geometric mean `(N, C)`, as log-probabilities, of predictions with logits `(V, N, C)`."""
     return logits.log_softmax(dim=-1).mean(dim=0).log_softmax(dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class RestoredImages(Images):
 
     def __init__(self, images: Images, names: Sequence[str]) -> None:
         self.shape, self.preprocessor = images.shape, images.preprocessor
-        self._key = key_of("restored", VERSION, images.key, list(names))
+        self._made = key_of("restored", VERSION, images.key, list(names))
 
         def make(folder: Path) -> None:
             kept = np.lib.format.open_memmap(folder / FILE, "w+", np.uint8, (len(images), *images.shape))
@@ -42,18 +43,20 @@ class RestoredImages(Images):
                 kept[start : rows.stop] = (255 * changed).round().byte().numpy()
             kept.flush()
 
-        self._pixels = np.load(prepared("restored", self._key, make) / FILE, mmap_mode="r")
+        self._pixels = np.load(prepared("restored", self._made, make) / FILE, mmap_mode="r")
         self._rows = np.arange(len(images))
 
     @property
     def key(self) -> str:
-        return self._key
+        return key_of(self._made, self._rows.tolist())
 
     def subset(self, rows: np.ndarray | Sequence[int]) -> Images:
-        raise NotImplementedError("choose among the images before they are restored")
+        chosen = copy.copy(self)
+        chosen._rows = self._rows[np.asarray(rows)]
+        return chosen
 
     def pixels(self, indices: Sequence[int] | torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(self._pixels[np.asarray(indices)])
+        return torch.from_numpy(self._pixels[self._rows[np.asarray(indices)]])
 
 
 def restored(images: Images, names: Sequence[str]) -> Images:

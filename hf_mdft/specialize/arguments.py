@@ -40,9 +40,9 @@ class SpecializeArguments(TrainingArguments):
         ensemble_weight: Largest weight of a model beside the expert in the teacher's ensemble; 0 is the expert alone.
         teacher_views: Average the teacher's reference over nine small translations, the other models over five; off:
             the image alone.
-        restore: Let the teacher's models see the images restored, where restorations are found under which the
-            expert tells more (`hf_mdft.embedding.restoration`): for images of another camera than the expert's. The
-            student sees them as they are.
+        restore: Restore the images that expert and base teach from, where restorations are found that raise the mutual
+            information of image and the expert's prediction (`hf_mdft.embedding.restoration`): for images of another
+            camera than the expert's. The student sees them as they are.
         prior_strength: Strength of the correction towards the estimated class prior: 0 none, 1 full.
         lda_weight: Weight of a linear discriminant analysis that is fitted to the teacher's targets, in the embeddings
             of all its models, and corrects them; needs ten images per class; 0 is off.
@@ -102,7 +102,8 @@ class SpecializeArguments(TrainingArguments):
     )
     teacher_views: bool = field(default=True, metadata={"help": "Average the teacher over small translations."})
     restore: bool = field(
-        default=True, metadata={"help": "Let the teacher see images restored where its expert then tells more."}
+        default=True,
+        metadata={"help": "Restore the teacher's images where that raises its predictions' mutual information."},
     )
     prior_strength: float = field(
         default=0.5, metadata={"help": "Strength of the teacher's correction towards the class prior; 0 none, 1 full."}

@@ -120,7 +120,7 @@ def models_of(
 
 def expert_as_compared(models: Models, reference: Source) -> Source:
     """The expert on the images as they are, which the specialist is compared with. Held-out views and class
-    frequencies are those of the teacher's reference, which sees the images restored and is the better judge."""
+    frequencies are those of the teacher's reference, which sees the images restored."""
     if not models.restorations:
         return reference
     features = models.embed_of_pool(models.task, "expert, images as they are", FEW_VIEWS, as_they_are=True)

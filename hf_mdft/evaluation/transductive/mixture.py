@@ -75,7 +75,7 @@ def assign(prior: torch.Tensor, likelihood: torch.Tensor, graph: torch.Tensor, a
     Args:
         prior: Log-probabilities of the model, `(N, C)`.
         likelihood: Log-likelihoods under the classes' Gaussians, `(N, C)`.
-        graph: Of `neighbor_graph`.
+        graph: Sparse matrix `(N, N)`, as `neighbor_graph` gives it.
         assigned: Assignments so far, `(N, C)`.
     """
     own = prior + likelihood / TEMPERATURE

@@ -23,7 +23,7 @@ def stata(probabilities: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     the start is the mean square around the anchors (the authors' code divides by N once per block of 2,500 images).
 
     Args:
-        probabilities: Of the expert, `(N, C)`.
+        probabilities: Predictions of the expert, `(N, C)`.
         features: Embeddings of the expert, `(N, width)`.
     """
     units = F.normalize(features.float(), dim=-1)

@@ -22,7 +22,7 @@ def transclip(probabilities: torch.Tensor, features: torch.Tensor) -> torch.Tens
     are those of its tower, for CLIP before the projection. The number of classes is the head's.
 
     Args:
-        probabilities: Of the expert, `(N, C)`.
+        probabilities: Predictions of the expert, `(N, C)`.
         features: Embeddings of the expert, `(N, width)`.
     """
     units = F.normalize(features.float(), dim=-1)

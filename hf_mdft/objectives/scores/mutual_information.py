@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..entropy import max_entropy
+from ..entropy import image_information, max_entropy
 from .base import SCORES, Evidence
 
 
@@ -17,6 +17,4 @@ def mutual_information(evidence: Evidence) -> float:
 
 def information(probabilities: torch.Tensor) -> float:
     """`(H(mean p) - mean H(p)) / ln C`, in [0, 1], of probabilities `(N, C)`."""
-    mean = probabilities.mean(dim=0)
-    each = -torch.xlogy(probabilities, probabilities).sum(dim=-1).mean()
-    return (-torch.xlogy(mean, mean).sum() - each).item() / max(max_entropy(probabilities.shape[-1]), 1e-12)
+    return image_information(probabilities).mean().item() / max(max_entropy(probabilities.shape[-1]), 1e-12)

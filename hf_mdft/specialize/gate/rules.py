@@ -29,13 +29,13 @@ Rule = Callable[[Interpolations], Verdict]
 class Thresholds:
     """The specialist where label-free evidence is for it and none against.
 
-    Held-out views of the expert, which no target was made from, and other models, weighted as in the teacher, are the
-    judges. Where they agree with the specialist more than with the expert, beyond chance, it is better, whatever else
-    changed: so it is under a shift, where the judges see restored images. Else:
+    Agreement is with held-out views of the expert, which no target was made from, and with other models, weighted as
+    in the teacher. Where it is larger for the specialist than for the expert, beyond chance, the specialist is taken,
+    whatever else changed: so it is under a shift, where held-out views are of restored images. Else:
 
     For it: its predictions are more consistent under small translations. Against it: class frequencies that have
-    drifted from the expert's and not towards the prior; or less agreement than the expert has with the judges. The
-    expert's views share its errors, so agreement leans to the expert and need not be larger.
+    drifted from the expert's and not towards the prior; or less agreement than the expert has. The expert's views
+    share its errors, so agreement leans to the expert and need not be larger.
 
     Args:
         consistency_gain: Least gain in consistency. What views can teach is bounded by how inconsistent the expert is:
@@ -43,8 +43,8 @@ class Thresholds:
         drift: How far, in nats, the specialist's class frequencies may leave what lies between the expert's and the
             estimated class prior. Coming closer to the prior is no fault: the largest gains had frequencies far from
             the expert's.
-        disagreement: Share of changed images, net, on which the judges may agree with the expert rather than with the
-            specialist.
+        disagreement: Share of changed images, net, on which held-out views and other models may agree with the expert
+            rather than with the specialist.
         errors: Standard errors of the agreement beyond which it is for the specialist.
     """
 
