@@ -38,7 +38,7 @@ def by_the_book(specialist, expert, others):
 
     drift = max(kl(prior, q), kl(q, p)) - kl(prior, p)
     told = [(1 / len(expert.held_out), view) for view in expert.held_out]
-    told += [(reliability(s, expert, 1.0), s.log_probs.argmax(-1)) for s in others.values()]
+    told += [(reliability(s, expert), s.log_probs.argmax(-1)) for s in others.values()]
     total = torch.zeros(len(expert.logits))
     for weight, view in told:
         total += weight * ((specialist.predictions == view).float() - (expert.predictions == view).float())
@@ -65,7 +65,7 @@ def test_the_default_rule_decides_as_documented_to_the_last_bit():
 
 def test_the_default_rule_looks_at_nothing_between():
     expert = source(0)
-    decide(source(1, shift=expert), expert, {}, 1.0, lambda share: pytest.fail(f"asked for {share}"))
+    decide(source(1, shift=expert), expert, {}, lambda share: pytest.fail(f"asked for {share}"))
 
 
 def test_a_rule_may_choose_weights_between():
@@ -76,15 +76,15 @@ def test_a_rule_may_choose_weights_between():
     for name in (0.25, 0.75):
         between[name] = dataclasses.replace(between[name], consistency=0.1)
     specialist = dataclasses.replace(specialist, consistency=expert.consistency + 0.1)
-    decision = decide(specialist, expert, {}, 1.0, between.__getitem__, Furthest("consistency"))
+    decision = decide(specialist, expert, {}, between.__getitem__, Furthest("consistency"))
     assert (decision.chosen, decision.share, decision.interpolation) == ("specialist", 0.5, 0.5)
     assert decision.changed == 0 and decision.consistency_gain == pytest.approx(0.2)
     assert decision.reason == (
         "best at 50% of the way from expert to candidate: predictions that survive small translations +20.0 points"
     )
-    refused = decide(specialist, expert, {}, 1.0, between.__getitem__, Furthest("consistency", 0.3))
+    refused = decide(specialist, expert, {}, between.__getitem__, Furthest("consistency", 0.3))
     assert (refused.chosen, refused.share) == ("expert", 0.0) and "needed more than +0.3" in refused.reason
-    whole = decide(specialist, expert, {}, 1.0, None, Furthest("consistency"))
+    whole = decide(specialist, expert, {}, None, Furthest("consistency"))
     assert (whole.share, whole.interpolation) == (1.0, None), "without weights between there is the specialist alone"
 
 

@@ -316,7 +316,7 @@ def test_training_free_baselines_see_the_same_images(clip_paths, tmp_path, monke
 
 def test_experts_over_views_are_the_geometric_mean(clip_paths, tmp_path):
     from hf_mdft.embedding import embed_images
-    from hf_mdft.embedding.views import TEACHER_VIEWS, translate
+    from hf_mdft.embedding.views import TEST_VIEWS, translate
     from hf_mdft.studies.shift.models import Models
 
     recipe = Recipe.load(write_recipe(tmp_path, clip_paths))
@@ -325,11 +325,11 @@ def test_experts_over_views_are_the_geometric_mean(clip_paths, tmp_path):
     found = Models(whole, recipe, {}, tmp_path).measure("expert", {"clean": {"colour": data}})["found"]
     tower, head = whole.pool.tower("colour"), whole.head("colour")
     mean = 1.0
-    for offset in TEACHER_VIEWS:
+    for offset in TEST_VIEWS:
         seen = embed_images(tower, whole.pool.architecture, data.images, view=lambda x, o=offset: translate(x, o))
         mean = mean * head(seen).softmax(dim=-1) ** (1 / 9)
     expected = "".join(str(int(hit)) for hit in mean.argmax(dim=-1) == data.labels)
-    assert len(TEACHER_VIEWS) == 9 and found["expert_views"]["clean"]["colour"] == expected
+    assert len(TEST_VIEWS) == 9 and found["expert_views"]["clean"]["colour"] == expected
 
 
 def test_long_tail_reaches_training_without_labels(clip_paths, tmp_path, monkeypatch, capsys, seen):

@@ -52,7 +52,7 @@ def test_ablation_goes_on_and_compares_with_the_full_recipe(clip_paths, tmp_path
 
 def test_gains_add_one_part_after_the_other(clip_paths, tmp_path, monkeypatch, capsys):
     from hf_mdft.merger import MetaMerger
-    from hf_mdft.studies.gains import ADDED, BARE
+    from hf_mdft.studies.gains import ADDED, BARE, BESIDE
 
     assert sorted(option for options in ADDED.values() for option in options) == sorted(BARE)
     seen, specialize = [], MetaMerger.specialize
@@ -67,11 +67,14 @@ def test_gains_add_one_part_after_the_other(clip_paths, tmp_path, monkeypatch, c
     assert code == 0 and "+ restored images" in out
     full = {name: getattr(SpecializeArguments(), name) for name in BARE}
     on = [name for name, options in ADDED.items() if not options or any(full[o] != BARE[o] for o in options)]
-    assert seen[0] == BARE and seen[-1] == full and len(seen) == len(on) > 5
-    assert all(sum(a[name] != b[name] for name in BARE) == 1 for a, b in itertools.pairwise(seen))
+    chain, beside = [*seen[:-3], seen[-1]], seen[-3:-1]
+    assert chain[0] == BARE and chain[-1] == full and len(chain) == len(on) > 5
+    assert all(sum(a[name] != b[name] for name in BARE) == 1 for a, b in itertools.pairwise(chain))
+    assert beside == [{**chain[-2], "ensemble_weight": 1.0}, {**chain[-2], "refreshes": 1}]
     rows = json.loads((tmp_path / "out" / "gains.json").read_text(encoding="utf-8"))["gains"]
-    assert [row["name"] for row in rows[2:]] == on
-    for above, row in itertools.pairwise(rows):
+    assert [row["name"] for row in rows[2:]] == [*on[:-1], *BESIDE, on[-1]]
+    ungated = rows[-4]
+    for above, row in [*itertools.pairwise(rows[:-3]), *((ungated, row) for row in rows[-3:])]:
         if row["name"] not in ("the experts over nine views", "the expert, distilled"):
             assert math.isclose(row["average"] - above["average"], row["difference"], abs_tol=1e-6)
 

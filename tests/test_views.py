@@ -16,7 +16,7 @@ from hf_mdft.artifacts.report_page import write_report
 from hf_mdft.cards import Difference, compared, in_order
 from hf_mdft.cards.roster import ROSTER, VIEWS
 from hf_mdft.embedding import embed_views
-from hf_mdft.embedding.views import TEACHER_VIEWS
+from hf_mdft.embedding.views import TEST_VIEWS
 from hf_mdft.evaluation import Report, mcnemar, outputs, paired_interval, predict
 from hf_mdft.evaluation.outputs import look
 from hf_mdft.objectives import mean_log_probs
@@ -46,7 +46,7 @@ def passes(monkeypatch):
 
 def over_views(merger, tower, head, images):
     """Log-probabilities over nine views, by the slow way."""
-    return mean_log_probs(head(embed_views(tower, merger.pool.architecture, images, TEACHER_VIEWS)))
+    return mean_log_probs(head(torch.stack(list(embed_views(tower, merger.pool.architecture, images, TEST_VIEWS)))))
 
 
 def correct(merger, task, classes):
@@ -135,7 +135,7 @@ def test_paired_tests_are_those_of_the_rows(done, tmp_path):
 
 
 def test_the_roster_has_views_beside_plain_rows():
-    assert VIEWS == len(TEACHER_VIEWS) and TEACHER_VIEWS[0] == (0, 0)
+    assert VIEWS == len(TEST_VIEWS) and TEST_VIEWS[0] == (0, 0)
     names = [model.name for model in ROSTER]
     for name in ("expert", "specialist"):
         assert names[names.index(name) + 1] == f"{name}_views"

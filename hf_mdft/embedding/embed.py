@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,8 +59,7 @@ def embed_views(
     images: Images,
     views: tuple[Offset, ...],
     **options: Any,
-) -> torch.Tensor:
-    """Image embeddings `(V, N, width)` under V views; `options` are those of `embed_images`."""
-    return torch.stack(
-        [embed_images(tower, architecture, images, view=lambda x, v=v: translate(x, v), **options) for v in views]
-    )
+) -> Iterator[torch.Tensor]:
+    """Image embeddings `(N, width)` under one view after the other; `options` are those of `embed_images`."""
+    for offset in views:
+        yield embed_images(tower, architecture, images, view=partial(translate, offset=offset), **options)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -10,7 +13,7 @@ from ..core.device import fast_bf16
 from ..pool import ModelPool
 from ..tasks import Images
 from .embed import embed_views
-from .views import TEACHER_VIEWS, Offset
+from .views import TEST_VIEWS, Offset
 
 
 VERSION = 3
@@ -22,12 +25,12 @@ def expert_features(
     task: str | None,
     images: Images,
     *,
-    views: tuple[Offset, ...] = TEACHER_VIEWS[:1],
+    views: tuple[Offset, ...] = TEST_VIEWS[:1],
     device: torch.device | str = "cpu",
     desc: str | None = None,
-) -> torch.Tensor:
-    """Image embeddings `(V, N, width)`, computed the first time only; in bfloat16 where that is faster, for they are
-    soft targets, not results.
+) -> Iterator[torch.Tensor]:
+    """Image embeddings `(N, width)` under one view after the other, computed the first time only; in bfloat16 where
+    that is faster, for they are soft targets, not results.
 
     Args:
         pool: Base and experts.
@@ -37,11 +40,11 @@ def expert_features(
         device: Device that the model runs on.
         desc: Title of progress bars; the default shows none.
     """
-    tower, found, bf16 = None, [], fast_bf16(device)
+    tower, bf16 = None, fast_bf16(device)
     identity = pool.identity(task)
     for number, offset in enumerate(views):
 
-        def make(folder, offset=offset, number=number) -> None:
+        def make(folder: Path, offset: Offset = offset, number: int = number) -> None:
             nonlocal tower
             tower = tower or pool.tower(task).to(device)
             title = desc and (f"{desc}, view {number + 1} of {len(views)}" if len(views) > 1 else desc)
@@ -49,5 +52,4 @@ def expert_features(
             save_file({"features": features}, folder / "features.safetensors")
 
         folder = prepared("features", key_of("features", VERSION, identity, images.key, offset, bf16), make)
-        found.append(load_file(folder / "features.safetensors")["features"])
-    return torch.stack(found)
+        yield load_file(folder / "features.safetensors")["features"]

@@ -12,16 +12,24 @@ from torch.nn import functional as F
 
 Offset = tuple[int, int]
 
-TEACHER_VIEWS: tuple[Offset, ...] = (
+TEST_VIEWS: tuple[Offset, ...] = (
     (0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1),
 )  # fmt: skip
-"""Offsets, in steps, over which the teacher averages its reference; the image as it is comes first."""
+"""Offsets, in steps, of test-time augmentation; the image as it is comes first."""
 
-FEW_VIEWS = TEACHER_VIEWS[:5]
-"""Offsets over which it averages its other models."""
+TEACHER_VIEWS: tuple[Offset, ...] = (
+    *TEST_VIEWS,
+    (2, 0), (-2, 0), (0, 2), (0, -2),
+    (2, 1), (2, -1), (-2, 1), (-2, -1), (1, 2), (-1, 2), (1, -2), (-1, -2),
+)  # fmt: skip
+"""Offsets over which the teacher averages its reference: all up to two steps each way but for the corners. Experts of
+pools A and B over them have 0.8 and 0.7 points more than over `TEST_VIEWS`; one step further there is less again."""
 
-HELD_OUT_VIEWS: tuple[Offset, ...] = ((2, 0), (-2, 0), (0, 2), (0, -2))
-"""Offsets that no target is made from: held-out evidence for the gate."""
+HELD_OUT_VIEWS: tuple[Offset, ...] = ((2, 2), (-2, -2), (2, -2), (-2, 2))
+"""Those corners, which no target is made from: held-out evidence for the gate."""
+
+FEW_VIEWS = TEST_VIEWS[:5]
+"""Offsets over which other models are averaged, and under which predictions should be consistent."""
 
 
 def step_of(pixel_values: torch.Tensor) -> int:

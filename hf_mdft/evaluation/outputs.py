@@ -10,7 +10,7 @@ from torch import nn
 
 from ..architectures import Architecture
 from ..embedding import embed_images
-from ..embedding.views import TEACHER_VIEWS, translate
+from ..embedding.views import TEST_VIEWS, translate
 from ..heads import Head
 from ..tasks import Images
 
@@ -52,7 +52,7 @@ def look(
         views: Take all nine views, the first of which is the image as it is; else that one only.
         desc: Title of progress bars.
     """
-    offsets = TEACHER_VIEWS if views else TEACHER_VIEWS[:1]
+    offsets = TEST_VIEWS if views else TEST_VIEWS[:1]
     for number, offset in enumerate(offsets, start=1):
         title = f"{desc}, view {number} of {len(offsets)}" if views else desc
         seen = embed_images(tower, architecture, images, view=partial(translate, offset=offset), desc=title)

@@ -118,7 +118,9 @@ class MdftTrainer(PushingTrainer):
             found = find_restorations(self.pool, task, images, head, device=args.device, desc=title_of_search)
             images = restored(images, found)
         features = expert_features(self.pool, expert, images, views=views, device=args.device, desc=title)
-        return TaskObjective.build(self.heads[task], features, args, trained=args.train_heads and expert is not None)
+        return TaskObjective.build(
+            self.heads[task], torch.stack(list(features)), args, trained=args.train_heads and expert is not None
+        )
 
     def _schedule(self, images: dict[str, Images], args: MdftTrainingArguments) -> MixedTasks:
         parts = args.world_size * args.gradient_accumulation_steps

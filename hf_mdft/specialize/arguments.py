@@ -21,7 +21,7 @@ from .trainable import Trainable
 class SpecializeArguments(TrainingArguments):
     """Arguments of `MetaMerger.specialize`, on top of transformers' `TrainingArguments`.
 
-    `max_steps` is cut so that no image is seen more than twenty times; epochs that are set (with `max_steps=-1`) are
+    `max_steps` is cut so that no image is seen more than forty times; epochs that are set (with `max_steps=-1`) are
     not.
 
     Defaults that differ from `TrainingArguments`: `max_steps`, batch size, `learning_rate`, cosine schedule with
@@ -37,15 +37,17 @@ class SpecializeArguments(TrainingArguments):
         start: Start of the student between the expert, 0, and the meta-model, 1.
         teacher: Parts of the teacher by name, in order; each corrects the targets of those before it. An empty list
             takes the reference (the expert) alone.
-        ensemble_weight: Largest weight of a model beside the expert in the teacher's ensemble; 0 is the expert alone.
-        teacher_views: Average the teacher's reference over nine small translations, the other models over five; off:
+        ensemble_weight: Largest weight of a model beside the expert in the teacher's ensemble; 0 is the expert alone:
+            what meta-model and base add to an expert over that many views was no gain.
+        teacher_views: Average the teacher's reference over 21 small translations, the other models over five; off:
             the image alone.
         restore: Restore the images that expert and base teach from, where restorations are found that raise the mutual
             information of image and the expert's prediction (`hf_mdft.embedding.restoration`): for images of another
             camera than the expert's. The student sees them as they are.
         prior_strength: Strength of the correction towards the estimated class prior: 0 none, 1 full.
-        lda_weight: Weight of a linear discriminant analysis that is fitted to the teacher's targets, in the embeddings
-            of all its models, and corrects them; needs ten images per class; 0 is off.
+        lda_weight: Weight of a linear discriminant analysis that is fitted to the teacher's targets, in the expert's
+            embedding (with an ensemble, in those of all its models), and corrects them; needs ten images per class; 0
+            is off.
         jitter_steps: Largest random translation of the student's images, in steps of 1/32 of the side; 0 is off.
         augmentation: Train the student on augmented images (`hf_mdft.embedding.augment`): `"none"` (translated ones),
             `"mild"` or `"strong"`. Changes of brightness, color and noise, and squares cut out, that leave the class:
@@ -69,7 +71,7 @@ class SpecializeArguments(TrainingArguments):
     """
 
     output_dir: str | None = field(default="mdft-output/specialists", metadata={"help": "Folder of work in progress."})
-    max_steps: int = field(default=300, metadata={"help": "Optimizer steps for each task."})
+    max_steps: int = field(default=600, metadata={"help": "Optimizer steps for each task."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Images in a batch."})
     learning_rate: float | None = field(
         default=None,
@@ -98,7 +100,7 @@ class SpecializeArguments(TrainingArguments):
         metadata={"help": "Parts of the teacher by name, in order."},
     )
     ensemble_weight: float = field(
-        default=1.0, metadata={"help": "Largest weight of a model beside the expert in the teacher; 0 is off."}
+        default=0.0, metadata={"help": "Largest weight of a model beside the expert in the teacher; 0 is off."}
     )
     teacher_views: bool = field(default=True, metadata={"help": "Average the teacher over small translations."})
     restore: bool = field(
@@ -109,7 +111,7 @@ class SpecializeArguments(TrainingArguments):
         default=0.5, metadata={"help": "Strength of the teacher's correction towards the class prior; 0 none, 1 full."}
     )
     lda_weight: float = field(
-        default=0.4, metadata={"help": "Weight of the discriminant analysis that corrects the teacher; 0 is off."}
+        default=0.2, metadata={"help": "Weight of the discriminant analysis that corrects the teacher; 0 is off."}
     )
     jitter_steps: int = field(
         default=1, metadata={"help": "Largest random translation of the student's images, in 1/32 of the side."}

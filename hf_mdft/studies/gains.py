@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 
-from ..embedding import embed_views
-from ..embedding.views import TEACHER_VIEWS
-from ..objectives import mean_log_probs
+from ..evaluation.outputs import look
 from ..recipes.schema import Recipe
 from ..specialize import SpecializeArguments
 from .ablation import Row, Variants
@@ -39,9 +37,16 @@ ADDED = {
 """By row: options that are the recipe's own from there on; a row that would change nothing is left out. The last row
 is the recipe in full."""
 
+BESIDE: dict[str, dict[str, Any]] = {
+    "beside it, other models in the teacher": {"ensemble_weight": 1.0},
+    "beside it, self-training": {"refreshes": 1},
+}
+"""By row: parts that a recipe may leave off, each on top of all others but the gate."""
+
 
 def gains(recipe: Recipe, output_dir: Path, progress: Callable[[str], None]) -> list[Row]:
-    """Specialists with one part of phase 2 after the other; each row's difference is to the row above it.
+    """Specialists with one part of phase 2 after the other; each row's difference is to the row above it. Rows that
+    begin with "beside it" add a part that the recipe leaves off to the row above them; the next row does without it.
 
     Args:
         recipe: Recipe with evaluation images.
@@ -61,6 +66,11 @@ def gains(recipe: Recipe, output_dir: Path, progress: Callable[[str], None]) -> 
     defaults = {field.name: field.default for field in dataclasses.fields(SpecializeArguments)}
     left = {name: off for name, off in BARE.items() if recipe.specialize.get(name, defaults[name]) != off}
     for name, options in ADDED.items():
+        if options == ("gate",):
+            for beside, change in BESIDE.items():
+                if all(recipe.specialize.get(option, defaults[option]) == BARE[option] for option in change):
+                    found = study.specialists(beside, {"specialize": {**left, **change}})
+                    rows.append(Row.compare(beside, found, before))
         if options and not left.keys() & options:
             continue
         for option in options:
@@ -74,6 +84,5 @@ def gains(recipe: Recipe, output_dir: Path, progress: Callable[[str], None]) -> 
 def _over_views(study: Variants, task: str) -> torch.Tensor:
     merger = study.merger
     data, head = merger.labelled(task), merger.head(task)
-    with torch.no_grad():
-        features = embed_views(merger.pool.tower(task), merger.pool.architecture, data.images, TEACHER_VIEWS)
-        return mean_log_probs(head(features)).argmax(dim=-1) == data.labels
+    seen = look(merger.pool.tower(task), merger.pool.architecture, head, data.images, views=True, desc=task)
+    return seen.classes_over_views == data.labels

@@ -17,7 +17,6 @@ def decide(
     specialist: Source,
     expert: Source,
     others: Mapping[str, Source],
-    ensemble_weight: float = 1.0,
     between: Callable[[float], Source] | None = None,
     rule: Rule = RULE,
     reference: Source | None = None,
@@ -28,13 +27,12 @@ def decide(
         specialist: Outputs of the specialist on the unlabelled images.
         expert: Outputs of the expert on the same.
         others: Outputs of other models on the same, by name.
-        ensemble_weight: Largest weight of another model, as in the teacher.
         between: Gives outputs of the weights at a share of the way from expert to specialist; it is called for those
             shares only that the rule asks for.
         rule: How the evidence decides.
         reference: The teacher's reference, where it is not the expert on the same images: others are weighed by it.
     """
-    found = Interpolations(specialist, expert, weigh(others, reference or expert, ensemble_weight), between)
+    found = Interpolations(specialist, expert, weigh(others, reference or expert), between)
     verdict = rule(found)
     return Decision(
         chosen="specialist" if verdict.share else "expert",
@@ -44,10 +42,6 @@ def decide(
     )
 
 
-def weigh(
-    others: Mapping[str, Source], expert: Source, ensemble_weight: float
-) -> tuple[tuple[float, torch.Tensor], ...]:
-    """Weight, as in the teacher, and predicted classes `(N,)` of other models."""
-    return tuple(
-        (reliability(source, expert, ensemble_weight), source.log_probs.argmax(dim=-1)) for source in others.values()
-    )
+def weigh(others: Mapping[str, Source], expert: Source) -> tuple[tuple[float, torch.Tensor], ...]:
+    """Weight, by their reliability beside the expert, and predicted classes `(N,)` of other models."""
+    return tuple((reliability(source, expert), source.log_probs.argmax(dim=-1)) for source in others.values())

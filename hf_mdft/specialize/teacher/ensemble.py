@@ -19,25 +19,24 @@ def ensemble(state: TeacherState) -> torch.Tensor:
     total, weight_sum = 0.0, 0.0
     for source in state.sources.values():
         full = state.counts_fully(source)
-        share = 1.0 if full else reliability(source, state.reference, state.args.ensemble_weight)
+        share = 1.0 if full else state.args.ensemble_weight * reliability(source, state.reference)
         confidence = source.log_probs.exp().amax(dim=-1, keepdim=True)
         total = total + share * confidence * source.log_probs
         weight_sum = weight_sum + share * confidence
     return (total / weight_sum).softmax(dim=-1)
 
 
-def reliability(source: Source, reference: Source, ensemble_weight: float) -> float:
-    """Weight of a model beside the reference, from two pieces of label-free evidence: how much more consistent its
-    predictions are under small translations, and how often it agrees with the reference (a model that predicts one
-    class everywhere is consistent too).
+def reliability(source: Source, reference: Source) -> float:
+    """Weight in [0, 1] of a model beside the reference, from two pieces of label-free evidence: how much more
+    consistent its predictions are under small translations, and how often it agrees with the reference (a model that
+    predicts one class everywhere is consistent too).
 
     Args:
         source: Outputs of the model.
         reference: Outputs of the reference.
-        ensemble_weight: Weight where both are as large as they can be.
     """
     lead = (source.consistency / max(reference.consistency, 1e-8) - 1) / CONSISTENCY_LEAD
-    return ensemble_weight * agreement(source, reference) * min(1.0, max(0.0, lead))
+    return agreement(source, reference) * min(1.0, max(0.0, lead))
 
 
 def agreement(a: Source, b: Source) -> float:

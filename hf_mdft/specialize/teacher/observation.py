@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
 from ...embedding.views import FEW_VIEWS
 from ...heads import Head
-from ...objectives import mean_log_probs
 
 
 @dataclass(frozen=True)
@@ -45,26 +45,39 @@ class Source:
 
 
 def observe(
-    features: torch.Tensor, head: Head, held_out_views: int = 0, averaged: bool = True, trusted: bool = False
+    views: Iterable[torch.Tensor],
+    head: Head,
+    held_out_from: int | None = None,
+    averaged: bool = True,
+    trusted: bool = False,
 ) -> Source:
-    """Outputs of a model, from its embeddings.
+    """Outputs of a model, from its embeddings; one view's at a time is held.
 
     Args:
-        features: Embeddings under V views, `(V, N, width)`, the images as they are first.
+        views: Embeddings `(N, width)` under one view after the other, `FEW_VIEWS` first.
         head: Head of the task.
-        held_out_views: How many of the views, the last ones, are held out for the gate.
+        held_out_from: How many views there are before those that are held out for the gate; the default is all.
         averaged: Off: log-probabilities and embedding are those of the images as they are, and other views are for
             consistency only.
         trusted: Whether the model has full weight in the ensemble.
     """
-    seen = len(features) - held_out_views
-    logits = head(features[:seen])
-    predictions = logits[: len(FEW_VIEWS)].argmax(dim=-1)
+    held_out, same, count = [], [], 0
+    for number, features in enumerate(views):
+        logits = head(features)
+        if held_out_from is not None and number >= held_out_from:
+            held_out.append(logits.argmax(dim=-1))
+            continue
+        if number == 0:
+            plain, log_probs, mean = logits, torch.zeros_like(logits), torch.zeros_like(features)
+        elif number < len(FEW_VIEWS):
+            same.append((logits.argmax(dim=-1) == plain.argmax(dim=-1)).float().mean().item())
+        if averaged or number == 0:
+            log_probs, mean, count = log_probs + logits.log_softmax(dim=-1), mean + features, count + 1
     return Source(
-        logits=logits[0],
-        log_probs=mean_log_probs(logits if averaged else logits[:1]),
-        features=features[: seen if averaged else 1].mean(dim=0),
-        held_out=head(features[seen:]).argmax(dim=-1),
-        consistency=(predictions[1:] == predictions[0]).float().mean().item() if seen > 1 else 1.0,
+        logits=plain,
+        log_probs=(log_probs / count).log_softmax(dim=-1),
+        features=mean / count,
+        held_out=torch.stack(held_out) if held_out else plain.new_zeros(0, len(plain), dtype=torch.long),
+        consistency=sum(same) / len(same) if same else 1.0,
         trusted=trusted,
     )

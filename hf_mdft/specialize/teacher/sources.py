@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -55,8 +55,8 @@ class Models:
     def has_expert(self) -> bool:
         return self.task in self.pool.experts
 
-    def embed(self, tower: nn.Module, title: str, views: tuple[Offset, ...]) -> torch.Tensor:
-        """Embeddings `(V, N, width)` by a tower."""
+    def embed(self, tower: nn.Module, title: str, views: tuple[Offset, ...]) -> Iterator[torch.Tensor]:
+        """Embeddings `(N, width)` by a tower, view by view."""
         return embed_views(
             tower.to(self.device),
             self.pool.architecture,
@@ -68,9 +68,9 @@ class Models:
 
     def embed_of_pool(
         self, expert: str | None, title: str, views: tuple[Offset, ...], as_they_are: bool = False
-    ) -> torch.Tensor:
-        """Embeddings `(V, N, width)` of the restored images (or as they are) by a model of the pool, which are kept;
-        `None` is the base."""
+    ) -> Iterator[torch.Tensor]:
+        """Embeddings `(N, width)`, view by view, of the restored images (or as they are) by a model of the pool, which
+        are kept; `None` is the base."""
         images = self.images if as_they_are else self.restored
         title = f"{self.task}: {title}"
         return expert_features(self.pool, expert, images, views=views, device=self.device, desc=title)
@@ -84,8 +84,8 @@ class SourceKind:
     """Whether it has full weight in the ensemble, whatever the evidence for it."""
 
     @staticmethod
-    def embed(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
-        """Its embeddings `(V, N, width)` under V views; `None` where the task has no such model (yet)."""
+    def embed(models: Models, views: tuple[Offset, ...]) -> Iterator[torch.Tensor] | None:
+        """Its embeddings `(N, width)`, view by view; `None` where the task has no such model (yet)."""
         raise NotImplementedError
 
 
@@ -99,7 +99,7 @@ class Expert(SourceKind):
     """The task's expert."""
 
     @staticmethod
-    def embed(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
+    def embed(models: Models, views: tuple[Offset, ...]) -> Iterator[torch.Tensor] | None:
         return models.embed_of_pool(models.task, "expert", views) if models.has_expert else None
 
 
@@ -108,7 +108,7 @@ class Meta(SourceKind):
     """The meta-model."""
 
     @staticmethod
-    def embed(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
+    def embed(models: Models, views: tuple[Offset, ...]) -> Iterator[torch.Tensor] | None:
         return models.embed(models.meta, "meta-model", views)
 
 
@@ -117,7 +117,7 @@ class Base(SourceKind):
     """The base model."""
 
     @staticmethod
-    def embed(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
+    def embed(models: Models, views: tuple[Offset, ...]) -> Iterator[torch.Tensor] | None:
         return models.embed_of_pool(None, "base", views)
 
 
@@ -128,7 +128,7 @@ class Student(SourceKind):
     trusted = True
 
     @staticmethod
-    def embed(models: Models, views: tuple[Offset, ...]) -> torch.Tensor | None:
+    def embed(models: Models, views: tuple[Offset, ...]) -> Iterator[torch.Tensor] | None:
         return None if models.student is None else models.embed(models.student, "student", views)
 
 
@@ -142,14 +142,14 @@ def observe_sources(
         averaged: Whether outputs are averaged over views.
         known: Outputs that are known already, which stay.
     """
-    found = dict(known)
+    found, taught = dict(known), TEACHER_VIEWS if averaged else FEW_VIEWS
     for kind in SOURCES.parts():
         if kind.name in found:
             continue
-        views, held_out = (FEW_VIEWS, ()) if found else (TEACHER_VIEWS + HELD_OUT_VIEWS, HELD_OUT_VIEWS)
+        views = FEW_VIEWS if found else taught + HELD_OUT_VIEWS
         if kind.trusted and not averaged:
             views = views[:1]  # others would be for its consistency, which is not asked for
         features = kind.embed(models, views)
         if features is not None:
-            found[kind.name] = observe(features, models.head, len(held_out), averaged, kind.trusted)
+            found[kind.name] = observe(features, models.head, len(taught), averaged, kind.trusted)
     return found

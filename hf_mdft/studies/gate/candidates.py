@@ -91,7 +91,7 @@ class Workshop:
             counts: Numbers of images; `None` is all. Where several come to the same images, one of them is made.
         """
         images, head, seed = self.merger.unlabelled(task), self.merger.head(task), self.recipe.seed
-        predictions = head(expert_features(self.merger.pool, task, images)[0]).argmax(dim=-1)
+        predictions = head(next(expert_features(self.merger.pool, task, images))).argmax(dim=-1)
         made: dict[tuple[str, str], dict[str, Any]] = {}
         for name in settings:
             setting = SETTINGS[name]
@@ -147,7 +147,7 @@ class Workshop:
         models = models_of(task, pool, meta, head, images, args)
         sources = observe_sources(models, args.teacher_views)
         reference, *others = sources
-        weighed = weigh({name: sources[name] for name in others}, sources[reference], args.ensemble_weight)
+        weighed = weigh({name: sources[name] for name in others}, sources[reference])
         compared = expert_as_compared(models, sources[reference])
         outputs = {"0/logits": compared.logits, "0/held_out": compared.held_out}
         outputs["0/frequencies"] = compared.class_frequencies
