@@ -55,7 +55,7 @@ def correct(merger, task, classes):
 
 def test_outputs_of_a_model_are_those_of_its_views(pool, merger):
     images, head = merger.labelled("colour").images, merger.head("colour")
-    found = look(pool.tower("colour"), pool.architecture, head, images, views=True, desc="x")
+    found = look(pool.tower("colour"), pool.architecture, head, images, views=TEST_VIEWS, desc="x")
     expected = over_views(merger, pool.tower("colour"), head, images)
     torch.testing.assert_close(found.log_probs.log_softmax(-1), expected, atol=1e-5, rtol=1e-5)
     assert torch.equal(found.classes_over_views, expected.argmax(-1))

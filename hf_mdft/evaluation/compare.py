@@ -13,12 +13,13 @@ from ..architectures import Architecture
 from ..cards import Difference, Measured
 from ..core.data_reference import DataReference
 from ..core.errors import InputError
+from ..embedding.views import TEST_VIEWS
 from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images, LabelledImages
 from .accuracy import accuracy
 from .baselines import BASELINES, combined_tower
-from .outputs import Outputs, look
+from .outputs import PLAIN, Outputs, look
 from .paired import average_p_value, mcnemar, paired_interval
 from .report import Comparison
 from .transductive import TransductiveMethod
@@ -80,10 +81,11 @@ def _predict_all(
         over_views = f"{subject.name}{VIEWS}"
         found |= {name: {} for name in (subject.name, *([over_views] if subject.views else []), *subject.methods)}
         for task in subject.tasks:
-            tower, head, views = subject.tower(task), subject.head(task), task in subject.views
+            tower, head = subject.tower(task), subject.head(task)
+            views = TEST_VIEWS if task in subject.views else PLAIN
             seen = look(tower, architecture, head, data[task].images, views=views, desc=f"{subject.name} {task}")
             found[subject.name][task] = seen.classes
-            if views:
+            if task in subject.views:
                 found[over_views][task] = seen.classes_over_views
             for name, method in subject.methods.items():
                 start = time.perf_counter()

@@ -10,9 +10,13 @@ from torch import nn
 
 from ..architectures import Architecture
 from ..embedding import embed_images
-from ..embedding.views import TEST_VIEWS, translate
+from ..embedding.views import TEST_VIEWS, Offset, translate
 from ..heads import Head
 from ..tasks import Images
+
+
+PLAIN = TEST_VIEWS[:1]
+"""The image as it is, alone."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +46,26 @@ class Outputs:
 
 
 def look(
-    tower: nn.Module, architecture: Architecture, head: Head, images: Images, *, views: bool = False, desc: str
+    tower: nn.Module,
+    architecture: Architecture,
+    head: Head,
+    images: Images,
+    *,
+    views: tuple[Offset, ...] = PLAIN,
+    desc: str,
 ) -> Outputs:
     """Run a model over images, once for each view.
 
     Args:
         tower, architecture, head: The model.
         images: The images.
-        views: Take all nine views, the first of which is the image as it is; else that one only.
+        views: Views to average over, the image as it is first; the default is that one alone.
         desc: Title of progress bars.
     """
-    offsets = TEST_VIEWS if views else TEST_VIEWS[:1]
-    for number, offset in enumerate(offsets, start=1):
-        title = f"{desc}, view {number} of {len(offsets)}" if views else desc
+    for number, offset in enumerate(views, start=1):
+        title = f"{desc}, view {number} of {len(views)}" if len(views) > 1 else desc
         seen = embed_images(tower, architecture, images, view=partial(translate, offset=offset), desc=title)
-        log_probs = head(seen).log_softmax(dim=-1) / len(offsets)
+        log_probs = head(seen).log_softmax(dim=-1) / len(views)
         if number == 1:
             features, logits, mean = seen, head(seen), log_probs
         else:

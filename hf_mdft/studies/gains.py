@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..embedding.views import TEACHER_VIEWS, TEST_VIEWS, Offset
 from ..evaluation.outputs import look
 from ..recipes.schema import Recipe
 from ..specialize import SpecializeArguments
@@ -37,6 +38,12 @@ ADDED = {
 """By row: options that are the recipe's own from there on; a row that would change nothing is left out. The last row
 is the recipe in full."""
 
+VIEWS = {
+    f"the experts over {len(TEST_VIEWS)} views": TEST_VIEWS,
+    f"the experts over {len(TEACHER_VIEWS)} views": TEACHER_VIEWS,
+}
+"""By row: views of test-time augmentation, without any training: that of every table, and the teacher's."""
+
 BESIDE: dict[str, dict[str, Any]] = {
     "beside it, other models in the teacher": {"ensemble_weight": 1.0},
     "beside it, self-training": {"refreshes": 1},
@@ -45,8 +52,10 @@ BESIDE: dict[str, dict[str, Any]] = {
 
 
 def gains(recipe: Recipe, output_dir: Path, progress: Callable[[str], None]) -> list[Row]:
-    """Specialists with one part of phase 2 after the other; each row's difference is to the row above it. Rows that
-    begin with "beside it" add a part that the recipe leaves off to the row above them; the next row does without it.
+    """Specialists with one part of phase 2 after the other; each row's difference is to the row above it.
+
+    Rows of the experts over views, and the first of the specialists, are compared with the experts. Rows that begin
+    with "beside it" add a part that the recipe leaves off to the row above them; the next row does without it.
 
     Args:
         recipe: Recipe with evaluation images.
@@ -61,8 +70,10 @@ def gains(recipe: Recipe, output_dir: Path, progress: Callable[[str], None]) -> 
     tasks = [task for task in measured_tasks(merger, str(recipe.path)) if task in merger.pool.experts]
     study = Variants(merger, recipe, output_dir, tasks, progress)
     before = outcome(merger, tasks, merger.pool.tower)
-    averaged = {task: _over_views(study, task) for task in tasks}
-    rows = [Row.compare("the experts", before), Row.compare("the experts over nine views", averaged, before)]
+    rows = [Row.compare("the experts", before)]
+    for name, views in VIEWS.items():
+        averaged = {task: _over_views(study, task, views) for task in tasks}
+        rows.append(Row.compare(name, averaged, before))
     defaults = {field.name: field.default for field in dataclasses.fields(SpecializeArguments)}
     left = {name: off for name, off in BARE.items() if recipe.specialize.get(name, defaults[name]) != off}
     for name, options in ADDED.items():
@@ -81,8 +92,8 @@ def gains(recipe: Recipe, output_dir: Path, progress: Callable[[str], None]) -> 
     return rows
 
 
-def _over_views(study: Variants, task: str) -> torch.Tensor:
+def _over_views(study: Variants, task: str, views: tuple[Offset, ...]) -> torch.Tensor:
     merger = study.merger
     data, head = merger.labelled(task), merger.head(task)
-    seen = look(merger.pool.tower(task), merger.pool.architecture, head, data.images, views=True, desc=task)
+    seen = look(merger.pool.tower(task), merger.pool.architecture, head, data.images, views=views, desc=task)
     return seen.classes_over_views == data.labels

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...embedding.views import TEST_VIEWS
 from ...evaluation import TRANSDUCTIVE
 from ...evaluation.compare import transduced
-from ...evaluation.outputs import Outputs, look
+from ...evaluation.outputs import PLAIN, Outputs, look
 from ...heads import Head
 from ...merger import MetaMerger
 from ...recipes.run import Baseline
@@ -150,6 +151,11 @@ def _seen(
         tower, head = tower_of(task), (head_of or merger.head)(task)
         for images, data in tests.items():
             seen[images][task] = look(
-                tower, merger.pool.architecture, head, data[task].images, views=views, desc=f"{images} {task}"
+                tower,
+                merger.pool.architecture,
+                head,
+                data[task].images,
+                views=TEST_VIEWS if views else PLAIN,
+                desc=f"{images} {task}",
             )
     return seen
