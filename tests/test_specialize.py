@@ -378,7 +378,7 @@ def test_the_student_joins_its_teacher_half_way(setting, tmp_path, monkeypatch):
     assert len(built) == 1
 
 
-def test_experts_teach_from_restored_images_and_the_student_sees_them_as_they_are(setting, tmp_path, monkeypatch):
+def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_are(setting, tmp_path, monkeypatch):
     pool, meta, head, images = setting
     taught, compared, seen = [], [], []
 
@@ -398,17 +398,28 @@ def test_experts_teach_from_restored_images_and_the_student_sees_them_as_they_ar
     monkeypatch.setattr("hf_mdft.specialize.one_task.build_teacher", build)
     monkeypatch.setattr("hf_mdft.specialize.one_task.decide", decided)
     views = StudentTrainer.views
-    monkeypatch.setattr(StudentTrainer, "views", lambda self, model, x: seen.append(x) or views(self, model, x))
+
+    def watched(self, model, pixels):
+        made = views(self, model, pixels)
+        seen.append(made.pixels)
+        return made
+
+    monkeypatch.setattr(StudentTrainer, "views", watched)
     made = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "on"))
     raw = images.pixels(range(len(images)))
-    (sources,) = taught
+    sources = taught[0]
     for name, tower, pixels in (
         ("expert", pool.tower("shade"), 255 - raw), ("base", pool.tower(), 255 - raw), ("meta", meta, raw)
     ):  # fmt: skip
         torch.testing.assert_close(sources[name].logits, logits(tower, pixels), atol=1e-3, rtol=1e-3)
-    known = {image.numpy().tobytes() for image in raw}
-    assert seen and all(image.numpy().tobytes() in known for batch in seen for image in batch)
-    (expert,) = compared
+    plain, inverted = ({image.numpy().tobytes() for image in pixels} for pixels in (raw, 255 - raw))
+    shown = [image.numpy().tobytes() for batch in seen for image in batch]
+    assert set(shown) <= plain | inverted
+    assert 0.1 < sum(image in inverted for image in shown) / len(shown) < 0.4, "a quarter, by default"
+    seen.clear()
+    specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "none", restored_share=0))
+    assert seen and all(image.numpy().tobytes() in plain for batch in seen for image in batch)
+    expert = compared[0]
     torch.testing.assert_close(expert.logits, logits(pool.tower("shade"), raw), atol=1e-3, rtol=1e-3)
     assert torch.equal(expert.held_out, sources["expert"].held_out)
     torch.testing.assert_close(expert.class_frequencies, sources["expert"].class_frequencies)

@@ -43,7 +43,9 @@ class SpecializeArguments(TrainingArguments):
             the image alone.
         restore: Restore the images that expert and base teach from, where restorations are found that raise the mutual
             information of image and the expert's prediction (`hf_mdft.embedding.restoration`): for images of another
-            camera than the expert's. The student sees them as they are.
+            camera than the expert's. The student sees them as they are, but for `restored_share`.
+        restored_share: Share of the student's images that are restored where the teacher's are, so that it does not
+            forget images like those of the expert's training; 0 is off.
         prior_strength: Strength of the correction towards the estimated class prior: 0 none, 1 full.
         lda_weight: Weight of a linear discriminant analysis that is fitted to the teacher's targets, in the expert's
             embedding (with an ensemble, in those of all its models), and corrects them; needs ten images per class; 0
@@ -106,6 +108,9 @@ class SpecializeArguments(TrainingArguments):
     restore: bool = field(
         default=True,
         metadata={"help": "Restore the teacher's images where that raises its predictions' mutual information."},
+    )
+    restored_share: float = field(
+        default=0.25, metadata={"help": "Share of the student's images that are restored where the teacher's are."}
     )
     prior_strength: float = field(
         default=0.5, metadata={"help": "Strength of the teacher's correction towards the class prior; 0 none, 1 full."}
@@ -172,7 +177,7 @@ class SpecializeArguments(TrainingArguments):
             raise InputError(
                 f"trainable: unknown '{self.trainable}': {suggest(str(self.trainable), get_args(Trainable))}"
             )
-        for name in ("start", "prior_strength", "lda_weight", "confidence_threshold"):
+        for name in ("start", "restored_share", "prior_strength", "lda_weight", "confidence_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:

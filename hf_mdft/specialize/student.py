@@ -15,6 +15,7 @@ from ..core.errors import InputError
 from ..embedding.augment import AUGMENTATIONS
 from ..embedding.views import jitter
 from ..heads import Head
+from ..restorations import restored_bytes
 from ..tasks import Images
 from ..trainers import PhaseTrainer, own_arguments, term_weights
 from .arguments import SpecializeArguments
@@ -54,6 +55,7 @@ class StudentTrainer(PhaseTrainer):
         head: Head of the task.
         images: Unlabelled images of the task.
         teacher: Soft targets, in the images' order.
+        restorations: Names of the restorations that `args.restored_share` of the images go through.
         refresh: Makes the teacher anew from the student's average so far, `args.refreshes` times; the default keeps
             the first.
 
@@ -70,6 +72,7 @@ class StudentTrainer(PhaseTrainer):
         head: Head,
         images: Images,
         teacher: Teacher,
+        restorations: tuple[str, ...] = (),
         refresh: Callable[[torch.nn.Module], Teacher] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -78,7 +81,7 @@ class StudentTrainer(PhaseTrainer):
         self.head = head.to(args.device)
         self.preprocessor = images.preprocessor
         self.set_teacher(teacher, args.device)
-        self.refresh = refresh
+        self.refresh, self.restorations = refresh, restorations
         self.target_features = teacher.features.to(args.device)
         train_only(model, args.trainable)
         super().__init__(
@@ -139,6 +142,9 @@ class StudentTrainer(PhaseTrainer):
     def views(self, model: torch.nn.Module, pixels: torch.Tensor) -> BatchViews:
         """A batch's images, with random choices that depend on seed and step alone."""
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
+        if self.restorations:
+            chosen = torch.rand(len(pixels), generator=generator).lt(self.args.restored_share).to(pixels.device)
+            pixels = torch.where(chosen[:, None, None, None], restored_bytes(pixels, self.restorations), pixels)
         weak = self.preprocessor.normalize(pixels)
         if self.args.jitter_steps:
             weak = jitter(weak, generator, self.args.jitter_steps)
