@@ -17,7 +17,7 @@ from .models import fine_tune, pretrain
 COUNTS = {"pretrain": 80, "train": 120, "unlabelled": 500, "test": 320}
 PRETRAIN_STEPS, FINE_TUNE_STEPS = 400, 200
 META = {"max_steps": 150}
-SPECIALIZE = {"max_steps": 120}
+SPECIALIZE = {"max_steps": 240}
 
 
 def demo_recipe(seed: int, progress: Callable[[str], None]) -> Path:
