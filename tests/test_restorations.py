@@ -98,7 +98,7 @@ def test_restored_images_are_made_once_and_have_a_key_of_their_own(monkeypatch):
     assert len({images.key, made.key, restored(images, names[::-1]).key}) == 3
     some = made.subset([6, 2, 3])
     assert torch.equal(some.pixels([0, 2]), made.pixels([6, 3])) and len(some) == 3 and some.key != made.key
-    monkeypatch.setattr("hf_mdft.restorations.images.restored_bytes", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr("hf_mdft.restorations.images.restore", lambda *_: pytest.fail("made again"))
     assert torch.equal(restored(images, names).pixels([5]), made.pixels([5]))
 
 

@@ -380,7 +380,7 @@ def test_the_student_joins_its_teacher_half_way(setting, tmp_path, monkeypatch):
 
 def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_are(setting, tmp_path, monkeypatch):
     pool, meta, head, images = setting
-    taught, compared, seen = [], [], []
+    taught, compared, seen, indices = [], [], [], []
 
     def build(sources, args):
         taught.append(sources)
@@ -399,9 +399,10 @@ def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_ar
     monkeypatch.setattr("hf_mdft.specialize.one_task.decide", decided)
     views = StudentTrainer.views
 
-    def watched(self, model, pixels):
-        made = views(self, model, pixels)
+    def watched(self, model, pixels, index):
+        made = views(self, model, pixels, index)
         seen.append(made.pixels)
+        indices.append(index)
         return made
 
     monkeypatch.setattr(StudentTrainer, "views", watched)
@@ -415,6 +416,9 @@ def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_ar
     plain, inverted = ({image.numpy().tobytes() for image in pixels} for pixels in (raw, 255 - raw))
     shown = [image.numpy().tobytes() for batch in seen for image in batch]
     assert set(shown) <= plain | inverted
+    for batch, rows in zip(seen, indices, strict=True):
+        given = raw[rows.cpu()]
+        assert all(torch.equal(a, b) or torch.equal(a, 255 - b) for a, b in zip(batch, given, strict=True))
     assert 0.1 < sum(image in inverted for image in shown) / len(shown) < 0.4, "a quarter, by default"
     seen.clear()
     specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "none", restored_share=0))

@@ -106,8 +106,9 @@ def _training(recipe: Mapping[str, Any] | None, origin: str) -> dict[str, Any]:
     return {
         "start": f"the {origin}" if start == 0 else "the meta-model" if start == 1 else between,
         "distilled": options.get("distillation_weight", 1.0) > 0,
-        "ensemble": "ensemble" in options.get("teacher", ["ensemble"]) and options.get("ensemble_weight", 1.0) > 0,
+        "ensemble": "ensemble" in options.get("teacher", ["ensemble"]) and options.get("ensemble_weight", 0.0) > 0,
         "views": options.get("teacher_views", True),
+        "some_restored": options.get("restored_share", 0.25) > 0,
         "averaged": options.get("ema_decay", 0.98) > 0,
         "gated": options.get("gate", True),
     }

@@ -4,8 +4,8 @@ A new one is one file and one registration.
 """
 
 from . import geometry, sharpness, tone
-from .base import RESTORATIONS, Restoration, restore, restored_bytes
+from .base import RESTORATIONS, Restoration, restore
 from .images import restored
 
 
-__all__ = ["RESTORATIONS", "Restoration", "geometry", "restore", "restored", "restored_bytes", "sharpness", "tone"]
+__all__ = ["RESTORATIONS", "Restoration", "geometry", "restore", "restored", "sharpness", "tone"]

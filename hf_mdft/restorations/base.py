@@ -25,8 +25,3 @@ def restore(pixels: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
     for name in names:
         pixels = RESTORATIONS.get(name)(pixels).clamp(0, 1)
     return pixels
-
-
-def restored_bytes(pixels: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
-    """The same for bytes `(n, 3, height, width)`, rounded to bytes."""
-    return (255 * restore(pixels.float() / 255, names)).round().byte()

@@ -11,7 +11,7 @@ import torch
 
 from ..core.cache import key_of, prepared
 from ..tasks import Images
-from .base import restored_bytes
+from .base import restore
 
 
 VERSION = 1
@@ -39,7 +39,8 @@ class RestoredImages(Images):
             kept = np.lib.format.open_memmap(folder / FILE, "w+", np.uint8, (len(images), *images.shape))
             for start in range(0, len(images), BATCH):
                 rows = range(start, min(start + BATCH, len(images)))
-                kept[start : rows.stop] = restored_bytes(images.pixels(rows), names).numpy()
+                changed = restore(images.pixels(rows).float() / 255, names)
+                kept[start : rows.stop] = (255 * changed).round().byte().numpy()
             kept.flush()
 
         self._pixels = np.load(prepared("restored", self._made, make) / FILE, mmap_mode="r")

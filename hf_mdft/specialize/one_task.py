@@ -148,7 +148,7 @@ def _train(
         head=copy.deepcopy(models.head),
         images=models.images,
         teacher=build_teacher(sources, args),
-        restorations=models.restorations,
+        restored=models.restored if models.restorations else None,
         refresh=self_taught if args.refreshes else None,
     )
     show_progress(trainer, f"Specialist {task}")

@@ -15,7 +15,6 @@ from ..core.errors import InputError
 from ..embedding.augment import AUGMENTATIONS
 from ..embedding.views import jitter
 from ..heads import Head
-from ..restorations import restored_bytes
 from ..tasks import Images
 from ..trainers import PhaseTrainer, own_arguments, term_weights
 from .arguments import SpecializeArguments
@@ -55,7 +54,8 @@ class StudentTrainer(PhaseTrainer):
         head: Head of the task.
         images: Unlabelled images of the task.
         teacher: Soft targets, in the images' order.
-        restorations: Names of the restorations that `args.restored_share` of the images go through.
+        restored: The images restored, which `args.restored_share` of those in a batch are replaced by; the default is
+            none.
         refresh: Makes the teacher anew from the student's average so far, `args.refreshes` times; the default keeps
             the first.
 
@@ -72,7 +72,7 @@ class StudentTrainer(PhaseTrainer):
         head: Head,
         images: Images,
         teacher: Teacher,
-        restorations: tuple[str, ...] = (),
+        restored: Images | None = None,
         refresh: Callable[[torch.nn.Module], Teacher] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -81,7 +81,8 @@ class StudentTrainer(PhaseTrainer):
         self.head = head.to(args.device)
         self.preprocessor = images.preprocessor
         self.set_teacher(teacher, args.device)
-        self.refresh, self.restorations = refresh, restorations
+        self.refresh = refresh
+        self.restored = restored if args.restored_share else None
         self.target_features = teacher.features.to(args.device)
         train_only(model, args.trainable)
         super().__init__(
@@ -119,7 +120,7 @@ class StudentTrainer(PhaseTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        index, views = inputs["index"], self.views(model, inputs["pixels"])
+        index, views = inputs["index"], self.views(model, inputs["pixels"], inputs["index"])
         augmentation = AUGMENTATIONS.get(self.args.augmentation)
         outputs = model(pixel_values=views.augmented(augmentation) if augmentation else views.weak)
         features = self.architecture.features(outputs).float()
@@ -139,12 +140,13 @@ class StudentTrainer(PhaseTrainer):
         loss = sum(self.weights_of_terms[name] * value for name, value in values.items())
         return (loss, outputs) if return_outputs else loss
 
-    def views(self, model: torch.nn.Module, pixels: torch.Tensor) -> BatchViews:
-        """A batch's images, with random choices that depend on seed and step alone."""
+    def views(self, model: torch.nn.Module, pixels: torch.Tensor, index: torch.Tensor) -> BatchViews:
+        """A batch's images, whose rows are `index`, with random choices that depend on seed and step alone."""
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
-        if self.restorations:
-            chosen = torch.rand(len(pixels), generator=generator).lt(self.args.restored_share).to(pixels.device)
-            pixels = torch.where(chosen[:, None, None, None], restored_bytes(pixels, self.restorations), pixels)
+        if self.restored is not None:
+            chosen = torch.rand(len(pixels), generator=generator) < self.args.restored_share
+            pixels = pixels.clone()
+            pixels[chosen.to(pixels.device)] = self.restored.pixels(index.cpu()[chosen]).to(pixels.device)
         weak = self.preprocessor.normalize(pixels)
         if self.args.jitter_steps:
             weak = jitter(weak, generator, self.args.jitter_steps)

@@ -29,9 +29,9 @@ Rule = Callable[[Interpolations], Verdict]
 class Thresholds:
     """The specialist where label-free evidence is for it and none against.
 
-    Agreement is with held-out views of the expert, which no target was made from, and with other models, weighted as
-    in the teacher. Where it is larger for the specialist than for the expert, beyond chance, the specialist is taken,
-    whatever else changed: so it is under a shift, where held-out views are of restored images. Else:
+    Agreement is with held-out views of the expert, which no target was made from, and with other models, weighted by
+    their reliability. Where it is larger for the specialist than for the expert, beyond chance, the specialist is
+    taken, whatever else changed: so it is under a shift, where held-out views are of restored images. Else:
 
     For it: its predictions are more consistent under small translations. Against it: class frequencies that have
     drifted from the expert's and not towards the prior; or less agreement than the expert has. The expert's views
