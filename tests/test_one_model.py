@@ -384,7 +384,7 @@ def test_must_step_by_step(setting, tmp_path):
     seen, forward = [], trainer.compute_loss
 
     def compute_loss(model, inputs, **kwargs):
-        views = trainer.views(model, inputs["pixels"])
+        views = trainer.views(model, inputs["pixels"], inputs["index"])
         seen.append((views.weak, views.augmented(strong_augment)))
         return forward(model, inputs, **kwargs)
 
@@ -475,7 +475,7 @@ def test_the_student_sees_augmented_images(setting, tmp_path, name, augmentation
     pixels, seen = trainer.train_dataset.__getitems__([0, 1, 2]), []
     trainer.model.register_forward_pre_hook(lambda m, a, k: seen.append(k["pixel_values"]), with_kwargs=True)
     trainer.compute_loss(trainer.model, pixels)
-    views = trainer.views(trainer.model, pixels["pixels"])
+    views = trainer.views(trainer.model, pixels["pixels"], pixels["index"])
     assert torch.equal(seen[0], views.augmented(augmentation)) and not torch.equal(seen[0], views.weak)
 
 
