@@ -23,7 +23,7 @@ TEACHER_VIEWS: tuple[Offset, ...] = (
     (2, 1), (2, -1), (-2, 1), (-2, -1), (1, 2), (-1, 2), (1, -2), (-1, -2),
 )  # fmt: skip
 """Offsets over which the teacher averages its reference: all up to two steps each way but for the corners. Experts of
-pools A and B over them have 0.8 and 0.7 points more than over `TEST_VIEWS`; one step further there is less again."""
+pools A and B over them have 0.7 points more than over `TEST_VIEWS`; one step further there is less again."""
 
 HELD_OUT_VIEWS: tuple[Offset, ...] = ((2, 2), (-2, -2), (2, -2), (-2, 2))
 """Those corners, which no target is made from: held-out evidence for the gate."""
