@@ -221,7 +221,7 @@ def fit_arguments(folder: Path, **options: Any) -> MdftTrainingArguments:
 
 def specialize_arguments(folder: Path, **options: Any) -> SpecializeArguments:
     """Phase 2 in two steps for each task."""
-    defaults = dict(max_steps=2, per_device_train_batch_size=8, use_cpu=True, disable_tqdm=True)
+    defaults = dict(max_steps=2, per_device_train_batch_size=8, fewer_steps=False, use_cpu=True, disable_tqdm=True)
     return SpecializeArguments(output_dir=str(folder / "specialists"), **{**defaults, **options})
 
 

@@ -31,7 +31,8 @@ ONE_MODEL = ["aad", "eata", "must", "pseudo_labels", "shot", "tent"]
 
 
 def arguments(folder, **options):
-    defaults = dict(max_steps=4, per_device_train_batch_size=8, use_cpu=True, disable_tqdm=True, save_steps=2)
+    defaults = dict(max_steps=4, per_device_train_batch_size=8, save_steps=2, fewer_steps=False)
+    defaults |= dict(use_cpu=True, disable_tqdm=True)
     defaults |= dict(learning_rate=1e-3)
     return SpecializeArguments(output_dir=str(folder), **{**defaults, **options})
 

@@ -25,13 +25,15 @@ from hf_mdft.specialize import (
     specialize_task,
 )
 from hf_mdft.specialize.learning_rate import FASTEST, GENTLE, gentle_learning_rate
+from hf_mdft.specialize.steps import share_to_learn, steps_to_train
 from hf_mdft.specialize.teacher import observe
 from hf_mdft.specialize.teacher.ensemble import reliability
 from hf_mdft.specialize.terms import StudentTerm, WeightTerm
 
 
 def arguments(folder, **options):
-    defaults = dict(max_steps=4, per_device_train_batch_size=8, use_cpu=True, disable_tqdm=True, save_steps=2)
+    defaults = dict(max_steps=4, per_device_train_batch_size=8, save_steps=2, fewer_steps=False)
+    defaults |= dict(use_cpu=True, disable_tqdm=True)
     return SpecializeArguments(output_dir=str(folder), **{**defaults, **options})
 
 
@@ -333,7 +335,7 @@ def test_images_limits_the_images(setting, tmp_path):
     assert specialize_task("shade", pool, meta, head, images, arguments(tmp_path, images=9)).decision.images == 9
 
 
-@pytest.mark.parametrize(("max_steps", "expected"), [(100, 80), (7, 7)])
+@pytest.mark.parametrize(("max_steps", "expected"), [(200, 160), (7, 7)])
 def test_no_image_is_seen_too_often(setting, tmp_path, monkeypatch, max_steps, expected):
     seen = []
     compute_loss = StudentTrainer.compute_loss
@@ -343,7 +345,22 @@ def test_no_image_is_seen_too_often(setting, tmp_path, monkeypatch, max_steps, e
     pool, meta, head, images = setting
     specialize_task("shade", pool, meta, head, images, arguments(tmp_path, images=9, max_steps=max_steps))
     assert len(seen) == expected
-    assert torch.bincount(torch.cat(seen)).max() <= 40
+    assert torch.bincount(torch.cat(seen)).max() <= 80
+
+
+@pytest.mark.parametrize(
+    ("to_learn", "options", "expected"),
+    [(0.01, {}, 300), (0.025, {}, 600), (0.3, {}, 1200), (0.01, {"fewer_steps": False}, 1200),
+     (0.01, {"max_steps": -1}, -1)],
+)  # fmt: skip
+def test_less_to_learn_takes_fewer_steps(tmp_path, to_learn, options, expected):
+    args = arguments(tmp_path, **{"max_steps": 1200, "fewer_steps": True, **options})
+    assert steps_to_train(args, to_learn, images=4000) == expected
+
+
+def test_what_there_is_to_learn_is_what_the_teacher_corrects():
+    start, targets = source([0, 1, 2, 0]), torch.eye(3)[[0, 1, 1, 0]]
+    assert share_to_learn(Teacher(targets, torch.ones(4), start.features), start) == 0.25
 
 
 def test_another_meta_model_makes_another_specialist(setting, tmp_path, monkeypatch):

@@ -21,8 +21,8 @@ from .trainable import Trainable
 class SpecializeArguments(TrainingArguments):
     """Arguments of `MetaMerger.specialize`, on top of transformers' `TrainingArguments`.
 
-    `max_steps` is cut so that no image is seen more than forty times; epochs that are set (with `max_steps=-1`) are
-    not.
+    `max_steps` is cut so that no image is seen more than eighty times, and where there is little to learn
+    (`fewer_steps`); epochs that are set (with `max_steps=-1`) are not.
 
     Defaults that differ from `TrainingArguments`: `max_steps`, batch size, `learning_rate`, cosine schedule with
     warm-up, no weight decay (L2-SP is in its place), no column removal.
@@ -66,6 +66,8 @@ class SpecializeArguments(TrainingArguments):
         l2_sp_weight: Weight of the squared distance to the start (L2-SP, Li et al. 2018,
             https://huggingface.co/papers/1802.01483).
         terms: Weights of further registered terms of the student's loss, by name.
+        fewer_steps: Take fewer than `max_steps`, down to a quarter, where the teacher's classes differ from the
+            predictions that the student starts with on less than 5 % of the images, in proportion.
         ema_decay: Decay of the average of the student's weights that is kept; 0 keeps the last weights. In a short run
             (few images) the average stays near the start, as it should: with 64 images, a faster decay cost experts
             of 1,500 labels 2.8 points.
@@ -73,7 +75,7 @@ class SpecializeArguments(TrainingArguments):
     """
 
     output_dir: str | None = field(default="mdft-output/specialists", metadata={"help": "Folder of work in progress."})
-    max_steps: int = field(default=600, metadata={"help": "Optimizer steps for each task."})
+    max_steps: int = field(default=1200, metadata={"help": "Most optimizer steps for each task."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Images in a batch."})
     learning_rate: float | None = field(
         default=None,
@@ -146,6 +148,9 @@ class SpecializeArguments(TrainingArguments):
         default_factory=dict, metadata={"help": "Weights of further registered terms, by name."}
     )
     ema_decay: float = field(default=0.98, metadata={"help": "Decay of the weight average that is kept; 0 is off."})
+    fewer_steps: bool = field(
+        default=True, metadata={"help": "Fewer than max_steps where the teacher corrects few predictions."}
+    )
     gate: bool = field(
         default=True, metadata={"help": "Keep the expert where the specialist is not shown to be better."}
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,13 @@ from .gate import RULE, Decision, decide
 from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
 from .specialist import Specialist
+from .steps import share_to_learn, steps_to_train
 from .student import StudentTrainer
 from .teacher import SOURCES, Models, Source, Teacher, build_teacher, observe, observe_sources
 
 
-VERSION = 7
+VERSION = 8
 """Version of what a task's folder holds and of how it is made."""
-
-MOST_EPOCHS = 40
-"""A student that sees few images more often learns them by heart: experts of 1,500 labels changed by +0.1 points on
-characters after 30 epochs of 64 images, -4.1 after 60 and -6.6 after 100 (at a learning rate of 5e-4)."""
 
 CANDIDATE, INTERPOLATED, FALLBACK, DECISION = "candidate", "interpolated", "fallback", "decision.json"
 
@@ -138,16 +134,19 @@ def _train(
         with_student = dataclasses.replace(models, student=average)
         return build_teacher(observe_sources(with_student, args.teacher_views, sources), args)
 
+    teacher = build_teacher(sources, args)
+    expert = expert_as_compared(models, next(iter(sources.values())))
+    steps = steps_to_train(args, share_to_learn(teacher, expert), len(models.images))
     student = pool.tower()
     origin = pool.tower(task).state_dict() if models.has_expert else meta.state_dict()
     student.load_state_dict(interpolate(origin, meta.state_dict(), args.start))
     trainer = StudentTrainer(
         student,
-        _task_arguments(task, pool, args, work, len(models.images)),
+        _task_arguments(task, pool, args, work, steps),
         architecture=pool.architecture,
         head=copy.deepcopy(models.head),
         images=models.images,
-        teacher=build_teacher(sources, args),
+        teacher=teacher,
         restored=models.restored if models.restorations else None,
         refresh=self_taught if args.refreshes else None,
     )
@@ -164,7 +163,6 @@ def _train(
         return observe(models.embed(tower, f"specialist, {share:.0%} of the way", FEW_VIEWS), models.head)
 
     rest = {name: sources[name] for name in others}
-    expert = expert_as_compared(models, sources[reference])
     decision = decide(specialist, expert, rest, between, RULE, sources[reference])
     if not args.gate and decision.share < 1:
         off = f"gate off ({decision.reason})"
@@ -173,13 +171,11 @@ def _train(
 
 
 def _task_arguments(
-    task: str, pool: ModelPool, args: SpecializeArguments, work: Path, images: int
+    task: str, pool: ModelPool, args: SpecializeArguments, work: Path, steps: int
 ) -> SpecializeArguments:
     """Options of one task's training: its folder, learning rate and number of steps."""
     own = copy.copy(args)
-    own.output_dir = str(work)
+    own.output_dir, own.max_steps = str(work), steps
     if args.learning_rate is None:
         own.learning_rate = gentle_learning_rate(pool, task)
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    own.max_steps = min(args.max_steps, MOST_EPOCHS * math.ceil(images / batch))
     return own

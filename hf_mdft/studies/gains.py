@@ -19,13 +19,13 @@ from .outcome import measured_tasks, needs_specialists, outcome
 
 BARE: dict[str, Any] = {
     "teacher_views": False, "prior_strength": 0.0, "lda_weight": 0.0, "ensemble_weight": 0.0, "refreshes": 0,
-    "augmentation": "none", "infomax_weight": 0.0, "restore": False, "gate": False,
+    "augmentation": "none", "infomax_weight": 0.0, "restore": False, "fewer_steps": False, "gate": False,
 }  # fmt: skip
 """Distillation of the expert on plain images, and nothing else."""
 
 ADDED = {
     "the expert, distilled": (),
-    "+ test-time augmentation": ("teacher_views",),
+    "+ test-time augmentation": ("teacher_views", "fewer_steps"),
     "+ class prior": ("prior_strength",),
     "+ LDA": ("lda_weight",),
     "+ other models": ("ensemble_weight",),

@@ -1,0 +1,44 @@
+"""How many steps a student is trained for, from how much there is to learn."""
+
+from __future__ import annotations
+
+import math
+
+from .arguments import SpecializeArguments
+from .teacher import Source, Teacher
+
+
+MUCH = 0.05
+"""Share of images whose class the teacher corrects, from which on all of `max_steps` are taken. Where it corrects
+less, there is less to learn."""
+
+LEAST = 0.25
+"""Least share of `max_steps`."""
+
+MOST_EPOCHS = 80
+"""A student that sees few images more often learns them by heart."""
+
+
+def share_to_learn(teacher: Teacher, start: Source) -> float:
+    """Share of images for which the teacher's class is not what the student's start predicts.
+
+    Args:
+        teacher: Soft targets of the images.
+        start: Outputs of the model that the student starts as, on the same images.
+    """
+    return (teacher.probabilities.argmax(dim=-1) != start.predictions).float().mean().item()
+
+
+def steps_to_train(args: SpecializeArguments, to_learn: float, images: int) -> int:
+    """Number of steps; -1 where epochs are counted (`max_steps=-1`).
+
+    Args:
+        args: Options of phase 2.
+        to_learn: Share of images whose class the teacher corrects.
+        images: Number of unlabelled images.
+    """
+    if args.max_steps < 0:
+        return args.max_steps
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    share = min(1.0, max(LEAST, to_learn / MUCH)) if args.fewer_steps else 1.0
+    return min(math.ceil(share * args.max_steps), MOST_EPOCHS * math.ceil(images / batch))
