@@ -335,17 +335,22 @@ def test_images_limits_the_images(setting, tmp_path):
     assert specialize_task("shade", pool, meta, head, images, arguments(tmp_path, images=9)).decision.images == 9
 
 
-@pytest.mark.parametrize(("max_steps", "expected"), [(200, 160), (7, 7)])
-def test_no_image_is_seen_too_often(setting, tmp_path, monkeypatch, max_steps, expected):
+@pytest.mark.parametrize(("images", "expected"), [(64, 20), (256, 160), (1024, 1200), (4000, 1200)])
+def test_few_images_are_not_seen_too_often(tmp_path, images, expected):
+    args = arguments(tmp_path, max_steps=1200, per_device_train_batch_size=64)
+    assert steps_to_train(args, 1.0, images) == expected
+
+
+def test_a_student_is_trained_for_so_many_steps(setting, tmp_path, monkeypatch):
     seen = []
     compute_loss = StudentTrainer.compute_loss
     monkeypatch.setattr(
         StudentTrainer, "compute_loss", lambda *a, **k: (seen.append(a[2]["index"]), compute_loss(*a, **k))[1]
     )
     pool, meta, head, images = setting
-    specialize_task("shade", pool, meta, head, images, arguments(tmp_path, images=9, max_steps=max_steps))
-    assert len(seen) == expected
-    assert torch.bincount(torch.cat(seen)).max() <= 80
+    args = arguments(tmp_path, images=9, max_steps=100)
+    specialize_task("shade", pool, meta, head, images, args)
+    assert len(seen) == steps_to_train(args, 1.0, 9) < 100
 
 
 @pytest.mark.parametrize(

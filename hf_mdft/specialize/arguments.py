@@ -21,8 +21,8 @@ from .trainable import Trainable
 class SpecializeArguments(TrainingArguments):
     """Arguments of `MetaMerger.specialize`, on top of transformers' `TrainingArguments`.
 
-    `max_steps` is cut so that no image is seen more than eighty times, and where there is little to learn
-    (`fewer_steps`); epochs that are set (with `max_steps=-1`) are not.
+    `max_steps` is cut where there are few images (20 epochs of 64, 40 of 256, 80 of 1,024) and where little is left to
+    learn (`fewer_steps`); epochs that are set (with `max_steps=-1`) are not.
 
     Defaults that differ from `TrainingArguments`: `max_steps`, batch size, `learning_rate`, cosine schedule with
     warm-up, no weight decay (L2-SP is in its place), no column removal.

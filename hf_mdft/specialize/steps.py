@@ -15,8 +15,9 @@ less, there is less to learn."""
 LEAST = 0.25
 """Least share of `max_steps`."""
 
-MOST_EPOCHS = 80
-"""A student that sees few images more often learns them by heart."""
+EPOCHS, FOR_IMAGES = 40, 256
+"""How often an image may be seen, where there are so many; for others it changes with the root of their number. A
+student that sees few images often learns them by heart, and from many it goes on learning."""
 
 
 def share_to_learn(teacher: Teacher, start: Source) -> float:
@@ -41,4 +42,5 @@ def steps_to_train(args: SpecializeArguments, to_learn: float, images: int) -> i
         return args.max_steps
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     share = min(1.0, max(LEAST, to_learn / MUCH)) if args.fewer_steps else 1.0
-    return min(math.ceil(share * args.max_steps), MOST_EPOCHS * math.ceil(images / batch))
+    epochs = EPOCHS * (images / FOR_IMAGES) ** 0.5
+    return min(math.ceil(share * args.max_steps), math.ceil(epochs * math.ceil(images / batch)))
