@@ -292,7 +292,7 @@ def write_recipe(folder: Path, paths: dict[str, Path], **changes: object) -> Pat
         "pool": {"base": str(paths["base"]), "experts": {task: str(paths[task]) for task in TASKS}},
         "tasks": tasks,
         "meta": {"max_steps": 3, "images_per_task": 4, "head_steps": 3, "logging_steps": 1, "use_cpu": True},
-        "specialize": {"max_steps": 2, "per_device_train_batch_size": 8, "use_cpu": True},
+        "specialize": {"max_steps": 2, "per_device_train_batch_size": 8, "fewer_steps": False, "use_cpu": True},
         **changes,
     }
     path = folder / "recipe.yaml"

@@ -165,18 +165,31 @@ def test_results_are_of_the_weights_between(done, tmp_path, monkeypatch):
 
 
 def test_the_rule_that_is_used_is_the_documented_one():
-    assert RULE == Thresholds(0.03, 0.02, 0.25, 2.0)
+    assert RULE == Thresholds(0.03, 0.02, 0.25, 2.0, 0.95, 16)
 
 
 def test_agreement_with_the_specialist_beyond_chance_outweighs_the_rest():
     """As under a shift: less consistent, and other class frequencies, but what held-out views say."""
     truth = torch.arange(120) % 3
-    logits = {"expert": torch.zeros(120, dtype=torch.long), "specialist": truth}
+    nearly_one = truth.clone()
+    nearly_one[12:] = 0
     made = {}
-    for name, classes in logits.items():
+    for name, classes in {"expert": nearly_one, "specialist": truth}.items():
         z = 5 * torch.nn.functional.one_hot(classes, 3).float()
         made[name] = Source(z, z.log_softmax(-1), torch.zeros(120, 1), truth.expand(4, -1), 0.9)
     decision = decide(dataclasses.replace(made["specialist"], consistency=0.8), made["expert"], {})
-    assert decision.chosen == "specialist" and "agree 66.7" in decision.reason and decision.consistency_gain < 0
+    assert decision.chosen == "specialist" and "agree 60.0" in decision.reason and decision.consistency_gain < 0
     back = decide(made["expert"], made["specialist"], {})
     assert back.chosen == "expert"
+
+
+@pytest.mark.parametrize(
+    ("count", "classes", "reason"), [(15, 3, "15 different images are too few"), (120, 1, "takes 100% for one class")]
+)
+def test_images_that_are_no_evidence_keep_the_expert(count, classes, reason):
+    """However much more consistent the specialist is."""
+    predictions = torch.arange(count) % classes
+    logits = 5 * torch.nn.functional.one_hot(predictions, 3).float()
+    expert = Source(logits, logits.log_softmax(-1), torch.zeros(count, 1), predictions.expand(4, -1), 0.5)
+    decision = decide(dataclasses.replace(expert, consistency=0.9), expert, {})
+    assert decision.chosen == "expert" and reason in decision.reason

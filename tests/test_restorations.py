@@ -172,6 +172,14 @@ def test_restorations_are_found_where_images_are_not_as_the_expert_knows_them():
     assert image_information(logits[1].softmax(-1)).mean() > 3 * image_information(logits[0].softmax(-1)).mean()
 
 
+def test_images_of_one_class_are_not_restored():
+    """Where all are of one class, information rises with whatever makes the expert err."""
+    faint = sides(0.1)
+    one = ByteImages(faint.pixels(range(1, 60, 2)))
+    assert find_restorations(Expert(), "side", one, Linear()) == []
+    assert find_restorations(Expert(), "side", faint, Linear()) != []
+
+
 def test_the_screen_finds_what_looking_at_all_images_finds(monkeypatch):
     faint = sides(0.15)
     found = find_restorations(Expert(), "side", faint, Linear())

@@ -33,7 +33,12 @@ def run(merger, tmp_path):
             yield
 
         defaults = dict(
-            max_steps=2, per_device_train_batch_size=8, use_cpu=True, disable_tqdm=True, learning_rate=1e-3
+            max_steps=2,
+            per_device_train_batch_size=8,
+            fewer_steps=False,
+            use_cpu=True,
+            disable_tqdm=True,
+            learning_rate=1e-3,
         )
         rounds = specialize_in_rounds(
             pool=merger.pool,

@@ -29,7 +29,7 @@ from .student import StudentTrainer
 from .teacher import SOURCES, Models, Source, Teacher, build_teacher, observe, observe_sources
 
 
-VERSION = 8
+VERSION = 9
 """Version of what a task's folder holds and of how it is made."""
 
 CANDIDATE, INTERPOLATED, FALLBACK, DECISION = "candidate", "interpolated", "fallback", "decision.json"
@@ -51,13 +51,13 @@ def specialize_task(
         pool: Base and experts.
         meta: Tower of the meta-model.
         head: Head of the task.
-        images: All unlabelled images of the task; `args.images` of them are used.
+        images: All unlabelled images of the task; `args.images` of them are used, of copies one.
         args: Options of phase 2. Work in progress goes to a folder for the task in `args.output_dir`; an interrupted
             run goes on there.
         meta_key: Fingerprint of the meta-model's tensors, where it is known; a result found in the folder is used
             only for the same.
     """
-    images = images.sample(args.images, args.seed)
+    images = images.sample(args.images, args.seed).distinct()
     head = copy.deepcopy(head).cpu()
     work = Path(args.output_dir) / task
     state = PartialState()

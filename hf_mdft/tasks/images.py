@@ -128,11 +128,19 @@ class Images:
 
     def digests(self) -> set[bytes]:
         """One for each different image: equal images have equal digests."""
-        found = set()
+        return set(self._digests())
+
+    def distinct(self) -> Images:
+        """Each different image once, where it comes first."""
+        first: dict[bytes, int] = {}
+        for row, digest in enumerate(self._digests()):
+            first.setdefault(digest, row)
+        return self if len(first) == len(self) else self.subset(list(first.values()))
+
+    def _digests(self) -> Iterator[bytes]:
         for start in range(0, len(self), 256):
-            rows = list(range(start, min(start + 256, len(self))))
-            found.update(hashlib.sha1(image.numpy().tobytes()).digest() for image in self.pixels(rows))
-        return found
+            for image in self.pixels(range(start, min(start + 256, len(self)))):
+                yield hashlib.sha1(image.numpy().tobytes()).digest()
 
     @property
     def key(self) -> str:

@@ -50,6 +50,16 @@ class Interpolations:
         self._outputs: dict[float, Outputs] = {1.0: specialist}
 
     @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.expert.predictions)
+
+    @property
+    def largest_class(self) -> float:
+        """Share of the images that the expert takes for its most frequent class."""
+        return self.expert.predictions.bincount().max().item() / self.images
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """Shares that can be looked at."""
         return SHARES if self._between else SHARES[-1:]

@@ -46,14 +46,23 @@ class Thresholds:
         disagreement: Share of changed images, net, on which held-out views and other models may agree with the expert
             rather than with the specialist.
         errors: Standard errors of the agreement beyond which it is for the specialist.
+        one_class: Share of the images that the expert takes for one class, from which on they are no evidence: what
+            tells classes apart does not show on them.
+        least_images: Number of images below which there is no evidence.
     """
 
     consistency_gain: float = 0.03
     drift: float = 0.02
     disagreement: float = 0.25
     errors: float = 2.0
+    one_class: float = 0.95
+    least_images: int = 16
 
     def __call__(self, found: Interpolations) -> Verdict:
+        if found.images < self.least_images:
+            return Verdict(0.0, f"no improvement shown: {found.images} different images are too few to show one")
+        if found.largest_class >= self.one_class:
+            return Verdict(0.0, f"no improvement shown: the expert takes {found.largest_class:.0%} for one class")
         seen = found.compared()
         reason = (
             f"{100 * seen.changed:.1f} % of predictions changed, consistency {100 * seen.consistency_gain:+.1f} points"
