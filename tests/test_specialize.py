@@ -335,13 +335,14 @@ def test_images_limits_the_images(setting, tmp_path):
     assert specialize_task("shade", pool, meta, head, images, arguments(tmp_path, images=9)).decision.images == 9
 
 
-def test_copies_of_an_image_count_once(setting, tmp_path):
+def test_copies_of_an_image_count_once(setting, tmp_path, caplog):
     pool, meta, head, images = setting
     twice = images.subset([0, 1, 2, 0, 1, 2, 0, 3])
     assert [len(twice.distinct()), len(images.distinct())] == [4, len(images)]
     assert torch.equal(twice.distinct().pixels(range(4)), images.pixels(range(4)))
     decision = specialize_task("shade", pool, meta, head, twice, arguments(tmp_path)).decision
     assert decision.images == 4 and decision.chosen == "expert"
+    assert "shade: 4 of 8 unlabelled images are copies" in caplog.text
 
 
 @pytest.mark.parametrize(("images", "expected"), [(64, 20), (256, 160), (1024, 1200), (4000, 1200)])

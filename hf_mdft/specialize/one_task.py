@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from .steps import share_to_learn, steps_to_train
 from .student import StudentTrainer
 from .teacher import SOURCES, Models, Source, Teacher, build_teacher, observe, observe_sources
 
+
+logger = logging.getLogger(__name__)
 
 VERSION = 9
 """Version of what a task's folder holds and of how it is made."""
@@ -57,7 +60,12 @@ def specialize_task(
         meta_key: Fingerprint of the meta-model's tensors, where it is known; a result found in the folder is used
             only for the same.
     """
-    images = images.sample(args.images, args.seed).distinct()
+    given = images.sample(args.images, args.seed)
+    images = given.distinct()
+    if len(images) < len(given):
+        logger.warning(
+            "%s: %d of %d unlabelled images are copies; each counts once", task, len(given) - len(images), len(given)
+        )
     head = copy.deepcopy(head).cpu()
     work = Path(args.output_dir) / task
     state = PartialState()
