@@ -12,6 +12,7 @@ from PIL import Image
 from hf_mdft import InputError, Task
 from hf_mdft.embedding import embed_images
 from hf_mdft.tasks import Images, Preprocessor, read_labelled, read_unlabelled
+from hf_mdft.tasks.images import as_shown
 
 
 @pytest.fixture
@@ -28,6 +29,48 @@ def test_pixels_equal_the_processor(preprocessor):
     expected = preprocessor.processor([i.convert("RGB") for i in images], return_tensors="pt")["pixel_values"]
     found = preprocessor.normalize(torch.from_numpy(preprocessor.encode(images)))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def drawing(mode):
+    """Black upper half; the lower half is transparent, and white where it is not."""
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 255))
+    image.paste((255, 0, 0, 0), (0, 4, 8, 8))
+    if mode == "P":
+        found = Image.new("P", (8, 8), 0)
+        found.putpalette([0, 0, 0, 255, 0, 0])
+        found.paste(1, (0, 4, 8, 8))
+        found.info["transparency"] = 1
+        return found
+    return image if mode == "RGBA" else image.convert("LA")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_are_white_as_in_a_viewer(mode, tmp_path):
+    drawing(mode).save(tmp_path / "a.png")
+    found = np.asarray(as_shown(Image.open(tmp_path / "a.png")))
+    assert (found[:4] == 0).all() and (found[4:] == 255).all()
+
+
+def test_photos_are_turned_as_their_camera_says(tmp_path, preprocessor):
+    upright = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.png", exif=exif)
+    upright.save(tmp_path / "a.png")
+    data = datasets.Dataset.from_dict({"image": [str(tmp_path / "a.png"), str(tmp_path / "b.png")]})
+    pixels = read_unlabelled("x", Task(unlabelled=data.cast_column("image", datasets.Image())), preprocessor)
+    one, two = pixels.pixels([0, 1])
+    assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_deep_images_are_refused_and_not_cut_off(mode, tmp_path, preprocessor):
+    Image.fromarray(np.full((8, 8), 700, dtype={"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])).save(
+        tmp_path / "a.tiff"
+    )
+    data = datasets.Dataset.from_dict({"image": [str(tmp_path / "a.tiff")]}).cast_column("image", datasets.Image())
+    with pytest.raises(InputError, match=r"a\.tiff cannot be read \(mode .* more than 8 bits"):
+        read_unlabelled("x", Task(unlabelled=data), preprocessor)
 
 
 def test_images_are_decoded_once(preprocessor, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import AutoImageProcessor
 
 from ..core.cache import cache_root, key_of
@@ -102,7 +102,7 @@ class Images:
             raise InputError(
                 f"{where}: column '{column}' holds {dataset.features[column]}, expected images"
             ) from error
-        key = key_of("images 1", dataset._fingerprint, column, preprocessor.key())
+        key = key_of("images 2", dataset._fingerprint, column, preprocessor.key())
         path = cache_root() / "images" / f"{key}.arrow"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,26 @@ def _decode(value: dict | None, row: int, where: str) -> Image.Image:
         if value is None:
             raise ValueError("empty")
         source = io.BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"]
-        return Image.open(source).convert("RGB")
+        return as_shown(Image.open(source))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         name = (value or {}).get("path") or f"row {row}"
-        raise InputError(f"{where}: image {name} cannot be read ({error}); remove or repair it") from error
+        raise InputError(f"{where}: image {name} cannot be read ({error}); remove, repair or convert it") from error
+
+
+DEEP = ("I", "F")
+"""So begin Pillow's modes of more than eight bits per channel (`I;16`): conversion to RGB cuts off above 255."""
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """A picture in RGB as a viewer shows it: turned as its EXIF data say, transparent parts on white.
+
+    Raises:
+        ValueError: It has more than eight bits per channel, so what counts as white is not known.
+    """
+    if image.mode.startswith(DEEP):
+        raise ValueError(f"mode {image.mode} has more than 8 bits per channel, of a range that is not known")
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
