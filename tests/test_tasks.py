@@ -88,6 +88,18 @@ def test_changed_data_meet_no_stale_cache(preprocessor):
     assert a.key != b.key and not torch.equal(a.pixels(range(6)), b.pixels(range(6)))
 
 
+def test_a_photo_that_is_corrected_in_place_is_seen(preprocessor, tmp_path):
+    def read():
+        data = datasets.Dataset.from_dict({"image": [str(tmp_path / "a.png")]}).cast_column("image", datasets.Image())
+        return read_unlabelled("x", Task(unlabelled=data), preprocessor)
+
+    Image.new("RGB", (8, 8), "black").save(tmp_path / "a.png")
+    before = read()
+    assert read().key == before.key
+    Image.new("RGB", (8, 8), "white").save(tmp_path / "a.png")
+    assert read().key != before.key and (read().pixels([0]) == 255).all()
+
+
 def test_indexing_and_samples(preprocessor):
     images = read_unlabelled("shade", Task(unlabelled=make_dataset("shade", 10, seed=3)), preprocessor)
     everything = images.pixels(range(10))

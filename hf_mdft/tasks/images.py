@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -102,7 +103,7 @@ class Images:
             raise InputError(
                 f"{where}: column '{column}' holds {dataset.features[column]}, expected images"
             ) from error
-        key = key_of("images 2", dataset._fingerprint, column, preprocessor.key())
+        key = key_of("images 2", dataset._fingerprint, _files(dataset, column), column, preprocessor.key())
         path = cache_root() / "images" / f"{key}.arrow"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,6 +168,19 @@ class Images:
         """All images in order, as the model reads them, `size` at a time."""
         for start in range(0, len(self), size):
             yield self.preprocessor.normalize(self.pixels(range(start, min(start + size, len(self)))))
+
+
+def _files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of the local files that a column refers to: the data set's own fingerprint stays
+    when one of them is replaced."""
+    found = []
+    for chunk in dataset.data.column(column).chunks:
+        outside = chunk.field("bytes").is_null()
+        for path in chunk.field("path").filter(outside).to_pylist():
+            if path is not None and os.path.isfile(path):
+                state = os.stat(path)
+                found.append((path, state.st_size, state.st_mtime_ns))
+    return found
 
 
 def _decode(value: dict | None, row: int, where: str) -> Image.Image:
