@@ -165,7 +165,7 @@ def test_results_are_of_the_weights_between(done, tmp_path, monkeypatch):
 
 
 def test_the_rule_that_is_used_is_the_documented_one():
-    assert RULE == Thresholds(0.03, 0.02, 0.25, 2.0, 0.95, 16)
+    assert RULE == Thresholds(0.03, 0.02, 0.25, 2.0, 0.95, 16, 0.02)
 
 
 def test_agreement_with_the_specialist_beyond_chance_outweighs_the_rest():

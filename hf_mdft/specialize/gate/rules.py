@@ -31,7 +31,8 @@ class Thresholds:
 
     Agreement is with held-out views of the expert, which no target was made from, and with other models, weighted by
     their reliability. Where it is larger for the specialist than for the expert, beyond chance, the specialist is
-    taken, whatever else changed: so it is under a shift, where held-out views are of restored images. Else:
+    taken, whatever else changed: so it is under a shift, where held-out views are of restored images. So it is where
+    its predictions tell the images further apart (mutual information); the loss must not contain that. Else:
 
     For it: its predictions are more consistent under small translations. Against it: class frequencies that have
     drifted from the expert's and not towards the prior; or less agreement than the expert has. The expert's views
@@ -49,6 +50,8 @@ class Thresholds:
         one_class: Share of the images that the expert takes for one class, from which on they are no evidence: what
             tells classes apart does not show on them.
         least_images: Number of images below which there is no evidence.
+        information_gain: Gain in mutual information, of its largest value, that is enough. On images like those of the
+            expert's training it changes little, for better and for worse.
     """
 
     consistency_gain: float = 0.03
@@ -57,6 +60,7 @@ class Thresholds:
     errors: float = 2.0
     one_class: float = 0.95
     least_images: int = 16
+    information_gain: float = 0.02
 
     def __call__(self, found: Interpolations) -> Verdict:
         if found.images < self.least_images:
@@ -70,6 +74,9 @@ class Thresholds:
         if seen.agreement_gain > max(0.0, self.errors * seen.standard_error):
             more = f"{100 * seen.agreement_gain:.1f} +- {100 * seen.standard_error:.1f} points more"
             return Verdict(1.0, f"{reason}; held-out views and other models agree {more} with it")
+        information = found.score("mutual_information")
+        if information > self.information_gain:
+            return Verdict(1.0, f"{reason}; {said('mutual_information', information)}")
         against = None
         if seen.consistency_gain < self.consistency_gain:
             against = f"{reason}, less than {100 * self.consistency_gain:.0f}"
