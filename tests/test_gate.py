@@ -13,7 +13,7 @@ from hf_mdft import InputError
 from hf_mdft.evaluation import accuracy, predict
 from hf_mdft.objectives import estimate_prior
 from hf_mdft.specialize import Source, decide, specialize_task
-from hf_mdft.specialize.gate import RULE, SHARES, Above, Furthest, Thresholds, Verdict
+from hf_mdft.specialize.gate import RULE, SHARES, Above, Furthest, Thresholds, Verdict, without_information
 from hf_mdft.specialize.teacher.ensemble import reliability
 
 
@@ -193,3 +193,14 @@ def test_images_that_are_no_evidence_keep_the_expert(count, classes, reason):
     expert = Source(logits, logits.log_softmax(-1), torch.zeros(count, 1), predictions.expand(4, -1), 0.5)
     decision = decide(dataclasses.replace(expert, consistency=0.9), expert, {})
     assert decision.chosen == "expert" and reason in decision.reason
+
+
+@pytest.mark.parametrize(("loss", "chosen"), [("distillation", "specialist"), ("information", "expert")])
+def test_mutual_information_is_evidence_where_the_loss_does_not_train_it(loss, chosen):
+    """The specialist is surer, and no other evidence is for it."""
+    predictions = torch.arange(120) % 3
+    logits = torch.nn.functional.one_hot(predictions, 3).float()
+    expert = Source(logits, logits.log_softmax(-1), torch.zeros(120, 1), predictions.expand(4, -1), 0.9)
+    rule = RULE if loss == "distillation" else without_information(RULE)
+    decision = decide(dataclasses.replace(expert, logits=3 * logits), expert, {}, rule=rule)
+    assert decision.chosen == chosen and ("mutual information" in decision.reason) == (chosen == "specialist")

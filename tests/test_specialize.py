@@ -373,6 +373,15 @@ def test_less_to_learn_takes_fewer_steps(tmp_path, to_learn, options, expected):
     assert steps_to_train(args, to_learn, images=4000) == expected
 
 
+@pytest.mark.parametrize("options", [{}, {"infomax_weight": 0.4}, {"teacher": ["hard"]}])
+def test_what_the_loss_trains_is_no_evidence(setting, tmp_path, monkeypatch, options):
+    rules = []
+    monkeypatch.setattr("hf_mdft.specialize.one_task.decide", lambda *a: (rules.append(a[4]), decide(*a))[1])
+    pool, meta, head, images = setting
+    specialize_task("shade", pool, meta, head, images, arguments(tmp_path, **options))
+    assert (rules[0].information_gain == float("inf")) == bool(options)
+
+
 def test_what_there_is_to_learn_is_what_the_teacher_corrects():
     start, targets = source([0, 1, 2, 0]), torch.eye(3)[[0, 1, 1, 0]]
     assert share_to_learn(Teacher(targets, torch.ones(4), start.features), start) == 0.25

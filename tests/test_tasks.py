@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+
 import datasets
 import numpy as np
 import pytest
 import torch
 from conftest import TASKS, make_dataset
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hf_mdft import InputError, Task
 from hf_mdft.embedding import embed_images
@@ -61,6 +63,27 @@ def test_photos_are_turned_as_their_camera_says(tmp_path, preprocessor):
     pixels = read_unlabelled("x", Task(unlabelled=data.cast_column("image", datasets.Image())), preprocessor)
     one, two = pixels.pixels([0, 1])
     assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_every_orientation_is_undone_as_pillow_does(number, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = number
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)).save(
+        tmp_path / "a.png", exif=exif
+    )
+    expected = ImageOps.exif_transpose(Image.open(tmp_path / "a.png"))
+    assert (np.asarray(as_shown(Image.open(tmp_path / "a.png"))) == np.asarray(expected)).all()
+
+
+def test_damaged_exif_data_change_nothing(tmp_path):
+    width_as_text, turned = struct.pack("<HHI4s", 0x0100, 2, 2, b"x"), struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    entries = struct.pack("<H", 2) + width_as_text + turned + bytes(4)  # Pillow cannot write the first one back
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8))
+    picture.save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0" + struct.pack("<I", 8) + entries)
+    assert as_shown(Image.open(tmp_path / "a.jpg")).size == (6, 4)
+    picture.save(tmp_path / "b.jpg", exif=b"Exif\0\0nonsense")
+    assert as_shown(Image.open(tmp_path / "b.jpg")).size == (4, 6)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])

@@ -32,7 +32,7 @@ class SpecializeArguments(TrainingArguments):
             expert's task vector, at most 2e-4: experts that were fine-tuned gently are trained gently, whatever their
             size and how they were trained.
         bf16: Whether to compute in bfloat16 (autocast; weights stay in fp32); `None`: where that is faster.
-        images: Unlabelled images per task; `None` uses all.
+        images: Unlabelled images per task; `None` uses all. Of these, copies of an image count once.
         rounds: Rounds of meta-model and specialists; fewer where the gate finds no improvement. 0: no specialists.
         start: Start of the student between the expert, 0, and the meta-model, 1.
         teacher: Parts of the teacher by name, in order; each corrects the targets of those before it. An empty list

@@ -21,7 +21,7 @@ from ..pool import ModelPool
 from ..tasks import Images
 from ..trainers import arguments_key, resumable, show_progress
 from .arguments import SpecializeArguments
-from .gate import RULE, Decision, decide
+from .gate import RULE, Decision, decide, without_information
 from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
 from .specialist import Specialist
@@ -54,7 +54,7 @@ def specialize_task(
         pool: Base and experts.
         meta: Tower of the meta-model.
         head: Head of the task.
-        images: All unlabelled images of the task; `args.images` of them are used, of copies one.
+        images: All unlabelled images of the task; of a sample of `args.images`, copies count once.
         args: Options of phase 2. Work in progress goes to a folder for the task in `args.output_dir`; an interrupted
             run goes on there.
         meta_key: Fingerprint of the meta-model's tensors, where it is known; a result found in the folder is used
@@ -62,7 +62,7 @@ def specialize_task(
     """
     given = images.sample(args.images, args.seed)
     images = given.distinct()
-    if len(images) < len(given):
+    if len(images) < len(given) and PartialState().is_main_process:
         logger.warning(
             "%s: %d of %d unlabelled images are copies; each counts once", task, len(given) - len(images), len(given)
         )
@@ -144,7 +144,9 @@ def _train(
 
     teacher = build_teacher(sources, args)
     expert = expert_as_compared(models, next(iter(sources.values())))
-    steps = steps_to_train(args, share_to_learn(teacher, expert), len(models.images))
+    to_learn = 1.0 if args.start and models.has_expert else share_to_learn(teacher, expert)
+    # The first process decides for all: another one's outputs could differ in the last bit.
+    (steps,) = broadcast_object_list([steps_to_train(args, to_learn, len(models.images))])
     student = pool.tower()
     origin = pool.tower(task).state_dict() if models.has_expert else meta.state_dict()
     student.load_state_dict(interpolate(origin, meta.state_dict(), args.start))
@@ -171,7 +173,9 @@ def _train(
         return observe(models.embed(tower, f"specialist, {share:.0%} of the way", FEW_VIEWS), models.head)
 
     rest = {name: sources[name] for name in others}
-    decision = decide(specialist, expert, rest, between, RULE, sources[reference])
+    sharpened = args.infomax_weight or args.terms or "hard" in args.teacher
+    rule = without_information(RULE) if sharpened else RULE
+    decision = decide(specialist, expert, rest, between, rule, sources[reference])
     if not args.gate and decision.share < 1:
         off = f"gate off ({decision.reason})"
         decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)

@@ -16,7 +16,7 @@ LEAST = 0.25
 """Least share of `max_steps`."""
 
 EPOCHS, FOR_IMAGES = 40, 256
-"""How often an image may be seen, where there are so many; for others it changes with the root of their number. A
+"""How often an image may be seen, with 256 images; with others in proportion to the root of their number. A
 student that sees few images often learns them by heart, and from many it goes on learning."""
 
 
@@ -25,7 +25,8 @@ def share_to_learn(teacher: Teacher, start: Source) -> float:
 
     Args:
         teacher: Soft targets of the images.
-        start: Outputs of the model that the student starts as, on the same images.
+        start: Outputs of the model that the student starts as, on the same images. (One that starts between expert and
+            meta-model takes all steps.)
     """
     return (teacher.probabilities.argmax(dim=-1) != start.predictions).float().mean().item()
 

@@ -29,7 +29,7 @@ from .outcome import (
 )
 
 
-KEY_VERSION = "ablation 3"
+KEY_VERSION = "ablation 4"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 META_PARTS: dict[str, dict[str, dict[str, Any]]] = {

@@ -21,11 +21,12 @@ BARE: dict[str, Any] = {
     "teacher_views": False, "prior_strength": 0.0, "lda_weight": 0.0, "ensemble_weight": 0.0, "refreshes": 0,
     "augmentation": "none", "infomax_weight": 0.0, "restore": False, "fewer_steps": False, "gate": False,
 }  # fmt: skip
-"""Distillation of the expert on plain images, and nothing else."""
+"""Distillation of the expert on plain images, and nothing else. Such a teacher corrects nothing, so steps stay."""
 
 ADDED = {
     "the expert, distilled": (),
-    "+ test-time augmentation": ("teacher_views", "fewer_steps"),
+    "+ test-time augmentation": ("teacher_views",),
+    "+ fewer steps where the teacher corrects little": ("fewer_steps",),
     "+ class prior": ("prior_strength",),
     "+ LDA": ("lda_weight",),
     "+ other models": ("ensemble_weight",),

@@ -12,7 +12,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from transformers import AutoImageProcessor
 
 from ..core.cache import cache_root, key_of
@@ -171,8 +171,8 @@ class Images:
 
 
 def _files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of the local files that a column refers to: the data set's own fingerprint stays
-    when one of them is replaced."""
+    """Name, size and time of change of the local files that a column of the whole table refers to: the data set's own
+    fingerprint stays when one of them is replaced."""
     found = []
     for chunk in dataset.data.column(column).chunks:
         outside = chunk.field("bytes").is_null()
@@ -195,19 +195,45 @@ def _decode(value: dict | None, row: int, where: str) -> Image.Image:
 
 
 DEEP = ("I", "F")
-"""So begin Pillow's modes of more than eight bits per channel (`I;16`): conversion to RGB cuts off above 255."""
+"""So begin Pillow's modes of gray with more than eight bits (`I;16`): conversion to RGB cuts off above 255."""
+
+ORIENTATION = 0x0112
+"""Number of the EXIF entry."""
+
+TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By orientation: what makes the picture upright. `ImageOps.exif_transpose` does the same, and rewrites all other
+entries, which fails where they are damaged."""
 
 
 def as_shown(image: Image.Image) -> Image.Image:
     """A picture in RGB as a viewer shows it: turned as its EXIF data say, transparent parts on white.
 
     Raises:
-        ValueError: It has more than eight bits per channel, so what counts as white is not known.
+        ValueError: It is gray with more than eight bits, so what counts as white is not known.
     """
     if image.mode.startswith(DEEP):
-        raise ValueError(f"mode {image.mode} has more than 8 bits per channel, of a range that is not known")
-    image = ImageOps.exif_transpose(image)
+        raise ValueError(f"mode {image.mode} is gray of more than 8 bits, of which it is not known what is white")
+    turn = TURNED.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except (
+        Exception
+    ):  # a stranger's bytes: the parser raises whatever it stumbles over; a viewer shows them as they lie
+        return 1

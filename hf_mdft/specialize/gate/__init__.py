@@ -3,7 +3,7 @@
 from ...cards import Decision
 from .decide import decide
 from .interpolations import SHARES, Comparison, Interpolations
-from .rules import RULE, Above, Furthest, Rule, Thresholds, Verdict
+from .rules import RULE, Above, Furthest, Rule, Thresholds, Verdict, without_information
 
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "Thresholds",
     "Verdict",
     "decide",
+    "without_information",
 ]

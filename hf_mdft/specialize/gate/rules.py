@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .interpolations import Interpolations
 from .words import said
@@ -31,8 +32,9 @@ class Thresholds:
 
     Agreement is with held-out views of the expert, which no target was made from, and with other models, weighted by
     their reliability. Where it is larger for the specialist than for the expert, beyond chance, the specialist is
-    taken, whatever else changed: so it is under a shift, where held-out views are of restored images. So it is where
-    its predictions tell the images further apart (mutual information); the loss must not contain that. Else:
+    taken, whatever else changed: so it is under a shift, where held-out views are of restored images. It is also taken
+    where its mutual information of image and prediction is higher by `information_gain`, which is evidence only where
+    the loss does not train it. Else:
 
     For it: its predictions are more consistent under small translations. Against it: class frequencies that have
     drifted from the expert's and not towards the prior; or less agreement than the expert has. The expert's views
@@ -127,6 +129,12 @@ class Furthest:
         if values[share] <= self.least:
             return Verdict(0.0, f"no improvement shown: at best {value}, needed more than {self.least:+.3g}")
         return Verdict(share, f"best at {share:.0%} of the way from expert to candidate: {value}")
+
+
+def without_information(rule: Rule) -> Rule:
+    """The same rule for a specialist whose loss makes predictions sure and even: then their mutual information is no
+    evidence."""
+    return replace(rule, information_gain=math.inf) if isinstance(rule, Thresholds) else rule
 
 
 RULE: Rule = Thresholds()
