@@ -310,7 +310,7 @@ def test_a_second_call_of_specialize_does_not_keep_the_first_ones_results(merger
     merger.fit(fit_arguments(tmp_path))
     first = merger.specialize(specialize_arguments(tmp_path / "first", gate=False))
     assert all(specialist.improved for specialist in first.values())
-    monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", Thresholds(consistency_gain=2.0))
+    monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", Thresholds(consistency_gain=2.0, information_gain=2.0))
     second = merger.specialize(specialize_arguments(tmp_path / "second"))
     assert not any(specialist.improved for specialist in second.values())
     assert all("second" in str(specialist.candidate) for specialist in second.values())
@@ -335,7 +335,7 @@ def test_rounds_put_specialists_into_the_pool(merger, tmp_path):
 
 
 def test_rounds_end_when_the_gate_finds_nothing(done, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", Thresholds(consistency_gain=2.0))
+    monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", Thresholds(consistency_gain=2.0, information_gain=2.0))
     found = done.specialize(specialize_arguments(tmp_path, rounds=3))
     assert not any(specialist.improved for specialist in found.values()) and len(done.rounds) == 1
     assert not (tmp_path / "specialists" / "round-2").exists()

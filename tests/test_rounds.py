@@ -94,7 +94,7 @@ def test_only_tasks_that_the_gate_chose_go_on(run, merger, monkeypatch):
 
 
 def test_rounds_without_a_gain_end_after_the_first(run, monkeypatch):
-    monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", Thresholds(consistency_gain=2.0))
+    monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", Thresholds(consistency_gain=2.0, information_gain=2.0))
     rounds, seen = run(rounds=3)
     assert len(rounds) == 1 and not seen["pools"]
     assert not any(made.improved for made in rounds[0].values())
