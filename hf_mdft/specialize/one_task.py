@@ -21,7 +21,7 @@ from ..pool import ModelPool
 from ..tasks import Images
 from ..trainers import arguments_key, resumable, show_progress
 from .arguments import SpecializeArguments
-from .gate import RULE, Decision, decide, without_information
+from .gate import RULE, Decision, Rule, decide, without_information
 from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
 from .specialist import Specialist
@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 VERSION = 9
 """Version of what a task's folder holds and of how it is made."""
+
+SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})
+"""Parts of the teacher that leave its targets about as uncertain as they were."""
 
 CANDIDATE, INTERPOLATED, FALLBACK, DECISION = "candidate", "interpolated", "fallback", "decision.json"
 
@@ -122,6 +125,13 @@ def models_of(
     return dataclasses.replace(models, restorations=tuple(found))
 
 
+def rule_for(args: SpecializeArguments) -> Rule:
+    """The gate's rule. Mutual information is no evidence for a student that was trained to be sure: by a term of its
+    loss, or by a part of the teacher that is not known to leave targets as uncertain as they were."""
+    soft = SOFT_PARTS.issuperset(args.teacher) and not args.infomax_weight and not args.terms
+    return RULE if soft else without_information(RULE)
+
+
 def expert_as_compared(models: Models, reference: Source) -> Source:
     """The expert on the images as they are, which the specialist is compared with. Held-out views and class
     frequencies are those of the teacher's reference, which sees the images restored."""
@@ -173,9 +183,7 @@ def _train(
         return observe(models.embed(tower, f"specialist, {share:.0%} of the way", FEW_VIEWS), models.head)
 
     rest = {name: sources[name] for name in others}
-    sharpened = args.infomax_weight or args.terms or "hard" in args.teacher
-    rule = without_information(RULE) if sharpened else RULE
-    decision = decide(specialist, expert, rest, between, rule, sources[reference])
+    decision = decide(specialist, expert, rest, between, rule_for(args), sources[reference])
     if not args.gate and decision.share < 1:
         off = f"gate off ({decision.reason})"
         decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)

@@ -233,7 +233,5 @@ def as_shown(image: Image.Image) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ORIENTATION, 1)
-    except (
-        Exception
-    ):  # a stranger's bytes: the parser raises whatever it stumbles over; a viewer shows them as they lie
+    except Exception:  # a stranger's bytes: the parser raises whatever it stumbles over
         return 1

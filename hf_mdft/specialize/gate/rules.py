@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ...embedding.restoration import ONE_CLASS
 from .interpolations import Interpolations
 from .words import said
 
@@ -60,7 +61,7 @@ class Thresholds:
     drift: float = 0.02
     disagreement: float = 0.25
     errors: float = 2.0
-    one_class: float = 0.95
+    one_class: float = ONE_CLASS
     least_images: int = 16
     information_gain: float = 0.02
 

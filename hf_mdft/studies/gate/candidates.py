@@ -23,11 +23,11 @@ from ...objectives.scores import SCORES
 from ...objectives.scores import VERSION as SCORES_VERSION
 from ...recipes.schema import Recipe
 from ...specialize import SpecializeArguments, specialize_task
-from ...specialize.gate import RULE, SHARES, Interpolations
+from ...specialize.gate import SHARES, Interpolations, Rule
 from ...specialize.gate.decide import weigh
 from ...specialize.interpolation import interpolate
 from ...specialize.learning_rate import gentle_learning_rate
-from ...specialize.one_task import expert_as_compared, models_of
+from ...specialize.one_task import expert_as_compared, models_of, rule_for
 from ...specialize.teacher import Source, observe, observe_sources
 from ...tasks import Images
 from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
@@ -113,11 +113,11 @@ class Workshop:
             return self._make(task, images, args, folder)
 
         def score() -> dict[str, Any]:
-            return scores_of(folder / OUTPUTS, found)
+            return scores_of(folder / OUTPUTS, found, rule_for(args))
 
         found = remembered(folder / "outcome.json", key, make)
-        rule = [SCORES_VERSION, SCORES.names(), repr(RULE)]
-        scores = remembered(folder / "scores.json", [key, *rule], score)
+        versions = [SCORES_VERSION, SCORES.names(), repr(rule_for(args))]
+        scores = remembered(folder / "scores.json", [key, *versions], score)
         expert, candidate = (100 * found["correct"][s].count("1") / len(found["correct"][s]) for s in ("0", "1"))
         self.progress(
             f"{self.name}, {task}, {name}, {len(images)} images: expert {expert:.1f}, candidate "
@@ -176,12 +176,13 @@ def _packed(correct: torch.Tensor) -> str:
     return "".join("1" if hit else "0" for hit in correct.tolist())
 
 
-def scores_of(outputs: Path, found: dict[str, Any]) -> dict[str, Any]:
+def scores_of(outputs: Path, found: dict[str, Any], rule: Rule) -> dict[str, Any]:
     """Scores of a stored candidate, and what the rule that is used says at every share.
 
     Args:
         outputs: File of the models' outputs.
         found: What else is known of the candidate.
+        rule: The gate's rule for it.
     """
     tensors = load_file(outputs)
     others = tuple((weight, tensors[f"other/{name}"]) for name, weight in found["weights"].items())
@@ -196,11 +197,11 @@ def scores_of(outputs: Path, found: dict[str, Any]) -> dict[str, Any]:
 
     expert = source(0.0)
     whole = Interpolations(source(1.0), expert, others, source)
-    accepted = {f"{share:g}": RULE(Interpolations(source(share), expert, others)).share > 0 for share in SHARES}
+    accepted = {f"{share:g}": rule(Interpolations(source(share), expert, others)).share > 0 for share in SHARES}
     by_share = {name: {f"{s:g}": v for s, v in whole.scores(name).items()} for name in SCORES.names()}
     return {
         "score": {name: whole.score(name) for name in SCORES.names()},
         "scores": by_share,
         "accepted": accepted,
-        "kept_share": RULE(whole).share,
+        "kept_share": rule(whole).share,
     }
