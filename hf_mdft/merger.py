@@ -133,7 +133,8 @@ class MetaMerger(TaskData):
             self._meta_heads, self._fit_args, self._phases = {}, args, {"meta": options_of(args)}
             history, output = [], TrainOutput(0, 0.0, {})
             if args.max_steps != 0:
-                trainer = MdftTrainer(self.model, args, train_dataset=images, heads=heads, pool=self.pool)
+                own = {"pool": self.pool, "expert_heads": {task: self.expert_heads(task) for task in self.tasks}}
+                trainer = MdftTrainer(self.model, args, train_dataset=images, heads=heads, **own)
                 output = trainer.train(resume_from_checkpoint=checkpoint)
                 self.model, history = trainer.accelerator.unwrap_model(trainer.model).cpu(), trainer.state.log_history
                 self.pool.vectors(self.config.transform).release()
@@ -162,9 +163,10 @@ class MetaMerger(TaskData):
             self.specialists.pop(task, None)
             self.timing.pop(f"specialist {task}", None)
         found = specialize_in_rounds(
-            pool=self.pool, meta=meta, heads=self.head, images=self.unlabelled, args=args, tasks=names,
-            next_meta=self._next_meta, timed=self._timed,
+            pool=self.pool, meta=meta, heads=self.head, expert_heads=self.expert_heads, images=self.unlabelled,
+            args=args, tasks=names, next_meta=self._next_meta, timed=self._timed,
         )  # fmt: skip
+        self._taken |= {task: made.expert for task, made in (found[0] if found else {}).items()}
         self._phases["specialize"] = options_of(args)
         facts = self.record.continue_meta(self, self.config, self._phases)
         self.rounds = [
@@ -174,9 +176,10 @@ class MetaMerger(TaskData):
         self.specialists = dict(self.rounds[-1]) if self.rounds else self.specialists
         return {task: self.specialists[task] for task in names if task in self.specialists}
 
-    def _next_meta(self, pool: ModelPool, folder: Path) -> nn.Module:
+    def _next_meta(self, pool: ModelPool, heads: Mapping[str, Head], folder: Path) -> nn.Module:
         """The next round's meta-model: the same training on a pool in which specialists replaced experts."""
         merger, args = self.variant(pool=pool), copy.copy(self._fit_args) or MdftTrainingArguments(seed=self.seed)
+        merger._heads |= heads
         args.output_dir = str(folder)
         merger.fit(args)
         return merger.meta_tower()

@@ -16,6 +16,7 @@ from .core.versions import versions
 from .evaluation import Report, TransductiveMethod
 from .evaluation.compare import Evaluation, Subject, evaluate, pool_subjects
 from .evaluation.report import History
+from .experts import TaskExperts
 from .heads import Head
 from .pool import ModelPool
 from .specialize import Specialist
@@ -35,6 +36,8 @@ class Run(Protocol):
     record: Record
 
     def head(self, task: str) -> Head: ...
+    def expert(self, task: str) -> str | None: ...
+    def experts(self, task: str) -> TaskExperts: ...
     def meta_head(self, task: str) -> Head: ...
     def meta_tower(self) -> nn.Module: ...
     def unlabelled(self, task: str) -> Images: ...
@@ -74,14 +77,15 @@ def _subjects(
     run: Run, tasks: tuple[str, ...], baselines: Mapping[str, Run | TransductiveMethod]
 ) -> Iterator[Subject]:
     methods = {name: other for name, other in baselines.items() if callable(other)}
-    yield from pool_subjects(run.pool, run.head, tasks, methods)
+    taken = {task: run.expert(task) for task in tasks}
+    yield from pool_subjects(run.pool, run.head, taken, run.experts, tasks, methods)
     for name, other in baselines.items():
         if name not in methods:
             yield _held(name, other, tasks, other.specialists) if other.specialists else _combined(name, other, tasks)
     # Over views the kept model of each task, and no other, is run: the candidate, or what stands in for it.
     kept = {task for task, specialist in run.specialists.items() if specialist.improved}
     if run.model is not None:
-        stands_in = [task for task in run.specialists if task not in kept and task not in run.pool.experts]
+        stands_in = [task for task in run.specialists if task not in kept and not run.pool.experts_of(task)]
         yield _combined("meta", run, tasks, stands_in)
     if run.specialists:
         between = {task: s for task, s in run.specialists.items() if 0 < s.decision.share < 1}
@@ -106,7 +110,11 @@ def _held(
     views: Collection[str] = (),
 ) -> Subject:
     made = tuple(task for task in tasks if task in specialists)
-    return Subject(name, made, lambda task: specialists[task].tower(gated=gated), run.head, views)
+
+    def head(task: str) -> Head:
+        return specialists[task].head if gated else specialists[task].candidate_head
+
+    return Subject(name, made, lambda task: specialists[task].tower(gated=gated), head, views)
 
 
 def report_of(run: Run, found: Evaluation) -> Report:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
+from torch import nn
+
 from .core.data_reference import DataReference
 from .core.errors import InputError, suggest
-from .heads import Head, build_head
+from .experts import TaskExperts
+from .heads import Head, build_expert_heads, build_head
 from .pool import ModelPool
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
 
@@ -32,7 +36,9 @@ class TaskData:
         self.seed = seed
         self.preprocessor = Preprocessor(pool.base.folder, str(pool.base))
         self._heads: dict[str, Head] = {}
+        self._expert_heads: dict[str, dict[str, Head]] = {}
         self._images: dict[str, Images] = {}
+        self._taken: dict[str, str | None] = {}
 
     def named(self, tasks: Iterable[str] | None) -> list[str]:
         """The tasks of these names; none is all.
@@ -68,6 +74,37 @@ class TaskData:
     def heads(self) -> dict[str, Head]:
         """Heads of all tasks."""
         return {task: self.head(task) for task in self.tasks}
+
+    def expert_heads(self, task: str) -> dict[str, Head]:
+        """Head of each of the task's experts, by name: the task's, or its own classifier where there are several."""
+        if task not in self._expert_heads:
+            self._expert_heads[task] = build_expert_heads(task, self.tasks[task], self.pool, self.head(task))
+        return self._expert_heads[task]
+
+    def experts(self, task: str, device: torch.device | str = "cpu") -> TaskExperts:
+        """The task's experts with their heads."""
+        return TaskExperts(task, self.pool, self.expert_heads(task), device)
+
+    def expert(self, task: str) -> str | None:
+        """Name of the expert that one would take without labels (see `TaskExperts.chosen`), the first where there are
+        no unlabelled images; `None` for a task without one."""
+        if task not in self._taken:
+            names = self.pool.experts_of(task)
+            known = len(names) < 2 or self.tasks[task].unlabelled is None
+            first = names[0] if names else None
+            device = torch.accelerator.current_accelerator() or "cpu"
+            self._taken[task] = (
+                first if known else self.experts(task, device).chosen(self.unlabelled(task), title=task)
+            )
+        return self._taken[task]
+
+    def expert_tower(self, task: str) -> nn.Module:
+        """Tower of the expert that one would take without labels."""
+        return self.pool.tower(self.expert(task))
+
+    def expert_head(self, task: str) -> Head:
+        """Head of the expert that one would take without labels."""
+        return self.expert_heads(task)[self.expert(task)]
 
     def unlabelled(self, task: str) -> Images:
         """The task's unlabelled images, read the first time."""

@@ -264,7 +264,7 @@ def test_a_corrected_config_is_another_model(clip_paths, tmp_path):
     correct("shade", hidden_act="gelu")
     second = pool()
     for model in ("base", "shade"):
-        pinned = [p.pinned().base if model == "base" else p.pinned().experts["shade"] for p in (first, second)]
+        pinned = [p.pinned().base if model == "base" else p.pinned().named()["shade"] for p in (first, second)]
         assert isinstance(pinned[0], ModelReference) and pinned[0] != pinned[1]
     assert second.identity("shade") != first.identity("shade") and second.identity() != first.identity()
     with pytest.raises(InputError, match="its weights or config changed since this pool was pinned"):

@@ -9,9 +9,10 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from hf_mdft import SpecializeArguments
+from hf_mdft.experts import joint_features
 from hf_mdft.objectives import certainty
 from hf_mdft.specialize import Source, build_teacher
-from hf_mdft.specialize.teacher.lda import SHRINKAGE, joint_features, log_posterior, mean_entropy, refine
+from hf_mdft.specialize.teacher.lda import SHRINKAGE, log_posterior, mean_entropy, refine
 
 
 def clusters(count=300, width=6, spread=0.1, seed=0):

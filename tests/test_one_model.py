@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from hf_mdft import InputError, Recipe, SpecializeArguments
 from hf_mdft.embedding.augment import mild_augment, strong_augment
 from hf_mdft.embedding.views import FEW_VIEWS
+from hf_mdft.experts import TaskExperts
 from hf_mdft.recipes.presets import names, preset
 from hf_mdft.specialize import STUDENT_TERMS, Source, StudentTrainer, Teacher, build_teacher, specialize_task
 from hf_mdft.specialize.callbacks import TellTerms, due
@@ -230,7 +231,7 @@ def test_the_teacher_is_made_anew_at_these_steps(setting, tmp_path, monkeypatch,
 @pytest.mark.parametrize(("averaged", "views"), [(True, FEW_VIEWS), (False, FEW_VIEWS[:1])])
 def test_the_student_is_run_under_no_more_views_than_are_used(setting, monkeypatch, averaged, views):
     pool, meta, head, images = setting
-    models = Models("shade", pool, meta, head, images, torch.device("cpu"))
+    models = Models(TaskExperts("shade", pool, {"shade": head}), meta, head, images)
     known, seen, embed = observe_sources(models, averaged), {}, Models.embed
 
     def noted(self, tower, title, views):

@@ -92,7 +92,7 @@ def test_paths_are_relative_to_the_recipe(clip_paths, tmp_path):
     loaded = Recipe.load(edited(recipe, lambda c: c.update(pool=pool)))
     assert loaded.base == str((tmp_path / "models" / "base").resolve())
     assert loaded.experts == {
-        "shade": str((tmp_path / "models" / "shade").resolve()), "colour": "owner/name@v1", "stripes": None,
+        "shade": [str((tmp_path / "models" / "shade").resolve())], "colour": ["owner/name@v1"], "stripes": [],
     }  # fmt: skip
     file = loaded.tasks["shade"].unlabelled["data_files"]
     assert file == str((tmp_path / "recipes" / "shade-unlabelled.parquet").resolve())

@@ -22,7 +22,7 @@ def run(merger, tmp_path):
     def make(folder="work", tasks=("shade", "stripes"), **options):
         seen = {"pools": [], "folders": [], "stages": []}
 
-        def next_meta(pool, folder):
+        def next_meta(pool, heads, folder):
             seen["pools"].append(pool)
             seen["folders"].append(folder)
             return pool.tower("colour")
@@ -44,6 +44,7 @@ def run(merger, tmp_path):
             pool=merger.pool,
             meta=merger.pool.tower("colour"),
             heads=merger.head,
+            expert_heads=merger.expert_heads,
             images=merger.unlabelled,
             args=SpecializeArguments(output_dir=str(tmp_path / folder), **{**defaults, **options}),
             tasks=tasks,

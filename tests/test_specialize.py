@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from hf_mdft import InputError, SpecializeArguments
 from hf_mdft.embedding import embed_views
 from hf_mdft.embedding.views import HELD_OUT_VIEWS, TEACHER_VIEWS, jitter, translate
+from hf_mdft.experts import observe
 from hf_mdft.specialize import (
     STUDENT_TERMS,
     TEACHER_PARTS,
@@ -26,7 +27,6 @@ from hf_mdft.specialize import (
 )
 from hf_mdft.specialize.learning_rate import FASTEST, GENTLE, gentle_learning_rate
 from hf_mdft.specialize.steps import share_to_learn, steps_to_train
-from hf_mdft.specialize.teacher import observe
 from hf_mdft.specialize.teacher.ensemble import reliability
 from hf_mdft.specialize.terms import StudentTerm, WeightTerm
 

@@ -37,7 +37,7 @@ def recipe_of(
     return {
         "pool": {
             "base": shown.base.spec,
-            "experts": {task: expert and expert.spec for task, expert in shown.experts.items()},
+            "experts": shown.by_task(lambda expert: expert.spec),
         },
         "tasks": {name: task.to_dict(heads[name].class_names) for name, task in tasks.items()},
         "adapter": adapter,

@@ -27,10 +27,13 @@ class Made(Protocol):
     """What a record needs of a specialist."""
 
     task: str
-    head: Head
+    candidate_head: Head
     decision: Decision
     history: Lines
     restorations: tuple[str, ...]
+    expert: str | None
+    start: str
+    weights: Mapping[str, float]
     facts: SpecialistFacts | None
 
 
@@ -171,11 +174,14 @@ def specialist_facts(made: Made, task: Task, pool: ModelPool, meta: MetaFacts) -
         task=made.task,
         meta=meta,
         gate=made.decision,
-        class_names=tuple(made.head.class_names),
+        class_names=tuple(made.candidate_head.class_names),
         features=pool.architecture.feature_expression,
         template=templates[0] if templates else None,
         history=tuple(made.history),
         restorations=made.restorations,
+        expert=made.expert,
+        start=made.start,
+        weights=dict(made.weights),
     )
 
 

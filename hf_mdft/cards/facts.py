@@ -151,6 +151,9 @@ class SpecialistFacts:
         template: Prompt of the zero-shot head.
         history: Log lines of the training.
         restorations: What was done to the images that its expert taught from, by name, in order.
+        expert: Name of the expert that one would take without labels, which it was compared with.
+        start: Where the student started, in words.
+        weights: How far each of the task's experts was trusted, by name, in shares of all.
     """
 
     task: str
@@ -161,3 +164,6 @@ class SpecialistFacts:
     template: str | None = None
     history: tuple[Mapping[str, Any], ...] = ()
     restorations: tuple[str, ...] = ()
+    expert: str | None = None
+    start: str | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)

@@ -40,7 +40,7 @@ def meta_card(
         if "meta" in found.accuracy
     ]
     data = model_data(
-        [pool.base, *(model for model in pool.experts.values() if model)],
+        [pool.base, *pool.named().values()],
         "merge" if folded else "adapter",
         model_name="meta-model" if results else None,
         library_name="transformers" if folded else "peft",
@@ -55,7 +55,8 @@ def meta_card(
         by_task = [measured[task].accuracy.get(model.name) if task in measured else None for task in facts.tasks]
         if model.on_meta_card and any(value is not None for value in by_task):
             label = ROW_LABELS.get(model.name, model.card_label)
-            rows[label] = ([*by_task, average.get(model.name)], model.passes)
+            most = max(map(len, pool.experts.values()), default=1)
+            rows[label] = ([*by_task, average.get(model.name)], model.passes_with(most))
     return model_card(
         "meta.md",
         data,

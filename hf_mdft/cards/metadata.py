@@ -95,7 +95,7 @@ def card_of(template: str, data: ModelCardData, pool: PoolFacts, **words: Any) -
     """A card with what every template needs of its pool."""
     reference = pool.reference.shown()
     experts = {
-        escaped(name): model_link(expert) if expert else "no expert" for name, expert in reference.experts.items()
+        escaped(task): ", ".join(map(model_link, models)) or "no expert" for task, models in reference.experts.items()
     }
     return ModelCard(
         render(

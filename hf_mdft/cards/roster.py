@@ -21,6 +21,7 @@ class Compared:
         on_meta_card: Whether a meta-model's card has a row of it.
         in_figure: Whether the figure of accuracies has bars of it.
         passes: Forward passes per image at test time.
+        each: These are passes of each of a task's experts.
     """
 
     name: str
@@ -30,6 +31,11 @@ class Compared:
     on_meta_card: bool = True
     in_figure: bool = False
     passes: int = 1
+    each: bool = False
+
+    def passes_with(self, experts: int) -> int:
+        """Forward passes per image at test time, for a task with that many experts."""
+        return self.passes * (experts if self.each else 1)
 
 
 VIEWS = 9
@@ -40,6 +46,17 @@ ROSTER = (
     Compared("base", "base", "#b8bcc4", "base model", in_figure=True),
     Compared("expert", "experts", "#5b6270", "expert", in_figure=True),
     Compared("expert_views", f"experts, {VIEWS} views", "#8a93a3", f"expert, {VIEWS} views", True, True, VIEWS),
+    Compared("experts_mean", "experts, mean accuracy", "#9aa1ad", "experts of the task, mean accuracy"),
+    Compared("experts_average", "experts, averaged", "#a9c3a0", "experts of the task, weights averaged"),
+    Compared("ensemble", "ensemble of experts", "#86ad78", "ensemble of the task's experts", each=True),
+    Compared(
+        "ensemble_views",
+        f"ensemble, {VIEWS} views",
+        "#5f8f50",
+        f"ensemble of the task's experts, {VIEWS} views",
+        passes=VIEWS,
+        each=True,
+    ),
     Compared("weight_average", "weight average", "#9fb8d0", "weight average of the pool"),
     Compared("task_arithmetic", "task arithmetic", "#7f9fc4", "task arithmetic"),
     Compared("meta", "meta-model", "#2f6db3", "meta-model", in_figure=True),

@@ -7,13 +7,17 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
+from ..core.reference import expert_names
 from .facts import Difference, Measured, SpecialistFacts
 from .markdown import data_link, escaped, literal, model_link, overlap_text
 from .metadata import eval_result, hub_datasets, model_card, model_data
 from .roster import ROSTER, VIEWS
 
 
-SHOWN = ("base", "expert", "expert_views", "meta", "specialist_ungated", "specialist", "specialist_views")
+SHOWN = (
+    "base", "expert", "expert_views", "experts_mean", "experts_average", "ensemble", "ensemble_views", "meta",
+    "specialist_ungated", "specialist", "specialist_views",
+)  # fmt: skip
 THIS_MODEL = {"specialist": "**this model**", "specialist_views": f"**this model**, {VIEWS} views"}
 CHANCE = 0.05
 """p-value from which a difference may be chance."""
@@ -37,16 +41,17 @@ def specialist_card(
         figures: Path within the folder, by caption.
     """
     meta, pool = facts.meta, facts.meta.pool.reference.shown()
-    expert = pool.experts.get(facts.task)
+    experts = {name: pool.named()[name] for name in expert_names(facts.task, len(pool.experts.get(facts.task, ())))}
+    expert = experts.get(facts.expert or facts.task)  # the one that the gate compared with
     # A task without an expert starts at the meta-model, which is made of all experts.
-    origins = [expert] if expert else [model for model in pool.experts.values() if model]
+    origins = [expert] if expert and not facts.gate.improved else (experts or pool.named()).values()
     tag = "image-feature-extraction" if vision_only else meta.pipeline_tag
     accuracy = measured.accuracy if measured else {}
     results = [eval_result(facts.task, accuracy["specialist"], measured.data)] if "specialist" in accuracy else None
     unlabelled = meta.unlabelled.get(facts.task)
     data = model_data(
         [pool.base, *origins],
-        "finetune" if expert else "merge",
+        "finetune" if len(origins) == 1 else "merge",
         model_name=f"{facts.task} specialist",
         library_name="transformers",
         pipeline_tag=tag,
@@ -56,8 +61,10 @@ def specialist_card(
         eval_results=results,
     )
     left_out = {"specialist_ungated"} if facts.gate.share == 1 else set()
+    if len(experts) < 2:
+        left_out |= {"experts_mean", "experts_average", "ensemble", "ensemble_views"}
     rows = {
-        THIS_MODEL.get(model.name, model.card_label): (accuracy[model.name], model.passes)
+        THIS_MODEL.get(model.name, model.card_label): (accuracy[model.name], model.passes_with(len(experts)))
         for model in ROSTER
         if model.name in SHOWN and model.name in accuracy and model.name not in left_out
     }
@@ -73,6 +80,10 @@ def specialist_card(
         vision_only=vision_only,
         features=facts.features,
         expert=model_link(expert) if expert else None,
+        experts=[
+            f"{model_link(model)}{f', trusted {facts.weights[name]:.0%}' if name in facts.weights else ''}"
+            for name, model in experts.items()
+        ],
         class_names=[escaped(name) for name in facts.class_names],
         longest=LONGEST_LIST,
         labels=literal(list(facts.class_names[:LONGEST_LIST])),
@@ -84,7 +95,7 @@ def specialist_card(
         evaluated_on=data_link(measured.data) if measured else None,
         overlap=overlap_text(measured.overlap) if measured else None,
         trained_on=data_link(unlabelled),
-        **_training(meta.recipe, "expert" if expert else "meta-model"),
+        **_training(meta.recipe, facts.start or "expert" if expert else "meta-model"),
     )
 
 
@@ -101,8 +112,8 @@ def _verdict(found: Difference) -> str:
 def _training(recipe: Mapping[str, Any] | None, origin: str) -> dict[str, Any]:
     """What the card tells of phase 2, from the options that it was done with (the defaults, where none are known)."""
     options = (recipe or {}).get("specialize") or {}
-    start = options.get("start", 0.0) if origin == "expert" else 0.0
-    between = f"the expert moved by {start:g} of the way to the meta-model"
+    start = 0.0 if origin == "meta-model" else options.get("start", 0.0)
+    between = f"the {origin} moved by {start:g} of the way to the meta-model"
     return {
         "start": f"the {origin}" if start == 0 else "the meta-model" if start == 1 else between,
         "distilled": options.get("distillation_weight", 1.0) > 0,

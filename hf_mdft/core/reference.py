@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -111,17 +111,26 @@ class ModelReference:
         return f"{self.id}@{self.revision[:12] if self.is_commit else self.revision}"
 
 
+def expert_names(task: str, count: int) -> list[str]:
+    """Names of a task's experts: the task's own where there is one, else `task/1`, `task/2`, ..."""
+    return [task] if count == 1 else [f"{task}/{number}" for number in range(1, count + 1)]
+
+
 @dataclass(frozen=True)
 class PoolReference:
     """A base model and its experts.
 
     Args:
         base: The base model.
-        experts: Expert by task, `None` for a task without one. Their order is the order of coefficients.
+        experts: Experts by task, none for a task without one (one alone, or `None`, is taken as well). Their order is
+            the order of coefficients.
     """
 
     base: ModelReference
-    experts: Mapping[str, ModelReference | None] = field(default_factory=dict)
+    experts: Mapping[str, tuple[ModelReference, ...] | ModelReference | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "experts", {task: tuple(several(given)) for task, given in self.experts.items()})
 
     @classmethod
     def from_dict(cls, value: Any, where: str) -> PoolReference:
@@ -135,28 +144,41 @@ class PoolReference:
         names = value.get("tasks", list(value["experts"]))
         if not isinstance(names, list) or sorted(map(str, names)) != sorted(map(str, value["experts"])):
             raise InputError(f"{where}: 'tasks' and 'experts' name different tasks")
-        experts = {str(name): value["experts"][name] for name in names}
-        return cls(
-            ModelReference.from_dict(value.get("base"), f"{where}: base"),
-            {
-                name: None if found is None else ModelReference.from_dict(found, f"{where}: expert of '{name}'")
-                for name, found in experts.items()
-            },
-        )
+        experts = {
+            str(name): tuple(
+                ModelReference.from_dict(model, f"{where}: expert of '{name}'")
+                for model in several(value["experts"][name])
+            )
+            for name in names
+        }
+        return cls(ModelReference.from_dict(value.get("base"), f"{where}: base"), experts)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form. The order of the tasks is stored by itself: PEFT sorts the keys of what it saves."""
-        experts = {task: expert and expert.to_dict() for task, expert in self.experts.items()}
+        """JSON form: one expert stands alone, several in a list. The order of the tasks is stored by itself: PEFT
+        sorts the keys of what it saves."""
+        experts = self.by_task(ModelReference.to_dict)
         return {"base": self.base.to_dict(), "experts": experts, "tasks": list(self.experts)}
+
+    def by_task(self, form: Callable[[ModelReference], Any]) -> dict[str, Any]:
+        """The experts in some form, as files have them: one stands alone, several in a list, `None` is none."""
+        return {task: alone_or_list([form(model) for model in models]) for task, models in self.experts.items()}
+
+    def named(self) -> dict[str, ModelReference]:
+        """Experts by their names; see `expert_names`."""
+        return {
+            name: model
+            for task, models in self.experts.items()
+            for name, model in zip(expert_names(task, len(models)), models, strict=True)
+        }
 
     def shown(self) -> PoolReference:
         """The reference without where folders lie, for everything that leaves this machine."""
-        return PoolReference(self.base.shown(), {t: e and e.shown() for t, e in self.experts.items()})
+        shown = {task: tuple(model.shown() for model in models) for task, models in self.experts.items()}
+        return PoolReference(self.base.shown(), shown)
 
     def models(self) -> list[tuple[str, ModelReference]]:
         """Every model with what it is in the pool, in words: the experts, then the base."""
-        experts = [(f"the expert of '{task}'", expert) for task, expert in self.experts.items() if expert]
-        return [*experts, ("the base", self.base)]
+        return [*((f"the expert of '{name}'", model) for name, model in self.named().items()), ("the base", self.base)]
 
     def local(self) -> list[str]:
         """Which of them are folders, in words."""
@@ -169,3 +191,13 @@ class PoolReference:
             words for words in {**mine, **theirs}
             if words not in mine or words not in theirs or not mine[words].is_same(theirs[words])
         ]  # fmt: skip
+
+
+def several(given: Any) -> list[Any]:
+    """What is given for a task's experts, as a list: nothing, one alone, or several."""
+    return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+
+
+def alone_or_list(values: Sequence[Any]) -> Any:
+    """The way back: one value alone, several as a list, `None` for none."""
+    return None if not values else values[0] if len(values) == 1 else list(values)

@@ -37,5 +37,12 @@ def predict(tower: nn.Module, architecture: Architecture, head: Head, images: Im
 
 
 def accuracy(predictions: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of correct predictions, 0 to 1."""
-    return Accuracy().compute(predictions=predictions.tolist(), references=labels.tolist())["accuracy"]
+    """Share of correct predictions, 0 to 1.
+
+    Args:
+        predictions: Predicted classes `(N,)`; of several models, `(K, N)`, it is the mean over them.
+        labels: Class of every image, `(N,)`.
+    """
+    labels = labels.expand(predictions.shape)
+    found = Accuracy().compute(predictions=predictions.flatten().tolist(), references=labels.flatten().tolist())
+    return found["accuracy"]

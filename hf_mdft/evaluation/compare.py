@@ -14,11 +14,13 @@ from ..cards import Difference, Measured
 from ..core.data_reference import DataReference
 from ..core.errors import InputError
 from ..embedding.views import TEST_VIEWS
+from ..experts import TaskExperts
 from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images, LabelledImages
 from .accuracy import accuracy
 from .baselines import BASELINES, combined_tower
+from .experts import Ensembles
 from .outputs import PLAIN, Outputs, look
 from .paired import average_p_value, mcnemar, paired_interval
 from .report import Comparison
@@ -60,24 +62,46 @@ def _shared(name: str, tower: nn.Module, head: Callable[[str], Head], tasks: tup
 def pool_subjects(
     pool: ModelPool,
     head: Callable[[str], Head],
+    taken: Mapping[str, str],
+    experts: Callable[[str], TaskExperts],
     tasks: tuple[str, ...],
     methods: Mapping[str, TransductiveMethod],
-) -> Iterator[Subject]:
-    """Base, static merges and experts, made one after the other; training-free methods read the experts' outputs."""
+) -> Iterator[Subject | Ensembles]:
+    """Base, static merges and experts, made one after the other; training-free methods read the experts' outputs.
+
+    Args:
+        pool: The pool.
+        head: Gives the head of a task.
+        taken: The expert that one would take without labels, by task.
+        experts: Gives the experts of a task.
+        tasks: Tasks that they are measured on.
+        methods: Training-free methods, by name.
+    """
     yield _shared("base", pool.tower(), head, tasks)
     for name, coefficient in BASELINES.items():
         yield _shared(name, combined_tower(pool, coefficient), head, tasks)
-    having = tuple(task for task in tasks if task in pool.experts)
-    yield Subject("expert", having, pool.tower, head, having, methods)
+    having = tuple(task for task in tasks if taken[task])
+
+    def tower(task: str) -> nn.Module:
+        return pool.tower(taken[task])
+
+    yield Subject("expert", having, tower, lambda task: experts(task).heads[taken[task]], having, methods)
+    if any(len(pool.experts_of(task)) > 1 for task in tasks):
+        yield Ensembles(having, {task: experts(task) for task in having})
 
 
 def _predict_all(
-    subjects: Iterable[Subject], architecture: Architecture, data: Mapping[str, LabelledImages]
+    subjects: Iterable[Subject | Ensembles], architecture: Architecture, data: Mapping[str, LabelledImages]
 ) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, float]]:
     """Predictions, and the seconds that training-free methods took, by name."""
     found: dict[str, dict[str, torch.Tensor]] = {}
     seconds: dict[str, float] = {}
     for subject in subjects:
+        if isinstance(subject, Ensembles):
+            for task in subject.tasks:
+                for name, classes in subject.predictions(task, data[task].images).items():
+                    found.setdefault(name, {})[task] = classes
+            continue
         over_views = f"{subject.name}{VIEWS}"
         found |= {name: {} for name in (subject.name, *([over_views] if subject.views else []), *subject.methods)}
         for task in subject.tasks:
@@ -164,7 +188,7 @@ class Evaluation:
 
 
 def evaluate(
-    subjects: Iterable[Subject],
+    subjects: Iterable[Subject | Ensembles],
     improved: Mapping[str, bool],
     architecture: Architecture,
     data: Mapping[str, LabelledImages],

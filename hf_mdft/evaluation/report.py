@@ -10,6 +10,7 @@ from typing import Any
 from ..cards import Decision, Difference, compared, in_order
 from ..cards.roster import VIEWS
 from ..core.json_files import plain, write_json
+from ..core.reference import several
 from ..core.tables import text_table
 
 
@@ -114,8 +115,9 @@ class Report:
 
     @property
     def passes(self) -> dict[str, int]:
-        """Forward passes per image at test time, by model."""
-        return {name: compared(name).passes for name in self.accuracy}
+        """Forward passes per image at test time, by model; the most of a task."""
+        experts = max((len(several(found)) for found in self.pool.get("experts", {}).values()), default=1)
+        return {name: compared(name).passes_with(experts) for name in self.accuracy}
 
     def save(self, path: str | Path) -> None:
         """Write `results.json`."""

@@ -1,10 +1,20 @@
 """From an image embedding to a task's classes. One file for each kind of head."""
 
 from .base import HEADS, Head, load_head
-from .build import build_head
+from .build import build_expert_heads, build_head, mean_head
 from .linear import LinearHead
 from .templates import TEMPLATES
 from .zero_shot import ZeroShotHead
 
 
-__all__ = ["HEADS", "TEMPLATES", "Head", "LinearHead", "ZeroShotHead", "build_head", "load_head"]
+__all__ = [
+    "HEADS",
+    "TEMPLATES",
+    "Head",
+    "LinearHead",
+    "ZeroShotHead",
+    "build_expert_heads",
+    "build_head",
+    "load_head",
+    "mean_head",
+]

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
+import torch
+
 from ..architectures.base import read_config
 from ..core.errors import InputError
 from ..pool import ModelPool
 from ..tasks import Task
 from ..tasks.source import open_dataset
 from .base import HEADS, Head, load_head
+from .classes import are_placeholders, missing_classes, order_by_name, same_classes
 from .linear import LinearHead
 from .templates import resolve_templates
 from .zero_shot import ZeroShotHead
 
 
+logger = logging.getLogger(__name__)
+
+
 def build_head(name: str, task: Task, pool: ModelPool) -> Head:
-    """The task's head: as given, from a file, from the expert's classifier, or from the class names.
+    """The task's head: as given, from a file, from its experts' classifiers (their mean, where there are several), or
+    from the class names.
 
     Args:
         name: Name of the task.
         task: Options of the task.
-        pool: Pool of the task: base, and the expert where there is one.
+        pool: Pool of the task: base, and experts where there are any.
 
     Raises:
         InputError: The head cannot be made, with what is missing.
@@ -29,7 +39,7 @@ def build_head(name: str, task: Task, pool: ModelPool) -> Head:
     if isinstance(spec, Head):
         head = spec
     elif spec == "linear":
-        head = _expert_classifier(name, task, pool, where)
+        head = mean_head(list(_classifiers(name, task, pool).values()))
     elif spec == "zero_shot":
         head = _from_text(task, pool, where)
     elif str(spec).endswith(".safetensors"):
@@ -42,18 +52,62 @@ def build_head(name: str, task: Task, pool: ModelPool) -> Head:
     return head
 
 
-def _expert_classifier(name: str, task: Task, pool: ModelPool, where: str) -> Head:
-    if name not in pool.experts:
+def build_expert_heads(name: str, task: Task, pool: ModelPool, head: Head) -> dict[str, Head]:
+    """Head of each of the task's experts: its own classifier, with the classes in the task's order, where the task has
+    linear heads; else the task's.
+
+    Args:
+        name, task, pool: As in `build_head`.
+        head: The task's head.
+    """
+    experts = pool.experts_of(name)
+    own = len(experts) > 1 and (task.head or pool.architecture.default_head) == "linear"
+    return _classifiers(name, task, pool) if own else dict.fromkeys(experts, head)
+
+
+def mean_head(heads: Sequence[Head]) -> Head:
+    """The mean of heads of one kind with the same classes."""
+    if len(heads) == 1:
+        return heads[0]
+    tensors = [dict(head.state_dict()) for head in heads]
+    means = {name: torch.stack([found[name] for found in tensors]).mean(dim=0) for name in tensors[0]}
+    return type(heads[0])(heads[0].class_names, **means)
+
+
+def _classifiers(name: str, task: Task, pool: ModelPool) -> dict[str, Head]:
+    """The experts' own classifiers, all with the classes of the first, or of `class_names`, in that order."""
+    where = f"task '{name}'"
+    experts = pool.experts_of(name)
+    if not experts:
         raise InputError(f"{where}: no expert, so no linear head of its own; give head: FILE.safetensors")
-    source = pool.experts[name]
-    config = read_config(source.folder, str(source))
-    weight, bias, own_names = pool.architecture.classifier(pool.weights(name), config, where)
-    names = task.class_names or own_names
-    if len(names) != len(weight):
-        raise InputError(
-            f"{where}: {len(names)} class names, but the classifier of {source} has {len(weight)} classes"
-        )
-    return LinearHead(names, weight=weight, bias=bias)
+    heads: dict[str, Head] = {}
+    for expert in experts:
+        source = pool.experts[expert]
+        config = read_config(source.folder, str(source))
+        weight, bias, own = pool.architecture.classifier(pool.weights(expert), config, where)
+        if not heads:
+            first = own
+            names = task.class_names or own
+            if len(names) != len(weight):
+                raise InputError(
+                    f"{where}: {len(names)} class names, but the classifier of {source} has {len(weight)} classes"
+                )
+            wanted = names if same_classes(names, own) else own  # other names rename the first's classes, in order
+        elif not same_classes(first, own):
+            others = missing_classes(own, first) or missing_classes(first, own)
+            what = f"class '{others[0]}'" if others else f"{len(own)} classes, not {len(first)}"
+            raise InputError(
+                f"{where}: the classes of {source} are not those of {pool.experts[experts[0]]} ({what}); take it out "
+                "of the task, or name it under 'teachers'"
+            )
+        elif are_placeholders(own):
+            logger.warning(
+                "%s: %s and %s name no classes ('%s', ...); they are taken to be in the same order",
+                where, pool.experts[experts[0]], source, own[0],
+            )  # fmt: skip
+        rows = torch.tensor(order_by_name(wanted, own))
+        heads[expert] = LinearHead(names, weight=weight[rows], bias=bias[rows])
+    return heads
 
 
 def _from_text(task: Task, pool: ModelPool, where: str) -> Head:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from ..core.errors import InputError
+from ..experts import Source
 from ..heads import Head
-from ..objectives import estimate_prior, mean_log_probs
+from ..objectives import estimate_prior
 from ..trainers.terms import term_weights
 from .arguments import MdftTrainingArguments
 from .terms import META_TERMS, MetaTerm, TaskBatch
@@ -22,8 +23,9 @@ class TaskObjective:
     Args:
         head: Head of the meta-model, trained or frozen.
         terms: Terms by name, those whose weight is not 0.
-        expert_features: Embeddings `(N, width)` of the task's images by its expert; by the base without one.
-        expert_logits: Log-probabilities `(N, C)` of the same.
+        expert_features: Embeddings `(N, width)` of the task's images by its expert (of several, the most trusted); by
+            the base without one.
+        expert_logits: Log-probabilities `(N, C)` of its experts, of several as one; of the base without one.
         prior: Class prior `(C,)`, estimated from the expert.
     """
 
@@ -34,14 +36,12 @@ class TaskObjective:
     prior: torch.Tensor
 
     @classmethod
-    def build(
-        cls, head: Head, expert_features: torch.Tensor, args: MdftTrainingArguments, trained: bool
-    ) -> TaskObjective:
+    def build(cls, head: Head, expert: Source, args: MdftTrainingArguments, trained: bool) -> TaskObjective:
         """The objective of a task.
 
         Args:
             head: Head that the task came with.
-            expert_features: Embeddings `(V, N, width)` of the expert under V views.
+            expert: Outputs of the expert, or of several as one, on the task's images.
             args: Options of phase 1.
             trained: Whether the meta-model gets a copy of the head that is trained.
         """
@@ -50,11 +50,10 @@ class TaskObjective:
             name: META_TERMS.get(name)(head.num_classes, args).to(args.device)
             for name in term_weights(args, META_TERMS)
         }
-        expert_features = expert_features.to(args.device)
-        logits = mean_log_probs(head(expert_features))
-        prior = estimate_prior(logits.softmax(dim=-1), args.prior)
+        features, log_probs = expert.features.to(args.device), expert.log_probs.to(args.device)
+        prior = estimate_prior(log_probs.softmax(dim=-1), args.prior)
         own = head.trainable(args.train_projection) if trained else head
-        return cls(own, terms, expert_features.mean(dim=0), logits, prior)
+        return cls(own, terms, features, log_probs, prior)
 
     def __call__(
         self, features: torch.Tensor, index: torch.Tensor

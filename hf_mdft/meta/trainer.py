@@ -21,7 +21,8 @@ from ..embedding import embed_images, expert_features
 from ..embedding.restoration import find_restorations
 from ..embedding.views import FEW_VIEWS
 from ..evaluation import accuracy, predict
-from ..heads import Head
+from ..experts import TaskExperts, combined, observe, weigh
+from ..heads import Head, LinearHead, build_expert_heads
 from ..pool import ModelPool
 from ..restorations import restored
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
@@ -50,6 +51,8 @@ class MdftTrainer(PushingTrainer):
         heads: Heads by task.
         eval_dataset: Labelled images by task, for `evaluate()` only.
         pool: Pool that the model is made of; the default is found from the adapter's config.
+        expert_heads: Heads of a task's experts, by task and by the expert's name; the default is the task's head, for
+            several experts with linear heads their own classifiers.
 
     Raises:
         InputError: There is no task, a task has no head, or the images cannot be had.
@@ -70,6 +73,7 @@ class MdftTrainer(PushingTrainer):
         heads: Mapping[str, Head],
         eval_dataset: Mapping[str, LabelledImages] | None = None,
         pool: ModelPool | None = None,
+        expert_heads: Mapping[str, Mapping[str, Head]] | None = None,
         **kwargs: Any,
     ) -> None:
         self._logs: dict[str, torch.Tensor] = {}
@@ -78,7 +82,7 @@ class MdftTrainer(PushingTrainer):
         args = own_arguments(self._given_args)
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
         self.heads = dict(heads)
-        self._own_heads = dict(heads)
+        self._own_heads, self._expert_heads = dict(heads), expert_heads or {}
         if not train_dataset:
             raise InputError("train_dataset holds no task")
         missing = [task for task in train_dataset if task not in self.heads]
@@ -109,18 +113,22 @@ class MdftTrainer(PushingTrainer):
         return data if isinstance(data, Images) else read_unlabelled(task, Task(unlabelled=data), self.preprocessor)
 
     def _objective(self, task: str, images: Images, args: MdftTrainingArguments) -> TaskObjective:
-        # A task without an expert distils from the base, and keeps its head: there is nothing better to train it on.
-        expert = task if task in self.pool.experts else None
+        head, device = self.heads[task].cpu(), args.device
         views = FEW_VIEWS if args.distillation_views else FEW_VIEWS[:1]
-        title = f"Expert {task}" if expert else f"Base on {task}"
-        if expert and args.restore:
-            head, title_of_search = copy.deepcopy(self.heads[task]), f"{title}: restorations"
-            found = find_restorations(self.pool, task, images, head, device=args.device, desc=title_of_search)
+        if not self.pool.experts_of(task):
+            # It distils from the base, and keeps its head: there is nothing better to train it on.
+            features = expert_features(self.pool, None, images, views=views, device=device, desc=f"Base on {task}")
+            return TaskObjective.build(head, observe(features, head), args, trained=False)
+        described = Task(None, class_names=head.class_names, head="linear" if isinstance(head, LinearHead) else head)
+        heads = self._expert_heads.get(task) or build_expert_heads(task, described, self.pool, head)
+        experts = TaskExperts(task, self.pool, heads, device)
+        if args.restore:
+            chosen, title = experts.chosen(images, title=task), f"{task}: restorations"
+            own = copy.deepcopy(experts.heads[chosen])
+            found = find_restorations(self.pool, chosen, images, own, device=device, desc=title)
             images = restored(images, found)
-        features = expert_features(self.pool, expert, images, views=views, device=args.device, desc=title)
-        return TaskObjective.build(
-            self.heads[task], torch.stack(list(features)), args, trained=args.train_heads and expert is not None
-        )
+        seen = experts.observe(images, views, title=task)
+        return TaskObjective.build(head, combined(seen, weigh(seen)), args, trained=args.train_heads)
 
     def _schedule(self, images: dict[str, Images], args: MdftTrainingArguments) -> MixedTasks:
         parts = args.world_size * args.gradient_accumulation_steps

@@ -25,7 +25,7 @@ class Geometry:
     """Sizes and directions of a pool's task vectors.
 
     Args:
-        experts: Names of the K tasks, in order.
+        experts: Names of the K experts, in order.
         norms: Norms of the task vectors, relative to the base's.
         cosines: Cosines between the task vectors, `(K, K)`.
     """

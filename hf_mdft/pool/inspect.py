@@ -16,18 +16,19 @@ def facts(pool: ModelPool, shape: Geometry | None = None) -> dict[str, Any]:
     license = pool.license()
     models = [
         {
-            "task": task,
+            "task": name.split("/")[0],
+            "expert": None if source is pool.base else name,
             **source.reference.to_dict(),
             "bytes": sum(source.weights.values()),
             "bytes_to_download": sum(source.missing().values()),
             "license": source.license,
         }
-        for task, source in [("base", pool.base), *pool.experts.items()]
+        for name, source in [("base", pool.base), *pool.experts.items()]
     ]
     found = {
         "architecture": pool.architecture.name,
         "models": models,
-        "tasks_without_expert": [task for task in pool.tasks if task not in pool.experts],
+        "tasks_without_expert": [task for task in pool.tasks if not pool.experts_of(task)],
         "bytes_to_download": bytes_to_fetch(pool.sources()),
         "license": license.name,
         "license_problems": list(license.problems),
@@ -46,7 +47,7 @@ def listing(pool: ModelPool) -> str:
     found = facts(pool)
     rows = [
         [
-            model["task"],
+            model["expert"] or "base",
             model["id"],
             model["revision"].removeprefix("sha256:")[:12],
             model["license"] or "-",
@@ -56,7 +57,7 @@ def listing(pool: ModelPool) -> str:
         for model in found["models"]
     ]
     rows += [[task, "no expert", "", "", "", ""] for task in found["tasks_without_expert"]]
-    lines = [text_table(["task", "model", "revision", "license", "size", "to download"], rows, left=4), ""]
+    lines = [text_table(["expert", "model", "revision", "license", "size", "to download"], rows, left=4), ""]
     lines.append(f"To download: {size_text(found['bytes_to_download']) if found['bytes_to_download'] else 'nothing'}")
     lines.append(f"License of what is made from it: {found['license'] or 'none is stated'}")
     lines += [f"  {problem}" for problem in found["license_problems"]]
@@ -70,5 +71,5 @@ def geometry_text(shape: Geometry) -> str:
         for task, norm, row in zip(shape.experts, shape.norms, shape.cosines, strict=True)
     ]
     return "Task vectors: norm relative to the base's, and cosines\n" + text_table(
-        ["task", "|tau|/|theta_0|", *shape.experts], rows
+        ["expert", "|tau|/|theta_0|", *shape.experts], rows
     )

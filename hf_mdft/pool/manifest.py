@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from ..architectures.identity import functional_config
 from ..cards.licenses import CombinedLicense, combined_license
 from ..core.cache import key_of
 from ..core.errors import InputError
-from ..core.reference import PoolReference
+from ..core.reference import PoolReference, expert_names, several
 from ..core.threads import each
 from ..hub import push_folder
 from ..tasks import Task
 from ..transforms import TRANSFORMS, transformed
 from .download import fetch_all
 from .fit import Fit
+from .names import check_names, distinct, model_folders
 from .published import PublishedPool, read_published, write_published
 from .source import PROCESSOR_FILES, ModelSource
 from .vectors import FORMAT, TaskVectors, open_vectors, write_vectors
@@ -44,11 +45,14 @@ class ModelPool:
 
     Args:
         base: The base model.
-        experts: Expert by task name; `None` for a task that has no expert.
+        experts: Experts by task name, one or several; none (or `None`) for a task that has no expert.
         descriptions: Tasks by name, as far as they are described: what a published pool holds beside its models.
 
     Raises:
         InputError: An expert has another architecture, other shapes, or lacks tensors of the base.
+
+    Experts have names, by which methods take them: that of their task where they are its only one, else `task/1`,
+    `task/2`, ...
 
     Example:
 
@@ -62,22 +66,22 @@ class ModelPool:
     def __init__(
         self,
         base: ModelSource,
-        experts: Mapping[str, ModelSource | None],
+        experts: Mapping[str, Sequence[ModelSource] | ModelSource | None],
         descriptions: Mapping[str, Task] | None = None,
     ) -> None:
         self.base = base
-        self.tasks = list(experts)
-        self.experts = {task: source for task, source in experts.items() if source is not None}
+        self.by_task = {task: distinct(task, several(sources)) for task, sources in experts.items()}
+        self.tasks = list(self.by_task)
+        self.experts = {
+            name: source
+            for task, sources in self.by_task.items()
+            for name, source in zip(expert_names(task, len(sources)), sources, strict=True)
+        }
+        """Experts by their names, in the order of coefficients."""
         self.descriptions = dict(descriptions or {})
         if not self.experts:
             raise InputError("the pool has no expert; give at least one under pool.experts")
-        for task in self.tasks:
-            check_task_name(task)
-        for task, source in self.experts.items():
-            if source == base:
-                raise InputError(
-                    f"{source}: the expert of '{task}' is the base itself; give null, or a fine-tuned model"
-                )
+        check_names(base, self.by_task)
         self._fit = Fit(base)
         self.config, self.architecture = self._fit.config, self._fit.architecture
         each(self._fit.check, self.sources())
@@ -87,7 +91,7 @@ class ModelPool:
     def from_pretrained(
         cls,
         base: str | Path,
-        experts: Mapping[str, str | Path | None] | None = None,
+        experts: Mapping[str, str | Path | Sequence[str | Path] | None] | None = None,
         *,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -98,7 +102,7 @@ class ModelPool:
 
         Args:
             base: The base model; or, without `experts`, a pool that `push_to_hub` or `save_pretrained` has written.
-            experts: By task.
+            experts: By task: one, or several in a list, or as a pattern of folders (`runs/mnist/*`).
             revision: Revision of `base`: a branch, tag or commit.
             token: For private and gated repos, as in transformers.
 
@@ -109,9 +113,10 @@ class ModelPool:
             return cls._published(base, revision, token)
         if not isinstance(experts, Mapping):
             raise InputError(f"experts must be a mapping from task to model, got {type(experts).__name__}")
-        specs = [(base, revision), *((spec, None) for spec in experts.values() if spec is not None)]
+        listed = {task: model_folders(several(specs), f"expert of '{task}'") for task, specs in experts.items()}
+        specs = [(base, revision), *((spec, None) for specs in listed.values() for spec in specs)]
         found = iter(each(lambda spec: ModelSource.resolve(spec[0], token, spec[1]), specs))
-        return cls(next(found), {task: None if spec is None else next(found) for task, spec in experts.items()})
+        return cls(next(found), {task: [next(found) for _ in specs] for task, specs in listed.items()})
 
     @classmethod
     def _published(cls, source: str | Path, revision: str | None, token: str | bool | None) -> ModelPool:
@@ -131,17 +136,17 @@ class ModelPool:
         """
         if not isinstance(reference, PoolReference):
             reference = PoolReference.from_dict(reference, "the pool's reference")
-        pinned = [reference.base, *(expert for expert in reference.experts.values() if expert is not None)]
+        pinned = [reference.base, *(model for models in reference.experts.values() for model in models)]
         found = iter(each(lambda model: ModelSource.from_reference(model, token), pinned))
         base = next(found)
-        return cls(base, {task: None if ref is None else next(found) for task, ref in reference.experts.items()})
+        return cls(base, {task: [next(found) for _ in models] for task, models in reference.experts.items()})
 
     def __repr__(self) -> str:
         return f"ModelPool({self.base}, {self.tasks})"
 
     def pinned(self) -> PoolReference:
         """Ids and revisions, from which the same pool is found again."""
-        experts = {task: self.experts[task].reference if task in self.experts else None for task in self.tasks}
+        experts = {task: tuple(source.reference for source in sources) for task, sources in self.by_task.items()}
         return PoolReference(self.base.reference, experts)
 
     def reference(self) -> dict[str, Any]:
@@ -151,6 +156,10 @@ class ModelPool:
     def sources(self) -> list[ModelSource]:
         """Base and experts."""
         return [self.base, *self.experts.values()]
+
+    def experts_of(self, task: str) -> list[str]:
+        """Names of a task's experts; none for a task without one."""
+        return expert_names(task, len(self.by_task[task])) if self.by_task.get(task) else []
 
     def license(self) -> CombinedLicense:
         """The strictest license that base and experts state, and problems of combining them."""
@@ -173,15 +182,14 @@ class ModelPool:
         return push_folder(self.save_pretrained, repo_id, **kwargs)
 
     def with_experts(self, experts: Mapping[str, str | Path]) -> ModelPool:
-        """A pool in which some experts are replaced (or given to tasks that had none)."""
-        sources = {task: self.experts.get(task) for task in self.tasks}
-        sources.update({task: ModelSource.resolve(spec) for task, spec in experts.items()})
-        return ModelPool(self.base, sources, self.descriptions)
+        """A pool in which some tasks' experts are replaced by one each (or given to tasks that had none)."""
+        replaced = {task: [ModelSource.resolve(spec)] for task, spec in experts.items()}
+        return ModelPool(self.base, self.by_task | replaced, self.descriptions)
 
-    def identity(self, task: str | None = None) -> str:
+    def identity(self, expert: str | None = None) -> str:
         """Changes with everything that an expert's (for `None`, the base's) tower computes with: its weights, and the
         config, which is the base's."""
-        source = self.base if task is None else self.experts[task]
+        source = self.base if expert is None else self.experts[expert]
         return key_of(source.reference.revision, functional_config(self.base.folder))
 
     def fetch(self) -> None:
@@ -192,19 +200,19 @@ class ModelPool:
         """
         fetch_all(self.sources())
 
-    def weights(self, task: str | None) -> TowerWeights:
-        """Tower weights of a task's expert, or of the base for `None`."""
-        if task not in self._expert_weights:
+    def weights(self, expert: str | None) -> TowerWeights:
+        """Tower weights of an expert, or of the base for `None`."""
+        if expert not in self._expert_weights:
             self.fetch()
-            source = self.base if task is None else self.experts[task]
-            self._expert_weights[task] = TowerWeights(source, self.architecture, self._fit.tower)
-            if task is not None:
-                self._compare_shared(task)
-        return self._expert_weights[task]
+            source = self.base if expert is None else self.experts[expert]
+            self._expert_weights[expert] = TowerWeights(source, self.architecture, self._fit.tower)
+            if expert is not None:
+                self._compare_shared(expert)
+        return self._expert_weights[expert]
 
-    def _compare_shared(self, task: str) -> None:
+    def _compare_shared(self, expert: str) -> None:
         """Warn where an expert changed a part that the pool takes from the base."""
-        mine, base = self._expert_weights[task], self.weights(None)
+        mine, base = self._expert_weights[expert], self.weights(None)
         for key in self.architecture.shared_parts:
             if {key} <= set(mine.keys()) & set(base.keys()) and not torch.allclose(
                 mine.raw(key), base.raw(key), atol=1e-2, rtol=1e-2
@@ -212,13 +220,13 @@ class ModelPool:
                 logger.warning(
                     "%s: its '%s' differs from the base's, which is used for all experts: expect other figures than "
                     "its own",
-                    self.experts[task],
+                    self.experts[expert],
                     key,
                 )
 
-    def tower(self, task: str | None = None) -> PreTrainedModel:
-        """A fresh fp32 tower in evaluation mode: a task's expert, or the base for `None`."""
-        return self._fill(self.weights(task))
+    def tower(self, expert: str | None = None) -> PreTrainedModel:
+        """A fresh fp32 tower in evaluation mode: an expert, or the base for `None`."""
+        return self._fill(self.weights(expert))
 
     def load_tower(self, source: ModelSource) -> PreTrainedModel:
         """A fresh fp32 tower from another model of the same architecture and shapes."""
@@ -276,18 +284,6 @@ class ModelPool:
         return {name: (last if depth < 0 else depth) / last for name, depth in depths.items()}
 
     def _raw_vectors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        experts = [self.weights(task) for task in self.experts]
+        experts = [self.weights(expert) for expert in self.experts]
         for name, start in self.weights(None).parameters():
             yield name, torch.stack([weights.tensor(name) - start for weights in experts])
-
-
-def check_task_name(task: str) -> None:
-    """Task names become names of folders, and may come from a repo of somebody else.
-
-    Raises:
-        InputError: It could lead out of the output folder.
-    """
-    if not task or task.startswith(".") or any(char in task for char in "/\\\0"):
-        raise InputError(
-            f"task name '{task}': use letters, digits, '.', '_' and '-' (it becomes the name of a folder)"
-        )

@@ -12,6 +12,7 @@ import yaml
 
 from ..adapter import STRONG_TRANSFORM, MdftConfig
 from ..core.errors import InputError, suggest
+from ..core.reference import several
 from ..core.typed import checked
 from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
@@ -34,7 +35,7 @@ class Recipe:
     Args:
         path: The recipe's file.
         base: Folder or Hub id (with the revision, where the pool was read from the Hub).
-        experts: Folders or Hub ids by task; `None` for a task without an expert.
+        experts: Folders or Hub ids by task, one or several; none for a task without an expert.
         tasks: Tasks by name.
         adapter: Options of `MdftConfig`.
         meta: Options of `MdftTrainingArguments`.
@@ -44,7 +45,7 @@ class Recipe:
 
     path: Path
     base: str
-    experts: dict[str, str | None]
+    experts: dict[str, list[str]]
     tasks: dict[str, Task]
     adapter: dict[str, Any]
     meta: dict[str, Any]
@@ -156,21 +157,27 @@ def _mapping(value: Any, where: str, known: tuple[str, ...] | None = None) -> di
     return dict(value)
 
 
-def _pool(value: Any, path: Path) -> tuple[str, dict[str, str | None], dict[str, Task]]:
+def _pool(value: Any, path: Path) -> tuple[str, dict[str, list[str]], dict[str, Task]]:
     """Base, experts, and a published pool's tasks."""
     where = f"{path}: pool"
     if isinstance(value, str):
         published = read_published(resolve_path(value, path.parent))
         models = published.reference
-        specs = {task: None if expert is None else expert.spec for task, expert in models.experts.items()}
+        specs = {task: [expert.spec for expert in experts] for task, experts in models.experts.items()}
         return models.base.spec, specs, dict(published.tasks)
     pool = _mapping(value, where, ("base", "experts"))
     for key in ("base", "experts"):
         if not pool.get(key):
             raise InputError(f"{where}.{key} is missing")
-    experts = _mapping(pool["experts"], f"{where}.experts")
-    for key, spec in {"base": pool["base"], **{f"experts.{task}": spec for task, spec in experts.items()}}.items():
-        if spec is not None and not isinstance(spec, str):
-            raise InputError(f"{where}.{key} must be a folder or a Hub id, got {spec}")
-    found = {str(name): None if spec is None else resolve_path(spec, path.parent) for name, spec in experts.items()}
+    listed = _mapping(pool["experts"], f"{where}.experts")
+    experts = {str(task): several(given) for task, given in listed.items()}
+    for key, specs in {
+        "base": [pool["base"]],
+        **{f"experts.{task}": given for task, given in experts.items()},
+    }.items():
+        for spec in specs:
+            if not isinstance(spec, str):
+                more = "" if key == "base" else ", or a list of them"
+                raise InputError(f"{where}.{key} must be a folder or a Hub id{more}, got {spec}")
+    found = {task: [resolve_path(spec, path.parent) for spec in specs] for task, specs in experts.items()}
     return resolve_path(pool["base"], path.parent), found, {}

@@ -15,14 +15,14 @@ USUAL = 1e-5
 
 
 def gentle_learning_rate(pool: ModelPool, task: str) -> float:
-    """In proportion to the root mean square of the expert's task vector (of all experts', for a task without one).
+    """In proportion to the root mean square of the task's experts' task vectors (of all, for a task without one).
 
     Args:
         pool: Base and experts.
         task: Name of the task.
     """
     squares, count = 0.0, 0
-    for expert in [task] if task in pool.experts else pool.experts:
+    for expert in pool.experts_of(task) or pool.experts:
         for name, tensor in pool.weights(expert).items():
             squares += (tensor - pool.weights(None).tensor(name)).double().square().sum().item()
             count += tensor.numel()

@@ -6,9 +6,12 @@ import copy
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import nn
@@ -16,7 +19,8 @@ from torch import nn
 from ..core.hashing import fingerprint
 from ..embedding.restoration import find_restorations
 from ..embedding.views import FEW_VIEWS
-from ..heads import Head
+from ..experts import Source, TaskExperts, observe
+from ..heads import Head, load_head
 from ..pool import ModelPool
 from ..tasks import Images
 from ..trainers import arguments_key, resumable, show_progress
@@ -25,20 +29,22 @@ from .gate import RULE, Decision, Rule, decide, without_information
 from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
 from .specialist import Specialist
+from .starts import Start, find_start
 from .steps import share_to_learn, steps_to_train
 from .student import StudentTrainer
-from .teacher import SOURCES, Models, Source, Teacher, build_teacher, observe, observe_sources
+from .teacher import SOURCES, Models, Teacher, build_teacher, observe_sources
 
 
 logger = logging.getLogger(__name__)
 
-VERSION = 9
+VERSION = 10
 """Version of what a task's folder holds and of how it is made."""
 
 SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})
 """Parts of the teacher that leave its targets about as uncertain as they were."""
 
 CANDIDATE, INTERPOLATED, FALLBACK, DECISION = "candidate", "interpolated", "fallback", "decision.json"
+HEAD = "student-head.safetensors"
 
 
 def specialize_task(
@@ -49,8 +55,9 @@ def specialize_task(
     images: Images,
     args: SpecializeArguments,
     meta_key: str | None = None,
+    expert_heads: Mapping[str, Head] | None = None,
 ) -> Specialist:
-    """Train a student for one task and decide whether it replaces the expert.
+    """Train a student for one task and decide whether it replaces the expert that one would take without labels.
 
     Args:
         task: Name of the task; one without an expert starts at the meta-model and is compared with it.
@@ -62,6 +69,7 @@ def specialize_task(
             run goes on there.
         meta_key: Fingerprint of the meta-model's tensors, where it is known; a result found in the folder is used
             only for the same.
+        expert_heads: Head of each of the task's experts, by its name; the default is `head` for all.
     """
     given = images.sample(args.images, args.seed)
     images = given.distinct()
@@ -69,59 +77,65 @@ def specialize_task(
         logger.warning(
             "%s: %d of %d unlabelled images are copies; each counts once", task, len(given) - len(images), len(given)
         )
-    head = copy.deepcopy(head).cpu()
+    head, device = copy.deepcopy(head).cpu(), args.device
+    heads = dict.fromkeys(pool.experts_of(task), head) | {n: copy.deepcopy(h) for n, h in (expert_heads or {}).items()}
+    experts = TaskExperts(task, pool, heads, device)
     work = Path(args.output_dir) / task
     state = PartialState()
     with state.main_process_first():
         parts = ["specialist", VERSION, task, pool.reference(), meta_key or fingerprint(meta.state_dict()), head.key()]
         parts += [images.key, arguments_key(args), args.world_size, [kind.name for kind in SOURCES.parts()]]
-        parts += [repr(RULE)]
-        checkpoint = resumable(work, parts, [CANDIDATE, INTERPOLATED, FALLBACK, DECISION])
+        parts += [repr(RULE), *([h.key() for h in heads.values()] if len(heads) > 1 else [])]
+        checkpoint = resumable(work, parts, [CANDIDATE, INTERPOLATED, FALLBACK, HEAD, DECISION])
     # The first process decides for all: another one could look a moment later and find the file just written.
     (done,) = broadcast_object_list([(work / DECISION).is_file()])
     if not done:
-        models = models_of(task, pool, meta, head, images, args)
-        decision, history, tower = _train(models, args, work, checkpoint)
+        models = models_of(experts, meta, head, images, args)
+        trained = _train(models, args, work, checkpoint)
+        decision, start = trained.decision, trained.start
         if state.is_main_process:
             (work / CANDIDATE).mkdir(exist_ok=True)
-            pool.save_complete(tower.state_dict(), head, work / CANDIDATE)
+            pool.save_complete(trained.state, start.head, work / CANDIDATE)
+            start.head.save(work / HEAD)
             if decision.interpolation is not None:
-                start = (pool.tower(task) if models.has_expert else meta).state_dict()
-                kept = interpolate(start, tower.state_dict(), decision.interpolation)
+                kept = interpolate(start.state, trained.state, decision.interpolation)
                 (work / INTERPOLATED).mkdir(exist_ok=True)
-                pool.save_complete(kept, head, work / INTERPOLATED)
-            if task not in pool.experts:
+                pool.save_complete(kept, start.head, work / INTERPOLATED)
+            if not models.has_expert:
                 (work / FALLBACK).mkdir(exist_ok=True)
                 pool.save_complete(meta.cpu().state_dict(), head, work / FALLBACK)
-            content = {"decision": dataclasses.asdict(decision), "history": history}
-            content["restorations"] = models.restorations
+            content = {"decision": dataclasses.asdict(decision), "history": trained.history, "start": start.name}
+            content |= {"restorations": models.restorations, "expert": models.expert, "weights": trained.weights}
             (work / f".{DECISION}").write_text(json.dumps(content), encoding="utf-8")
             (work / f".{DECISION}").replace(work / DECISION)
         state.wait_for_everyone()
     content = json.loads((work / DECISION).read_text(encoding="utf-8"))
     decision = Decision(**content["decision"])
+    expert = content["expert"]
     return Specialist(
         task=task,
         pool=pool,
-        head=head,
+        candidate_head=load_head(work / HEAD),
         decision=decision,
         candidate=work / CANDIDATE,
-        fallback=None if task in pool.experts else work / FALLBACK,
+        fallback=None if expert else work / FALLBACK,
         history=content["history"],
         restorations=tuple(content["restorations"]),
         interpolated=None if decision.interpolation is None else work / INTERPOLATED,
+        expert=expert,
+        expert_head=heads[expert] if expert else head,
+        start=content["start"],
+        weights=content["weights"],
     )
 
 
-def models_of(
-    task: str, pool: ModelPool, meta: nn.Module, head: Head, images: Images, args: SpecializeArguments
-) -> Models:
+def models_of(experts: TaskExperts, meta: nn.Module, head: Head, images: Images, args: SpecializeArguments) -> Models:
     """What phase 2 is given for a task, and the restorations of its images."""
-    models = Models(task, pool, meta, head, images, args.device)
+    models = Models(experts, meta, head, images)
     if not (args.restore and models.has_expert):
         return models
-    title = f"{task}: restorations"
-    found = find_restorations(pool, task, images, copy.deepcopy(head), device=args.device, desc=title)
+    title, own = f"{experts.task}: restorations", copy.deepcopy(experts.heads[models.expert])
+    found = find_restorations(experts.pool, models.expert, images, own, device=args.device, desc=title)
     return dataclasses.replace(models, restorations=tuple(found))
 
 
@@ -134,37 +148,54 @@ def rule_for(args: SpecializeArguments) -> Rule:
 
 def expert_as_compared(models: Models, reference: Source) -> Source:
     """The expert on the images as they are, which the specialist is compared with. Held-out views and class
-    frequencies are those of the teacher's reference, which sees the images restored."""
-    if not models.restorations:
+    frequencies are those of the teacher's reference: all experts, which see the images restored."""
+    if not models.restorations and len(models.experts.heads) < 2:
         return reference
-    features = models.embed_of_pool(models.task, "expert, images as they are", FEW_VIEWS, as_they_are=True)
-    plain = observe(features, models.head)
+    one = dataclasses.replace(models.experts, heads={models.expert: models.experts.heads[models.expert]})
+    (plain,) = one.observe(models.images, title=f"{models.task}, images as they are").values()
     return dataclasses.replace(plain, held_out=reference.held_out, frequencies=reference.class_frequencies)
 
 
-def _train(
-    models: Models, args: SpecializeArguments, work: Path, checkpoint: str | None
-) -> tuple[Decision, list[dict[str, Any]], nn.Module]:
+@dataclass(frozen=True)
+class _Trained:
+    """What a task's training gives.
+
+    Args:
+        decision: The gate's decision.
+        start: Where the student started; its head is the student's.
+        weights: How far each expert was trusted, by name.
+        state: State of the student's tower.
+        history: Log lines.
+    """
+
+    decision: Decision
+    start: Start
+    weights: dict[str, float]
+    state: dict[str, torch.Tensor]
+    history: list[dict[str, Any]]
+
+
+def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: str | None) -> _Trained:
     task, pool, meta = models.task, models.pool, models.meta
     sources = observe_sources(models, args.teacher_views)
 
     def self_taught(average: nn.Module) -> Teacher:
-        with_student = dataclasses.replace(models, student=average)
+        with_student = dataclasses.replace(models, student=average, head=start.head)
         return build_teacher(observe_sources(with_student, args.teacher_views, sources), args)
 
     teacher = build_teacher(sources, args)
     expert = expert_as_compared(models, next(iter(sources.values())))
-    to_learn = 1.0 if args.start and models.has_expert else share_to_learn(teacher, expert)
+    other = args.start > 0 or len(models.experts.heads) > 1  # the student does not start as what it is compared with
+    to_learn = 1.0 if other and models.has_expert else share_to_learn(teacher, expert)
     # The first process decides for all: another one's outputs could differ in the last bit.
     (steps,) = broadcast_object_list([steps_to_train(args, to_learn, len(models.images))])
-    student = pool.tower()
-    origin = pool.tower(task).state_dict() if models.has_expert else meta.state_dict()
-    student.load_state_dict(interpolate(origin, meta.state_dict(), args.start))
+    start, student = find_start(models, teacher), pool.tower()
+    student.load_state_dict(interpolate(start.state, meta.state_dict(), args.start))
     trainer = StudentTrainer(
         student,
         _task_arguments(task, pool, args, work, steps),
         architecture=pool.architecture,
-        head=copy.deepcopy(models.head),
+        head=copy.deepcopy(start.head),
         images=models.images,
         teacher=teacher,
         restored=models.restored if models.restorations else None,
@@ -175,19 +206,19 @@ def _train(
     trained = trainer.finish()
     student.load_state_dict(trained)
     reference, *others = sources
-    specialist = observe(models.embed(student, "specialist", FEW_VIEWS), models.head)
+    specialist = observe(models.embed(student, "specialist", FEW_VIEWS), start.head)
 
     def between(share: float) -> Source:
         tower = pool.tower()
-        tower.load_state_dict(interpolate(origin, trained, share))
-        return observe(models.embed(tower, f"specialist, {share:.0%} of the way", FEW_VIEWS), models.head)
+        tower.load_state_dict(interpolate(start.state, trained, share))
+        return observe(models.embed(tower, f"specialist, {share:.0%} of the way", FEW_VIEWS), start.head)
 
     rest = {name: sources[name] for name in others}
     decision = decide(specialist, expert, rest, between, rule_for(args), sources[reference])
     if not args.gate and decision.share < 1:
         off = f"gate off ({decision.reason})"
         decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)
-    return decision, trainer.state.log_history, student.cpu()
+    return _Trained(decision, start, models.experts.weights(models.restored), trained, trainer.state.log_history)
 
 
 def _task_arguments(

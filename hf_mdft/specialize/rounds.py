@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -27,10 +27,11 @@ def specialize_in_rounds(
     pool: ModelPool,
     meta: nn.Module,
     heads: Callable[[str], Head],
+    expert_heads: Callable[[str], Mapping[str, Head]],
     images: Callable[[str], Images],
     args: SpecializeArguments,
     tasks: Iterable[str],
-    next_meta: Callable[[ModelPool, Path], nn.Module],
+    next_meta: Callable[[ModelPool, Mapping[str, Head], Path], nn.Module],
     timed: Callable[[str], AbstractContextManager[None]],
 ) -> list[dict[str, Specialist]]:
     """Specialise tasks for up to `args.rounds` rounds.
@@ -42,17 +43,19 @@ def specialize_in_rounds(
         pool: Base and experts of the first round.
         meta: Tower of the meta-model of the first round.
         heads: Gives the head of a task.
+        expert_heads: Gives the heads of a task's experts, by their names.
         images: Gives the unlabelled images of a task.
         args: Options of phase 2; round N works in the folder `round-N` of `args.output_dir`.
         tasks: Names of the tasks.
-        next_meta: Makes the tower of the next round's meta-model from its pool; work in progress goes to the folder
-            that it is given.
+        next_meta: Makes the tower of the next round's meta-model from its pool and the heads of the tasks that
+            specialists replaced experts of; work in progress goes to the folder that it is given.
         timed: Context manager around each stage, by the stage's name.
 
     Returns:
         For each round that was run, the specialists held after it, by task.
     """
     held: dict[str, Specialist] = {}
+    new: dict[str, Head] = {}
     rounds, todo = [], list(tasks)
     for number in range(1, args.rounds + 1):
         folder = Path(args.output_dir) / f"round-{number}"
@@ -62,12 +65,14 @@ def specialize_in_rounds(
         for task in todo:
             with timed(f"specialist {task}"):
                 set_seed(args.seed)
-                found[task] = specialize_task(task, pool, meta, heads(task), images(task), own, key)
+                head, of_experts = (new[task], None) if task in new else (heads(task), expert_heads(task))
+                found[task] = specialize_task(task, pool, meta, head, images(task), own, key, of_experts)
         held |= {task: made for task, made in found.items() if made.improved or task not in held}
         rounds.append(dict(held))
         todo = [task for task, made in found.items() if made.improved]
         if not todo or number == args.rounds:
             break
         pool = pool.with_experts({task: found[task].chosen for task in todo})
-        meta = next_meta(pool, folder.with_name(f"{folder.name}-{NEXT_META}"))
+        new |= {task: found[task].head for task in todo}
+        meta = next_meta(pool, new, folder.with_name(f"{folder.name}-{NEXT_META}"))
     return rounds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Specialist:
     Args:
         task: Name of the task.
         pool: The pool that it came from.
-        head: Head of the task.
+        candidate_head: Head of the student.
         decision: The gate's decision.
         candidate: Folder of the student as a complete model, whatever the gate chose.
         fallback: Folder of the meta-model for a task without an expert.
@@ -36,12 +37,18 @@ class Specialist:
         facts: How it was made, for its card.
         restorations: What was done to the images that its expert taught from, by name, in order.
         record: Record of the run that it belongs to: what was measured of it.
-        interpolated: Folder of the weights between expert and student that the gate chose, where it chose such.
+        interpolated: Folder of the weights between start and student that the gate chose, where it chose such.
+        expert: Name of the expert that one would take without labels, which it was compared with; `None` for a task
+            without one.
+        expert_head: Head of what is kept in the student's place: that expert, or the meta-model; the default is the
+            student's.
+        start: Where the student started, in words.
+        weights: How far each of the task's experts was trusted, by name, in shares of all.
     """
 
     task: str
     pool: ModelPool
-    head: Head
+    candidate_head: Head
     decision: Decision
     candidate: Path
     fallback: Path | None
@@ -51,6 +58,10 @@ class Specialist:
     restorations: tuple[str, ...] = ()
     record: Record = field(default_factory=Record, compare=False)
     interpolated: Path | None = None
+    expert: str | None = None
+    expert_head: Head | None = None
+    start: str = "expert"
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Specialist({self.task!r}, kept={self.kept!r}, {self.decision.reason!r})"
@@ -63,7 +74,7 @@ class Specialist:
     @property
     def kept(self) -> str:
         """What `tower()` gives, in words."""
-        fallback = "meta-model" if self.fallback else "expert"
+        fallback = "meta-model" if self.fallback else "expert" if self.expert in (None, self.task) else self.expert
         if self.interpolated:
             return f"weights {self.decision.share:.0%} of the way from {fallback} to specialist"
         return "specialist" if self.improved else fallback
@@ -85,11 +96,16 @@ class Specialist:
         facts = specialist_facts(self, task, pool, meta)
         return replace(self, origin=pool, facts=facts, record=record)
 
+    @property
+    def head(self) -> Head:
+        """Head of what is kept."""
+        return self.candidate_head if self.improved or self.expert_head is None else self.expert_head
+
     def tower(self, gated: bool = True) -> nn.Module:
         """The tower in evaluation mode; `gated=False` gives the student even where the gate kept the expert."""
         if gated and not self.improved:
             if self.fallback is None:
-                return self.pool.tower(self.task)
+                return self.pool.tower(self.expert or self.task)
             return self.pool.load_tower(ModelSource.resolve(self.fallback))
         return self.pool.load_tower(ModelSource.resolve(self.chosen if gated else self.candidate))
 

@@ -130,12 +130,12 @@ def ablate(
                 tables["meta"].append(Row.compare(name, study.meta(name, change), full))
     if "specialists" in phases:
         needs_specialists(recipe)
-        experts = [task for task in tasks if task in merger.pool.experts]
+        experts = [task for task in tasks if merger.pool.experts_of(task)]
         full = study.specialists("in full", {})
         tables["specialists"] = [Row.compare("in full", full)]
         tables["specialists"].append(Row.compare("without the gate", study.ungated, full))
         if experts == tasks:
-            found = outcome(merger, tasks, merger.pool.tower)
+            found = outcome(merger, tasks, merger.expert_tower, merger.expert_head)
             tables["specialists"].append(Row.compare("the experts themselves", found, full))
         for name, change in SPECIALIST_PARTS.items():
             if _changes(recipe, change):

@@ -69,7 +69,7 @@ def few_shot(
     """
     needs_specialists(recipe)
     merger = recipe.merger()
-    tasks = [task for task in measured_tasks(merger, str(recipe.path)) if task in merger.pool.experts]
+    tasks = [task for task in measured_tasks(merger, str(recipe.path)) if merger.pool.experts_of(task)]
     if not tasks:
         raise InputError(f"{recipe.path}: no task with evaluation images has an expert to compare with")
     experts = outcome(merger, tasks, merger.pool.tower)

@@ -68,9 +68,9 @@ def gains(recipe: Recipe, output_dir: Path, progress: Callable[[str], None]) -> 
     """
     needs_specialists(recipe)
     merger = recipe.merger()
-    tasks = [task for task in measured_tasks(merger, str(recipe.path)) if task in merger.pool.experts]
+    tasks = [task for task in measured_tasks(merger, str(recipe.path)) if merger.pool.experts_of(task)]
     study = Variants(merger, recipe, output_dir, tasks, progress)
-    before = outcome(merger, tasks, merger.pool.tower)
+    before = outcome(merger, tasks, merger.expert_tower, merger.expert_head)
     rows = [Row.compare("the experts", before)]
     for name, views in VIEWS.items():
         averaged = {task: _over_views(study, task, views) for task in tasks}
@@ -95,6 +95,6 @@ def gains(recipe: Recipe, output_dir: Path, progress: Callable[[str], None]) -> 
 
 def _over_views(study: Variants, task: str, views: tuple[Offset, ...]) -> torch.Tensor:
     merger = study.merger
-    data, head = merger.labelled(task), merger.head(task)
-    seen = look(merger.pool.tower(task), merger.pool.architecture, head, data.images, views=views, desc=task)
+    data, head = merger.labelled(task), merger.expert_head(task)
+    seen = look(merger.expert_tower(task), merger.pool.architecture, head, data.images, views=views, desc=task)
     return seen.classes_over_views == data.labels

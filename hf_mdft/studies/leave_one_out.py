@@ -10,10 +10,10 @@ from ..core.errors import InputError
 from ..embedding import embed_views
 from ..embedding.views import FEW_VIEWS
 from ..evaluation import combined_tower
+from ..experts import observe
 from ..merger import MetaMerger
 from ..pool import ModelPool
 from ..recipes.schema import Recipe
-from ..specialize.teacher import observe
 from .ablation import Row
 from .outcome import Outcome, inputs_key, measured_tasks, needs_specialists, outcome, pack, remembered, unpack
 
@@ -52,8 +52,8 @@ def leave_one_out(recipe: Recipe, output_dir: Path, progress: Callable[[str], No
                 f"{recipe.path}: the head of task '{task}' is its expert's classifier, which a task outside the pool "
                 "does not have; give it head: FILE.safetensors, trained on the base's embeddings"
             )
-    if len(whole.pool.experts) < 2:
-        raise InputError(f"{recipe.path}: leave-one-out needs at least two experts")
+    if sum(map(bool, whole.pool.by_task.values())) < 2:
+        raise InputError(f"{recipe.path}: leave-one-out needs at least two tasks with experts")
     found: dict[str, Outcome] = {model: {} for model in MODELS}
     for task in tasks:
         progress(f"Without the expert of {task}")
@@ -72,7 +72,7 @@ def leave_one_out(recipe: Recipe, output_dir: Path, progress: Callable[[str], No
 
 
 def _without(task: str, whole: MetaMerger, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    others = {name: source.folder for name, source in whole.pool.experts.items() if name != task}
+    others = {t: [s.folder for s in sources] for t, sources in whole.pool.by_task.items() if t != task}
     pool = ModelPool.from_pretrained(whole.pool.base.folder, {task: None, **others})
     merger = whole.variant(pool=pool, tasks=[task])
     merger.fit(recipe.meta_arguments(folder))

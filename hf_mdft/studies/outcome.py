@@ -85,7 +85,12 @@ def meta_outcome(merger: MetaMerger, tasks: list[str]) -> Outcome:
 
 def specialist_outcome(merger: MetaMerger, tasks: list[str], gated: bool = True) -> Outcome:
     """What the specialists classify correctly, as the gate kept them or before it."""
-    return outcome(merger, tasks, lambda task: merger.specialists[task].tower(gated=gated))
+    made = merger.specialists
+
+    def head(task: str) -> Head:
+        return made[task].head if gated else made[task].candidate_head
+
+    return outcome(merger, tasks, lambda task: made[task].tower(gated=gated), head)
 
 
 def average(found: Mapping[str, torch.Tensor]) -> float:

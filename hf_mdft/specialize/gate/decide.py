@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 
 from ...cards import Decision
+from ...experts import Source
 from ..teacher.ensemble import reliability
-from ..teacher.observation import Source
 from .interpolations import Interpolations
 from .rules import RULE, Rule
 

@@ -3,9 +3,9 @@
 A new part is one file, one registration, and its name in that list.
 """
 
+from ...experts import Source, observe
 from . import centroids, class_prior, ensemble, hard, lda, student
 from .base import TEACHER_PARTS, TeacherPart, TeacherState
-from .observation import Source, observe
 from .sources import SOURCES, Models, SourceKind, observe_sources
 from .targets import Teacher, build_teacher
 

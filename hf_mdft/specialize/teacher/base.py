@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...core.registry import Registry
-from .observation import Source
+from ...experts import Source
 
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ...experts import Source
 from .base import TEACHER_PARTS, TeacherState
-from .observation import Source
 
 
 CONSISTENCY_LEAD = 0.1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
 
+from ...experts import joint_features
 from ...objectives import certainty, entropy
 from .base import TEACHER_PARTS, TeacherState
 
@@ -23,15 +23,8 @@ FITS = 2
 def lda(state: TeacherState) -> torch.Tensor:
     """Targets refined in the embeddings of all models side by side; without an ensemble, of those with full weight."""
     sources = [s for s in state.sources.values() if state.args.ensemble_weight or state.counts_fully(s)]
-    return refine(state.probabilities, joint_features([s.features for s in sources]), state.args.lda_weight)
-
-
-def joint_features(features: list[torch.Tensor]) -> torch.Tensor:
-    """Embeddings of several models, `(N, width)` each, side by side: each of length 1 around its mean, so that none
-    counts more because its numbers are larger (and a model with the same output for every image does not count)."""
-    units = [F.normalize(f, dim=-1) for f in features]
-    spread = [F.normalize(unit - unit.mean(dim=0), dim=-1, eps=1e-4) for unit in units]
-    return F.normalize(torch.cat(spread, dim=-1), dim=-1)
+    features = [s.features if s.joint_features is None else s.joint_features for s in sources]
+    return refine(state.probabilities, joint_features(features), state.args.lda_weight)
 
 
 def refine(probabilities: torch.Tensor, features: torch.Tensor, weight: float) -> torch.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -15,11 +15,11 @@ from ...core.device import fast_bf16
 from ...core.registry import Registry
 from ...embedding import embed_views, expert_features
 from ...embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, Offset
+from ...experts import Source, TaskExperts, combined, observe, weigh
 from ...heads import Head
 from ...pool import ModelPool
 from ...restorations import restored
 from ...tasks import Images
-from .observation import Source, observe
 
 
 @dataclass(frozen=True)
@@ -27,24 +27,25 @@ class Models:
     """The models of one task, and the images that they are run on.
 
     Args:
-        task: Name of the task.
-        pool: Base and experts.
+        experts: The task's experts, with their heads.
         meta: Tower of the meta-model.
-        head: Head of the task.
+        head: Head of the task, for models that have none of their own.
         images: Unlabelled images of the task.
-        device: Device that towers are run on.
         student: Tower of the student so far; `None` in the first half of its training.
         restorations: What makes the images like those that the pool's models know, by name, in order.
     """
 
-    task: str
-    pool: ModelPool
+    experts: TaskExperts
     meta: nn.Module
     head: Head
     images: Images
-    device: torch.device
     student: nn.Module | None = None
     restorations: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Device that towers are run on."""
+        return torch.device(self.experts.device)
 
     @cached_property
     def restored(self) -> Images:
@@ -52,32 +53,41 @@ class Models:
         return restored(self.images, self.restorations)
 
     @property
-    def has_expert(self) -> bool:
-        return self.task in self.pool.experts
+    def task(self) -> str:
+        """Name of the task."""
+        return self.experts.task
 
-    def embed(self, tower: nn.Module, title: str, views: tuple[Offset, ...]) -> Iterator[torch.Tensor]:
-        """Embeddings `(N, width)` by a tower, view by view."""
+    @property
+    def pool(self) -> ModelPool:
+        """Base and experts."""
+        return self.experts.pool
+
+    @property
+    def has_expert(self) -> bool:
+        return bool(self.experts.heads)
+
+    @cached_property
+    def expert(self) -> str | None:
+        """The expert that one would take without labels, by name."""
+        title = f"{self.task}, choosing an expert"
+        return self.experts.chosen(self.images, title=title) if self.has_expert else None
+
+    def embed(
+        self, tower: nn.Module, title: str, views: tuple[Offset, ...], images: Images | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Embeddings `(N, width)` by a tower, view by view, of all images or of these."""
         return embed_views(
             tower.to(self.device),
             self.pool.architecture,
-            self.images,
+            images or self.images,
             views,
             desc=f"{self.task}: {title}",
             bf16=fast_bf16(self.device),
         )
 
-    def embed_of_pool(
-        self, expert: str | None, title: str, views: tuple[Offset, ...], as_they_are: bool = False
-    ) -> Iterator[torch.Tensor]:
-        """Embeddings `(N, width)`, view by view, of the restored images (or as they are) by a model of the pool, which
-        are kept; `None` is the base."""
-        images = self.images if as_they_are else self.restored
-        title = f"{self.task}: {title}"
-        return expert_features(self.pool, expert, images, views=views, device=self.device, desc=title)
-
 
 class SourceKind:
-    """A model that the teacher may use."""
+    """A model (or several as one) that the teacher may use."""
 
     name: str
     trusted: ClassVar[bool] = False
@@ -88,6 +98,12 @@ class SourceKind:
         """Its embeddings `(N, width)`, view by view; `None` where the task has no such model (yet)."""
         raise NotImplementedError
 
+    @classmethod
+    def observe(cls, models: Models, views: tuple[Offset, ...], **options: Any) -> Source | None:
+        """Its outputs, with the options of `hf_mdft.experts.observe`; `None` where the task has no such model."""
+        features = cls.embed(models, views)
+        return None if features is None else observe(features, models.head, trusted=cls.trusted, **options)
+
 
 SOURCES: Registry[type[SourceKind]] = Registry("source of the teacher")
 """Models of the teacher, in the order of their registration. The first that a task has is its reference and is run
@@ -96,11 +112,14 @@ under all views, among them those held out for the gate; the others under few.""
 
 @SOURCES.register("expert")
 class Expert(SourceKind):
-    """The task's expert."""
+    """The task's expert; several as one, weighed by their agreement."""
 
-    @staticmethod
-    def embed(models: Models, views: tuple[Offset, ...]) -> Iterator[torch.Tensor] | None:
-        return models.embed_of_pool(models.task, "expert", views) if models.has_expert else None
+    @classmethod
+    def observe(cls, models: Models, views: tuple[Offset, ...], **options: Any) -> Source | None:
+        if not models.has_expert:
+            return None
+        seen = models.experts.observe(models.restored, views, title=models.task, **options)
+        return combined(seen, weigh(seen))
 
 
 @SOURCES.register("meta")
@@ -118,7 +137,9 @@ class Base(SourceKind):
 
     @staticmethod
     def embed(models: Models, views: tuple[Offset, ...]) -> Iterator[torch.Tensor] | None:
-        return models.embed_of_pool(None, "base", views)
+        title = f"{models.task}: base"
+        images, device = models.restored, models.device
+        return expert_features(models.pool, None, images, views=views, device=device, desc=title)
 
 
 @SOURCES.register("student")
@@ -149,7 +170,7 @@ def observe_sources(
         views = FEW_VIEWS if found else taught + HELD_OUT_VIEWS
         if kind.trusted and not averaged:
             views = views[:1]  # others would be for its consistency, which is not asked for
-        features = kind.embed(models, views)
-        if features is not None:
-            found[kind.name] = observe(features, models.head, len(taught), averaged, kind.trusted)
+        seen = kind.observe(models, views, held_out_from=len(taught), averaged=averaged)
+        if seen is not None:
+            found[kind.name] = seen
     return found

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ...experts import Source
 from ...objectives import certainty
 from .base import TEACHER_PARTS, TeacherState
-from .observation import Source
 
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from ...core.hashing import fingerprint
 from ...embedding import expert_features
 from ...embedding.views import FEW_VIEWS
 from ...evaluation import predict
+from ...experts import Source, TaskExperts, observe
 from ...objectives.scores import SCORES
 from ...objectives.scores import VERSION as SCORES_VERSION
 from ...recipes.schema import Recipe
@@ -28,7 +29,7 @@ from ...specialize.gate.decide import weigh
 from ...specialize.interpolation import interpolate
 from ...specialize.learning_rate import gentle_learning_rate
 from ...specialize.one_task import expert_as_compared, models_of, rule_for
-from ...specialize.teacher import Source, observe, observe_sources
+from ...specialize.teacher import observe_sources
 from ...tasks import Images
 from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
 from .settings import SETTINGS, Given, Setting
@@ -62,7 +63,7 @@ class Workshop:
         self.max_steps, self.progress = max_steps, progress
         self.merger = recipe.merger()
         measured = measured_tasks(self.merger, str(recipe.path))
-        self.tasks = [task for task in measured if task in self.merger.pool.experts]
+        self.tasks = [task for task in measured if self.merger.pool.experts_of(task)]
 
     @functools.cached_property
     def meta(self) -> nn.Module:
@@ -90,8 +91,8 @@ class Workshop:
             settings: Names of the settings.
             counts: Numbers of images; `None` is all. Where several come to the same images, one of them is made.
         """
-        images, head, seed = self.merger.unlabelled(task), self.merger.head(task), self.recipe.seed
-        predictions = head(next(expert_features(self.merger.pool, task, images))).argmax(dim=-1)
+        images, head, seed = self.merger.unlabelled(task), self.merger.expert_head(task), self.recipe.seed
+        predictions = head(next(expert_features(self.merger.pool, self.merger.expert(task), images))).argmax(dim=-1)
         made: dict[tuple[str, str], dict[str, Any]] = {}
         for name in settings:
             setting = SETTINGS[name]
@@ -143,8 +144,9 @@ class Workshop:
         architecture, data = pool.architecture, merger.labelled(task)
         meta = self.meta
         set_seed(args.seed)
-        made = specialize_task(task, pool, meta, head, images, args, self.meta_key)
-        models = models_of(task, pool, meta, head, images, args)
+        heads = merger.expert_heads(task)
+        made = specialize_task(task, pool, meta, head, images, args, self.meta_key, heads)
+        models = models_of(TaskExperts(task, pool, heads, args.device), meta, head, images, args)
         sources = observe_sources(models, args.teacher_views)
         reference, *others = sources
         weighed = weigh({name: sources[name] for name in others}, sources[reference])
@@ -154,10 +156,10 @@ class Workshop:
         outputs |= {f"other/{name}": classes for name, (_, classes) in zip(others, weighed, strict=True)}
         consistency, correct = {"0": compared.consistency}, {}
         tower = pool.tower().to(args.device)
-        expert, candidate = pool.tower(task).state_dict(), made.tower(gated=False).state_dict()
+        expert, candidate = pool.tower(made.expert).state_dict(), made.tower(gated=False).state_dict()
         for share in (0.0, *SHARES):
             tower.load_state_dict(interpolate(expert, candidate, share))
-            label = f"{share:g}"
+            label, head = f"{share:g}", made.candidate_head if share else made.expert_head
             correct[label] = _packed(predict(tower, architecture, head, data.images) == data.labels)
             if share:
                 seen = observe(models.embed(tower, f"{share:.0%} of the way", FEW_VIEWS), head)

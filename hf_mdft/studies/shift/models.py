@@ -69,7 +69,8 @@ class Models:
             `found`, `Packed` by model, and the `gate`'s decisions by task; JSON-able.
         """
         if kind == "expert":
-            return {"found": _over_views(kind, tests, self.whole.pool.tower, self.whole), "gate": {}}
+            whole = self.whole
+            return {"found": _over_views(kind, tests, whole.expert_tower, whole.expert_head, whole), "gate": {}}
         if kind == "specialist":
             return self._specialists(tests)
         if kind in TRANSDUCTIVE:
@@ -79,9 +80,11 @@ class Models:
         if kind != "meta":
             made = Baseline.from_preset(kind, self.recipe, self._baseline(kind)).made(self.merger, tasks)
         if made.specialists:
-            return {"found": {kind: _correct(tests, lambda task: made.specialists[task].tower(), made)}, "gate": {}}
+            held = made.specialists
+            found = _correct(tests, lambda task: held[task].tower(), lambda task: held[task].head, made)
+            return {"found": {kind: found}, "gate": {}}
         tower = made.meta_tower()
-        return {"found": {kind: _correct(tests, lambda _: tower, made, made.meta_head)}, "gate": {}}
+        return {"found": {kind: _correct(tests, lambda _: tower, made.meta_head, made)}, "gate": {}}
 
     def tidy(self, kind: str) -> None:
         """Remove models of a kind that was measured; the meta-model stays, for baselines that are asked for later."""
@@ -96,18 +99,29 @@ class Models:
         tasks = list(next(iter(tests.values())))
         # A variant, so that what is asked of `merger` later is still the meta-model alone.
         made = self.merger.variant(fitted=True).specialize(self.recipe.specialize_arguments(self.folder), tasks)
-        found = _over_views("specialist", tests, lambda task: made[task].tower(), self.whole)
+        found = _over_views(
+            "specialist", tests, lambda task: made[task].tower(), lambda task: made[task].head, self.whole
+        )
         refused = {images: {t: data[t] for t in tasks if not made[t].improved} for images, data in tests.items()}
-        ungated = _correct(refused, lambda task: made[task].tower(gated=False), self.whole)
+        ungated = _correct(
+            refused,
+            lambda task: made[task].tower(gated=False),
+            lambda task: made[task].candidate_head,
+            self.whole,
+        )
         found["specialist_ungated"] = {images: found["specialist"][images] | ungated[images] for images in tests}
         return {"found": found, "gate": {task: dataclasses.asdict(made[task].decision) for task in tasks}}
 
 
 def _over_views(
-    name: str, tests: Tests, tower_of: Callable[[str], nn.Module], merger: MetaMerger
+    name: str,
+    tests: Tests,
+    tower_of: Callable[[str], nn.Module],
+    head_of: Callable[[str], Head],
+    merger: MetaMerger,
 ) -> dict[str, Packed]:
     """A model as it is, and by test-time augmentation."""
-    seen = _seen(tests, tower_of, merger, views=True)
+    seen = _seen(tests, tower_of, head_of, merger, views=True)
     return {
         name: _packed(tests, lambda images, task: seen[images][task].classes),
         f"{name}_views": _packed(tests, lambda images, task: seen[images][task].classes_over_views),
@@ -117,16 +131,16 @@ def _over_views(
 def _correct(
     tests: Tests,
     tower_of: Callable[[str], nn.Module],
+    head_of: Callable[[str], Head],
     merger: MetaMerger,
-    head_of: Callable[[str], Head] | None = None,
 ) -> Packed:
-    seen = _seen(tests, tower_of, merger, head_of)
+    seen = _seen(tests, tower_of, head_of, merger)
     return _packed(tests, lambda images, task: seen[images][task].classes)
 
 
 def _training_free(name: str, tests: Tests, merger: MetaMerger) -> Packed:
     """A method that reads the experts' outputs on all test images of a task at once."""
-    seen, method = _seen(tests, merger.pool.tower, merger), TRANSDUCTIVE.get(name)
+    seen, method = _seen(tests, merger.expert_tower, merger.expert_head, merger), TRANSDUCTIVE.get(name)
     return _packed(tests, lambda images, task: transduced(name, method, seen[images][task], task))
 
 
@@ -140,15 +154,15 @@ def _packed(tests: Tests, classes_of: Callable[[str, str], torch.Tensor]) -> Pac
 def _seen(
     tests: Tests,
     tower_of: Callable[[str], nn.Module],
+    head_of: Callable[[str], Head],
     merger: MetaMerger,
-    head_of: Callable[[str], Head] | None = None,
     *,
     views: bool = False,
 ) -> dict[str, dict[str, Outputs]]:
     """Outputs by what the test images are, then by task."""
     seen: dict[str, dict[str, Outputs]] = {images: {} for images in tests}
     for task in next(iter(tests.values())):
-        tower, head = tower_of(task), (head_of or merger.head)(task)
+        tower, head = tower_of(task), head_of(task)
         for images, data in tests.items():
             seen[images][task] = look(
                 tower,

@@ -75,7 +75,7 @@ def shift_study(
     for name in baselines:
         Baseline.named(name, recipe, output_dir)  # what it refuses, it refuses before anything is trained
     merger = recipe.merger()
-    measured = [task for task in measured_tasks(merger, str(recipe.path)) if task in merger.pool.experts]
+    measured = [task for task in measured_tasks(merger, str(recipe.path)) if merger.pool.experts_of(task)]
     for task in merger.named(tasks) if tasks else ():
         if task not in measured:
             raise InputError(f"{recipe.path}: task '{task}' has no evaluation images, or no expert to compare with")

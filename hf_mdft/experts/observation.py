@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ...embedding.views import FEW_VIEWS
-from ...heads import Head
+from ..embedding.views import FEW_VIEWS
+from ..heads import Head
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Source:
         consistency: Share of predictions that small translations leave as they are.
         trusted: Whether the model has full weight in the ensemble, whatever the evidence for it.
         frequencies: Its class frequencies where they are not the mean of `logits`, `(C,)`.
+        joint_features: Embeddings in which classes are told apart where they are not `features`: those of several
+            models side by side, `(N, widths)`.
     """
 
     logits: torch.Tensor
@@ -32,6 +34,7 @@ class Source:
     consistency: float = 1.0
     trusted: bool = False
     frequencies: torch.Tensor | None = None
+    joint_features: torch.Tensor | None = None
 
     @property
     def class_frequencies(self) -> torch.Tensor:

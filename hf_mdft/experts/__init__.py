@@ -1,0 +1,21 @@
+"""The models of one task: what each predicts, how far each is trusted without labels, and all of them as one."""
+
+from .average import WAYS, average_model
+from .ensemble import combined, geometric_mean, joint_features
+from .observation import Source, observe
+from .of_task import TaskExperts, most_trusted
+from .weights import weigh
+
+
+__all__ = [
+    "WAYS",
+    "Source",
+    "TaskExperts",
+    "average_model",
+    "combined",
+    "geometric_mean",
+    "joint_features",
+    "most_trusted",
+    "observe",
+    "weigh",
+]

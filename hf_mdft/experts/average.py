@@ -1,0 +1,56 @@
+"""Weights between several experts of one task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..heads import Head, mean_head
+from .of_task import TaskExperts
+
+
+Way = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Combines task vectors `(K, *shape)` of one tensor, with weights `(K,)` that sum to 1."""
+
+
+def average(vectors: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted mean (model soups, https://huggingface.co/papers/2203.05482)."""
+    return torch.einsum("k,k...->...", weights, vectors)
+
+
+def model_stock(vectors: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The mean, shortened towards the base as far as the K task vectors differ in direction: by
+    `K cos / (1 + (K - 1) cos)` with their mean cosine (Model Stock, https://huggingface.co/papers/2403.19522)."""
+    count = len(vectors)
+    units = F.normalize(vectors.flatten(1), dim=-1)
+    cosine = ((units @ units.T).sum() - units.square().sum()) / (count * (count - 1))
+    cosine = cosine.clamp(0, 1)
+    return count * cosine / (1 + (count - 1) * cosine) * average(vectors, weights)
+
+
+WAYS: dict[str, Way] = {"average of the experts": average, "Model Stock of the experts": model_stock}
+"""Ways of combining experts, by name."""
+
+
+@torch.no_grad()
+def average_model(
+    experts: TaskExperts, weights: Mapping[str, float] | None = None, way: Way = average
+) -> tuple[nn.Module, Head]:
+    """A tower between a task's experts, with the mean of their heads.
+
+    Args:
+        experts: The experts.
+        weights: Weight of each, by name; those with 0 are left out. The default is the same for all.
+        way: How task vectors are combined.
+    """
+    kept = {name: share for name in experts.heads if (share := (weights or dict.fromkeys(experts.heads, 1.0))[name])}
+    shares = torch.tensor(list(kept.values())) / sum(kept.values())
+    tower = experts.pool.tower()
+    sources = [experts.pool.weights(name) for name in kept]
+    for name, parameter in tower.named_parameters():
+        vectors = torch.stack([source.tensor(name) for source in sources]) - parameter
+        parameter += way(vectors, shares)
+    return tower, mean_head([experts.heads[name] for name in kept])

@@ -1,0 +1,80 @@
+"""What a pool names: tasks that can be folders, experts that are other models than the base and each other."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import InputError
+from .source import ModelSource
+
+
+logger = logging.getLogger(__name__)
+
+
+def check_names(base: ModelSource, experts: Mapping[str, Sequence[ModelSource]]) -> None:
+    """Raises:
+    InputError: A task's name cannot be a folder's, or an expert is the base.
+    """
+    for task, sources in experts.items():
+        check_task_name(task)
+        if base in sources:
+            raise InputError(f"{base}: the expert of '{task}' is the base itself; give null, or a fine-tuned model")
+
+
+def distinct(task: str, sources: Sequence[ModelSource]) -> list[ModelSource]:
+    """A task's experts without copies, of which it warns: the same commit or folder, or files with the same checksums
+    in another repo."""
+    kept: list[ModelSource] = []
+    for source in sources:
+        same = next((other for other in kept if _is_copy(source, other)), None)
+        if same is None:
+            kept.append(source)
+        else:
+            logger.warning("%s: the same weights as %s, another expert of '%s'; they count once", source, same, task)
+    return kept
+
+
+def _is_copy(a: ModelSource, b: ModelSource) -> bool:
+    known = all(a.checksums.values()) and bool(a.checksums)
+    return a.reference.is_same(b.reference) or (known and a.checksums == b.checksums)
+
+
+def model_folders(specs: Iterable[str | Path], where: str) -> list[str | Path]:
+    """Models as they are named, with the folders that patterns (`runs/*`) stand for in their place, in order of their
+    names.
+
+    Raises:
+        InputError: A pattern stands for no folder that holds a model.
+    """
+    found: list[str | Path] = []
+    for spec in specs:
+        if not glob.has_magic(str(spec)) or Path(spec).expanduser().is_dir():
+            found.append(spec)
+            continue
+        folders = sorted(glob.glob(str(Path(spec).expanduser())), key=_in_order_of_numbers)
+        folders = [folder for folder in folders if (Path(folder) / "config.json").is_file()]
+        if not folders:
+            raise InputError(f"{where}: no folder with a config.json matches {spec}")
+        found += folders
+    return found
+
+
+def _in_order_of_numbers(name: str) -> list[Any]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def check_task_name(task: str) -> None:
+    """Task names become names of folders, and may come from a repo of somebody else.
+
+    Raises:
+        InputError: It could lead out of the output folder.
+    """
+    if not task or task.startswith(".") or any(char in task for char in "/\\\0"):
+        raise InputError(
+            f"task name '{task}': use letters, digits, '.', '_' and '-' (it becomes the name of a folder)"
+        )

@@ -1,0 +1,75 @@
+"""Where a student starts, for a task with several experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from accelerate.utils import broadcast_object_list
+
+from ..embedding.views import FEW_VIEWS
+from ..experts import WAYS, average_model, observe
+from ..heads import Head
+from .teacher import Models, Teacher
+
+
+IMAGES = 1000
+"""Images on which starts are compared."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights that a student may start from.
+
+    Args:
+        name: What they are, in words.
+        state: State of the tower.
+        head: Head that they go with.
+    """
+
+    name: str
+    state: Mapping[str, torch.Tensor]
+    head: Head
+
+
+def find_start(models: Models, teacher: Teacher) -> Start:
+    """The meta-model for a task without an expert, a sole expert; of several experts the one, their weighted average
+    or their Model Stock, whichever predicts the teacher's class for the largest share of images (EnsV,
+    https://huggingface.co/papers/2302.05003, with models between the experts among the candidates).
+
+    Args:
+        models: The models of the task.
+        teacher: Soft targets of the images.
+    """
+    if not models.has_expert:
+        return Start("meta-model", models.meta.state_dict(), models.head)
+    if len(models.experts.heads) == 1:
+        return _expert(models, models.expert)
+    rows = torch.linspace(0, len(models.images) - 1, min(IMAGES, len(models.images))).round().long()
+    images, wanted = models.images.subset(rows.tolist()), teacher.probabilities.argmax(dim=-1)[rows]
+    tower, agreement = models.pool.tower(), {}
+    for start in _candidates(models):
+        tower.load_state_dict(start.state)
+        seen = observe(models.embed(tower, f"start at {start.name}", FEW_VIEWS[:1], images), start.head)
+        agreement[start.name] = (seen.predictions == wanted).double().mean().item()
+    # The first process decides for all: another one's outputs could differ in the last bit.
+    (best,) = broadcast_object_list([max(agreement, key=agreement.__getitem__)])
+    return next(start for start in _candidates(models) if start.name == best)
+
+
+def _candidates(models: Models) -> Iterator[Start]:
+    """Experts that count, the chosen one first, their average, and Model Stock."""
+    weights = models.experts.weights(models.restored)
+    kept = {name: weight for name, weight in weights.items() if weight}
+    for name in sorted(kept, key=lambda name: (name != models.expert, -kept[name])):
+        yield _expert(models, name)
+    if len(kept) > 1:
+        for name, way in WAYS.items():
+            tower, head = average_model(models.experts, weights, way)
+            yield Start(name, tower.state_dict(), head)
+
+
+def _expert(models: Models, name: str) -> Start:
+    called = "expert" if len(models.experts.heads) == 1 else f"expert {name}"
+    return Start(called, models.pool.tower(name).state_dict(), models.experts.heads[name])
