@@ -130,6 +130,7 @@ def report_of(run: Run, found: Evaluation) -> Report:
         overall_views=found.overall("specialist", "expert_views"),
         overall_both_views=found.overall("specialist_views", "expert_views"),
         gate={task: specialist.decision for task, specialist in run.specialists.items()},
+        trust={task: specialist.trust for task, specialist in run.specialists.items()},
         restorations={task: specialist.restorations for task, specialist in run.specialists.items()},
         coefficients={} if run.model is None else coefficient_table(run.model, run.pool),
         history=History(

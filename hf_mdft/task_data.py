@@ -13,6 +13,7 @@ from .experts import TaskExperts
 from .heads import Head, build_expert_heads, build_head
 from .pool import ModelPool
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
+from .teachers import OutsideTeacher, outside_teachers
 
 
 class TaskData:
@@ -39,6 +40,7 @@ class TaskData:
         self._expert_heads: dict[str, dict[str, Head]] = {}
         self._images: dict[str, Images] = {}
         self._taken: dict[str, str | None] = {}
+        self._teachers: dict[str, tuple[OutsideTeacher, ...]] = {}
 
     def named(self, tasks: Iterable[str] | None) -> list[str]:
         """The tasks of these names; none is all.
@@ -82,8 +84,19 @@ class TaskData:
         return self._expert_heads[task]
 
     def experts(self, task: str, device: torch.device | str = "cpu") -> TaskExperts:
-        """The task's experts with their heads."""
-        return TaskExperts(task, self.pool, self.expert_heads(task), device)
+        """The task's experts with their heads, and its teachers from outside the pool."""
+        return TaskExperts(task, self.pool, self.expert_heads(task), device, self.teachers(task))
+
+    def teachers(self, task: str) -> tuple[OutsideTeacher, ...]:
+        """The task's teachers from outside the pool, found and checked the first time."""
+        if task not in self._teachers:
+            names, token = self.head(task).class_names, self.pool.base.token
+            self._teachers[task] = outside_teachers(task, self.tasks[task], names, token)
+        return self._teachers[task]
+
+    def found_teachers(self) -> dict[str, tuple[OutsideTeacher, ...]]:
+        """Teachers that were asked for so far, by task that has any."""
+        return {task: found for task, found in self._teachers.items() if found and task in self.tasks}
 
     def expert(self, task: str) -> str | None:
         """Name of the expert that one would take without labels (see `TaskExperts.chosen`), the first where there are

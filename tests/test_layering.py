@@ -10,8 +10,8 @@ import hf_mdft
 
 ROOMS = (
     "peft_hook core hub cards architectures transforms objectives tasks restorations shifts pool heads "
-    "adapter embedding experts task_data evaluation artifacts trainers meta specialize reporting merger recipes "
-    "studies bench demo cli __main__ __init__"
+    "adapter embedding teachers experts task_data evaluation artifacts trainers meta specialize reporting merger "
+    "recipes studies bench demo cli __main__ __init__"
 ).split()
 """Lowest first: a module imports from its own room and from rooms before it."""
 

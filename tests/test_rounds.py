@@ -44,7 +44,7 @@ def run(merger, tmp_path):
             pool=merger.pool,
             meta=merger.pool.tower("colour"),
             heads=merger.head,
-            expert_heads=merger.expert_heads,
+            experts=merger.experts,
             images=merger.unlabelled,
             args=SpecializeArguments(output_dir=str(tmp_path / folder), **{**defaults, **options}),
             tasks=tasks,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from peft import PeftModel
 
 from ..adapter import MdftConfig
-from ..cards import Decision, Measured, MetaFacts, PoolFacts, SpecialistFacts
+from ..cards import Decision, Measured, MetaFacts, PoolFacts, SpecialistFacts, Trust
 from ..core.data_reference import DataReference
 from ..core.versions import versions
 from ..heads import TEMPLATES, Head
 from ..pool import ModelPool
 from ..task_data import TaskData
 from ..tasks import Task
+from ..teachers import OutsideTeacher
 from .provenance import continued, recipe_of
 
 
@@ -31,9 +33,7 @@ class Made(Protocol):
     decision: Decision
     history: Lines
     restorations: tuple[str, ...]
-    expert: str | None
-    start: str
-    weights: Mapping[str, float]
+    trust: Trust
     facts: SpecialistFacts | None
 
 
@@ -91,13 +91,15 @@ class Record:
             history: Log lines of the training.
         """
         recipe = recipe_of(data.pool.pinned(), data.tasks, data.heads(), config, data.seed, **phases)
+        teachers = data.found_teachers()
         self.meta = meta_facts(
             pool=data.pool,
             model=model,
             unlabelled=data.references("unlabelled"),
             trained_heads=trained_heads,
             history=history,
-            recipe=recipe,
+            recipe=_pinned(recipe, teachers),
+            teachers=teachers,
         )
         self.measured, self.average, self.subjects = {}, {}, {}
 
@@ -114,13 +116,28 @@ class Record:
         recipe = recipe_of(data.pool.pinned(), data.tasks, data.heads(), config, data.seed, **phases)
         if "meta" not in phases:  # only its makers could state how it was trained
             recipe = continued(self.meta.recipe, recipe, data.tasks)
-        self.meta = replace(self.meta, tasks=tuple(unlabelled), unlabelled=unlabelled, recipe=recipe)
+        teachers = data.found_teachers()  # none where it was loaded: those that taught it are in its facts
+        pool = pool_facts(data.pool, teachers) if teachers else self.meta.pool
+        recipe = _pinned(recipe, teachers)
+        self.meta = replace(self.meta, pool=pool, tasks=tuple(unlabelled), unlabelled=unlabelled, recipe=recipe)
         return self.meta
 
 
-def pool_facts(pool: ModelPool) -> PoolFacts:
-    """What cards show of a pool."""
-    return PoolFacts(pool.pinned().shown(), pool.license())
+def pool_facts(pool: ModelPool, teachers: Mapping[str, Sequence[OutsideTeacher]] = MappingProxyType({})) -> PoolFacts:
+    """What cards show of a pool, and of teachers from outside it, by task."""
+    others = [teacher.source for found in teachers.values() for teacher in found]
+    shown = {task: tuple(t.source.reference.shown() for t in found) for task, found in teachers.items() if found}
+    return PoolFacts(pool.pinned().shown(), pool.license(others), shown)
+
+
+def _pinned(recipe: Mapping[str, Any], teachers: Mapping[str, Sequence[OutsideTeacher]]) -> dict[str, Any]:
+    """A recipe with its teachers' revisions."""
+    specs = {task: [t.source.reference.shown().spec for t in found] for task, found in teachers.items() if found}
+    tasks = {
+        name: {**task, **({"teachers": specs[name]} if name in specs else {})}
+        for name, task in recipe["tasks"].items()
+    }
+    return {**recipe, "tasks": tasks}
 
 
 def meta_facts(
@@ -131,6 +148,7 @@ def meta_facts(
     trained_heads: Iterable[str],
     history: Lines,
     recipe: Mapping[str, Any],
+    teachers: Mapping[str, Sequence[OutsideTeacher]] = MappingProxyType({}),
 ) -> MetaFacts:
     """How a meta-model was made, right after it was.
 
@@ -141,10 +159,11 @@ def meta_facts(
         trained_heads: Tasks whose heads were trained with the coefficients.
         history: Log lines of the training.
         recipe: How it was made, as a recipe.
+        teachers: Teachers from outside the pool, by task.
     """
     config = model.peft_config[model.active_adapter]
     return MetaFacts(
-        pool=pool_facts(pool),
+        pool=pool_facts(pool, teachers),
         granularity=config.granularity,
         transform=dict(config.transform),
         pipeline_tag=pool.architecture.pipeline_tag(pool.config),
@@ -179,9 +198,7 @@ def specialist_facts(made: Made, task: Task, pool: ModelPool, meta: MetaFacts) -
         template=templates[0] if templates else None,
         history=tuple(made.history),
         restorations=made.restorations,
-        expert=made.expert,
-        start=made.start,
-        weights=dict(made.weights),
+        trust=made.trust,
     )
 
 

@@ -1,6 +1,6 @@
 """Model cards: typed facts in, text out."""
 
-from .facts import Decision, Difference, Measured, MetaFacts, PoolFacts, SpecialistFacts
+from .facts import Decision, Difference, Measured, MetaFacts, PoolFacts, SpecialistFacts, Trust
 from .meta import meta_card
 from .metadata import eval_results_file
 from .pool import pool_card
@@ -17,6 +17,7 @@ __all__ = [
     "MetaFacts",
     "PoolFacts",
     "SpecialistFacts",
+    "Trust",
     "compared",
     "eval_results_file",
     "in_order",

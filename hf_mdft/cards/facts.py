@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.data_reference import DataReference
-from ..core.reference import PoolReference
+from ..core.reference import ModelReference, PoolReference
 from .licenses import CombinedLicense
 
 
@@ -17,11 +17,13 @@ class PoolFacts:
 
     Args:
         reference: Base and experts at their revisions, folders without where they lie.
-        license: License of what is made from them.
+        license: License of what is made from them, teachers included.
+        teachers: Teachers from outside the pool, by task.
     """
 
     reference: PoolReference
     license: CombinedLicense = CombinedLicense()
+    teachers: Mapping[str, tuple[ModelReference, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,22 @@ class Decision:
     def share(self) -> float:
         """How far from the expert, 0, to the specialist, 1, the kept weights lie."""
         return float(self.improved) if self.interpolation is None else self.interpolation
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What was found without labels of a task's experts.
+
+    Args:
+        expert: Name of the expert that one would take, which the specialist was compared with; `None` for a task
+            without one.
+        start: Where the student started, in words.
+        weights: How far each expert and teacher was trusted, by name, in shares of all.
+    """
+
+    expert: str | None = None
+    start: str = "expert"
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,9 +169,7 @@ class SpecialistFacts:
         template: Prompt of the zero-shot head.
         history: Log lines of the training.
         restorations: What was done to the images that its expert taught from, by name, in order.
-        expert: Name of the expert that one would take without labels, which it was compared with.
-        start: Where the student started, in words.
-        weights: How far each of the task's experts was trusted, by name, in shares of all.
+        trust: What was found without labels of its experts; `None` in results of older versions.
     """
 
     task: str
@@ -164,6 +180,4 @@ class SpecialistFacts:
     template: str | None = None
     history: tuple[Mapping[str, Any], ...] = ()
     restorations: tuple[str, ...] = ()
-    expert: str | None = None
-    start: str | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
+    trust: Trust | None = None

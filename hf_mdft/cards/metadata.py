@@ -104,6 +104,10 @@ def card_of(template: str, data: ModelCardData, pool: PoolFacts, **words: Any) -
             placeholder=PLACEHOLDER,
             base=model_link(reference.base),
             pool=experts,
+            teachers={
+                escaped(task): ", ".join(model_link(model.shown()) for model in models)
+                for task, models in pool.teachers.items()
+            },
             local=[escaped(name) for name in reference.local()],
             problems=[escaped(problem) for problem in pool.license.problems],
             **words,

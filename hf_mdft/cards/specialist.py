@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from ..core.reference import expert_names
-from .facts import Difference, Measured, SpecialistFacts
+from .facts import Difference, Measured, SpecialistFacts, Trust
 from .markdown import data_link, escaped, literal, model_link, overlap_text
 from .metadata import eval_result, hub_datasets, model_card, model_data
 from .roster import ROSTER, VIEWS
@@ -42,7 +42,8 @@ def specialist_card(
     """
     meta, pool = facts.meta, facts.meta.pool.reference.shown()
     experts = {name: pool.named()[name] for name in expert_names(facts.task, len(pool.experts.get(facts.task, ())))}
-    expert = experts.get(facts.expert or facts.task)  # the one that the gate compared with
+    trust = facts.trust or Trust(facts.task)
+    expert = experts.get(trust.expert)  # the one that the gate compared with
     # A task without an expert starts at the meta-model, which is made of all experts.
     origins = [expert] if expert and not facts.gate.improved else (experts or pool.named()).values()
     tag = "image-feature-extraction" if vision_only else meta.pipeline_tag
@@ -81,7 +82,7 @@ def specialist_card(
         features=facts.features,
         expert=model_link(expert) if expert else None,
         experts=[
-            f"{model_link(model)}{f', trusted {facts.weights[name]:.0%}' if name in facts.weights else ''}"
+            f"{model_link(model)}{f', trusted {trust.weights[name]:.0%}' if name in trust.weights else ''}"
             for name, model in experts.items()
         ],
         class_names=[escaped(name) for name in facts.class_names],
@@ -95,7 +96,7 @@ def specialist_card(
         evaluated_on=data_link(measured.data) if measured else None,
         overlap=overlap_text(measured.overlap) if measured else None,
         trained_on=data_link(unlabelled),
-        **_training(meta.recipe, facts.start or "expert" if expert else "meta-model"),
+        **_training(meta.recipe, trust.start if expert else "meta-model"),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cards import Decision, Difference, compared, in_order
+from ..cards import Decision, Difference, Trust, compared, in_order
 from ..cards.roster import VIEWS
 from ..core.json_files import plain, write_json
 from ..core.reference import several
@@ -78,6 +78,7 @@ class Report:
         overall_views: The same, averaged over tasks.
         overall_both_views: Kept specialists against experts, both over nine views, averaged over tasks.
         gate: The gate's decision by task.
+        trust: What was found without labels of the experts, by task that has specialists.
         restorations: What was done to the images that experts taught from, by task, in order; empty where they were
             taken as they are.
         coefficients: Coefficients of the meta-model by tensor and expert.
@@ -98,6 +99,7 @@ class Report:
     overall_views: Difference | None = None
     overall_both_views: Difference | None = None
     gate: Mapping[str, Decision] = field(default_factory=dict)
+    trust: Mapping[str, Trust] = field(default_factory=dict)
     restorations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     coefficients: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     history: History = History()

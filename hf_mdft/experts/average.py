@@ -46,7 +46,7 @@ def average_model(
         weights: Weight of each, by name; those with 0 are left out. The default is the same for all.
         way: How task vectors are combined.
     """
-    kept = {name: share for name in experts.heads if (share := (weights or dict.fromkeys(experts.heads, 1.0))[name])}
+    kept = {name: share for name, share in (weights or dict.fromkeys(experts.heads, 1.0)).items() if share}
     shares = torch.tensor(list(kept.values())) / sum(kept.values())
     tower = experts.pool.tower()
     sources = [experts.pool.weights(name) for name in kept]

@@ -22,21 +22,23 @@ def combined(sources: Mapping[str, Source], weights: Mapping[str, float]) -> Sou
         weights: Weight of each; one with 0 is left out.
 
     Returns:
-        Their outputs as one model's; its embedding is that of the model with the largest weight, and
+        Their outputs as one model's; its embedding is that of the pool's model with the largest weight, and
         `joint_features` those of all.
     """
     kept = {name: source for name, source in sources.items() if weights[name] > 0}
     if len(kept) == 1:
         return next(iter(kept.values()))
     shares = [weights[name] for name in kept]
-    largest = max(kept, key=weights.__getitem__)
+    largest = max(kept, key=lambda name: (kept[name].of_pool, weights[name]))
+    seen = {name: source for name, source in kept.items() if len(source.held_out)} or kept
     return Source(
         logits=geometric_mean([source.logits.log_softmax(dim=-1) for source in kept.values()], shares),
         log_probs=geometric_mean([source.log_probs for source in kept.values()], shares),
         features=kept[largest].features,
-        held_out=_vote([source.held_out for source in kept.values()], shares, _classes(kept)),
+        held_out=_vote([s.held_out for s in seen.values()], [weights[name] for name in seen], _classes(kept)),
         consistency=sum(w * source.consistency for w, source in zip(shares, kept.values(), strict=True)) / sum(shares),
-        joint_features=joint_features([source.features for source in kept.values() if source.features.shape[-1]]),
+        joint_features=joint_features([source.features for source in kept.values()]),
+        of_pool=kept[largest].of_pool,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ class Source:
         frequencies: Its class frequencies where they are not the mean of `logits`, `(C,)`.
         joint_features: Embeddings in which classes are told apart where they are not `features`: those of several
             models side by side, `(N, widths)`.
+        of_pool: Whether `features` are embeddings by a tower of the pool.
     """
 
     logits: torch.Tensor
@@ -35,6 +36,7 @@ class Source:
     trusted: bool = False
     frequencies: torch.Tensor | None = None
     joint_features: torch.Tensor | None = None
+    of_pool: bool = True
 
     @property
     def class_frequencies(self) -> torch.Tensor:
@@ -83,4 +85,23 @@ def observe(
         held_out=torch.stack(held_out) if held_out else plain.new_zeros(0, len(plain), dtype=torch.long),
         consistency=sum(same) / len(same) if same else 1.0,
         trusted=trusted,
+    )
+
+
+def observe_outside(views: Sequence[torch.Tensor]) -> Source:
+    """Outputs of a model from outside the pool, whose embedding is not known: its log-probabilities stand for it.
+
+    Args:
+        views: Log-probabilities `(N, C)` under one view after the other, the images as they are first.
+    """
+    plain, log_probs = views[0], torch.stack(list(views)).mean(dim=0).log_softmax(dim=-1)
+    classes = plain.argmax(dim=-1)
+    same = [(view.argmax(dim=-1) == classes).float().mean().item() for view in views[1:]]
+    return Source(
+        logits=plain,
+        log_probs=log_probs,
+        features=log_probs - log_probs.mean(dim=-1, keepdim=True),
+        held_out=plain.new_zeros(0, len(plain), dtype=torch.long),
+        consistency=sum(same) / len(same) if same else 1.0,
+        of_pool=False,
     )

@@ -1,9 +1,10 @@
-"""The experts of one task: run, weighed, and the one that one would take."""
+"""The experts of one task and what else teaches it: run, weighed, and the one that one would take."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -12,7 +13,8 @@ from ..embedding.views import FEW_VIEWS, Offset
 from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images
-from .observation import Source, observe
+from ..teachers import OutsideTeacher
+from .observation import Source, observe, observe_outside
 from .weights import weigh
 
 
@@ -25,15 +27,22 @@ class TaskExperts:
         pool: Base and experts.
         heads: Head of each of the task's experts, by the expert's name.
         device: Device that they are run on.
+        teachers: Teachers from outside the pool.
     """
 
     task: str
     pool: ModelPool
     heads: Mapping[str, Head]
     device: torch.device | str = "cpu"
+    teachers: tuple[OutsideTeacher, ...] = ()
+
+    def key(self) -> list[Any]:
+        """Changes with what they predict, beyond pool and head of the task; empty for a sole expert."""
+        own = [head.key() for head in self.heads.values()] if len(self.heads) > 1 else []
+        return own + [[teacher.source.reference.to_dict(), teacher.class_names] for teacher in self.teachers]
 
     def observe(
-        self, images: Images, views: tuple[Offset, ...] = FEW_VIEWS, *, title: str | None = None, **options: object
+        self, images: Images, views: tuple[Offset, ...] = FEW_VIEWS, *, title: str | None = None, **options: Any
     ) -> dict[str, Source]:
         """Outputs of every expert, by name.
 
@@ -50,9 +59,36 @@ class TaskExperts:
             found[expert] = observe(features, head.cpu(), **options)
         return found
 
-    def weights(self, images: Images) -> dict[str, float]:
-        """How far each expert is trusted, by name, in shares of all; see `weigh`."""
-        return weigh(self.observe(images)) if len(self.heads) > 1 else dict.fromkeys(self.heads, 1.0)
+    def observe_all(
+        self,
+        images: Images,
+        views: tuple[Offset, ...] = FEW_VIEWS,
+        *,
+        as_they_are: Images | None = None,
+        title: str | None = None,
+        **options: Any,
+    ) -> dict[str, Source]:
+        """Outputs of every expert, and of the teachers from outside the pool, by name.
+
+        Args:
+            images: Unlabelled images, as experts see them.
+            views: Views that experts are run under; teachers under `FEW_VIEWS` of them.
+            as_they_are: The images as teachers see them; the default is `images`.
+            title: Begins the titles of progress bars; the default shows none.
+            options: Those of `observe`.
+        """
+        found, few = self.observe(images, views, title=title, **options), views[: len(FEW_VIEWS)]
+        for teacher in self.teachers:
+            desc = title and f"{title}, teacher {teacher.name}"
+            seen = teacher.log_probs(as_they_are or images, few, device=self.device, desc=desc)
+            found[called(teacher)] = observe_outside(seen)
+        return found
+
+    def weights(self, images: Images, as_they_are: Images | None = None) -> dict[str, float]:
+        """How far each expert and teacher is trusted, by name, in shares of all; see `weigh`."""
+        if len(self.heads) + len(self.teachers) < 2:
+            return dict.fromkeys([*self.heads, *(called(teacher) for teacher in self.teachers)], 1.0)
+        return weigh(self.observe_all(images, as_they_are=as_they_are))
 
     def chosen(self, images: Images, *, title: str | None = None) -> str:
         """Name of the expert that one would take without labels: the one that is trusted most (`weigh`).
@@ -64,6 +100,11 @@ class TaskExperts:
         if len(self.heads) == 1:
             return next(iter(self.heads))
         return most_trusted(weigh(self.observe(images, title=title)))
+
+
+def called(teacher: OutsideTeacher) -> str:
+    """A teacher's name beside those of experts."""
+    return f"teacher {teacher.name}"
 
 
 def most_trusted(weights: Mapping[str, float]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ..adapter import MdftConfig
+from ..experts import TaskExperts
 from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images
@@ -24,6 +26,7 @@ def resume_key(
     heads: Mapping[str, Head],
     images: Mapping[str, Images],
     args: MdftTrainingArguments,
+    experts: Mapping[str, TaskExperts] = MappingProxyType({}),
 ) -> list[Any]:
     """Everything that the result of phase 1 depends on, JSON-able.
 
@@ -33,11 +36,13 @@ def resume_key(
         heads: Heads that the tasks come with, by task.
         images: Unlabelled images by task.
         args: Options of phase 1.
+        experts: Experts and teachers, by task.
     """
     adapter = [config.granularity, TRANSFORMS.build(config.transform).key(), config.init_coefficient]
     tasks = {task: [heads[task].key(), images[task].key] for task in images}
+    taught = {task: key for task, found in experts.items() if (key := found.key())}
     options = arguments_key(args)
     # How a step is divided does not change it.
     for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "images_per_micro_batch"):
         options.pop(name)
-    return ["meta", VERSION, pool.reference(), adapter, tasks, options]
+    return ["meta", VERSION, pool.reference(), adapter, tasks, options, *([taught] if taught else [])]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import math
 from collections.abc import Mapping
@@ -17,14 +16,11 @@ from transformers.trainer_utils import TrainOutput
 from ..adapter import combined_once
 from ..core.device import fast_bf16
 from ..core.errors import InputError
-from ..embedding import embed_images, expert_features
-from ..embedding.restoration import find_restorations
-from ..embedding.views import FEW_VIEWS
+from ..embedding import embed_images
 from ..evaluation import accuracy, predict
-from ..experts import TaskExperts, combined, observe, weigh
-from ..heads import Head, LinearHead, build_expert_heads
+from ..experts import TaskExperts
+from ..heads import Head
 from ..pool import ModelPool
-from ..restorations import restored
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
 from ..trainers.base import own_arguments
 from ..trainers.progress import show_progress
@@ -33,8 +29,9 @@ from .finish_heads import finish_head
 from .hub import PushingTrainer
 from .micro_batches import average, micro_batch_size, micro_batches
 from .mixed import MixedTasks, as_batch
-from .objective import MetaObjective, TaskObjective
+from .objective import MetaObjective
 from .sharpness import gradient_uphill
+from .targets import experts_of, task_objective
 
 
 class MdftTrainer(PushingTrainer):
@@ -51,8 +48,8 @@ class MdftTrainer(PushingTrainer):
         heads: Heads by task.
         eval_dataset: Labelled images by task, for `evaluate()` only.
         pool: Pool that the model is made of; the default is found from the adapter's config.
-        expert_heads: Heads of a task's experts, by task and by the expert's name; the default is the task's head, for
-            several experts with linear heads their own classifiers.
+        experts: Experts by task, with their heads, and teachers from outside the pool; the default is the pool's, with
+            the task's head (several with linear heads have their own classifiers).
 
     Raises:
         InputError: There is no task, a task has no head, or the images cannot be had.
@@ -73,7 +70,7 @@ class MdftTrainer(PushingTrainer):
         heads: Mapping[str, Head],
         eval_dataset: Mapping[str, LabelledImages] | None = None,
         pool: ModelPool | None = None,
-        expert_heads: Mapping[str, Mapping[str, Head]] | None = None,
+        experts: Mapping[str, TaskExperts] | None = None,
         **kwargs: Any,
     ) -> None:
         self._logs: dict[str, torch.Tensor] = {}
@@ -82,7 +79,7 @@ class MdftTrainer(PushingTrainer):
         args = own_arguments(self._given_args)
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
         self.heads = dict(heads)
-        self._own_heads, self._expert_heads = dict(heads), expert_heads or {}
+        self._own_heads, experts = dict(heads), experts or {}
         if not train_dataset:
             raise InputError("train_dataset holds no task")
         missing = [task for task in train_dataset if task not in self.heads]
@@ -91,7 +88,8 @@ class MdftTrainer(PushingTrainer):
         self.preprocessor = Preprocessor(self.pool.base.folder, str(self.pool.base))
         with args.main_process_first(desc="preprocessing and expert outputs"):
             images = {task: self._images(task, data) for task, data in train_dataset.items()}
-            objectives = {task: self._objective(task, images[task], args) for task in images}
+            given = {task: experts.get(task) or experts_of(task, self.heads[task], self.pool) for task in images}
+            objectives = {task: task_objective(given[task], self.heads[task], images[task], args) for task in images}
         self.objective = MetaObjective(objectives, args)
         self._images_of = images
         self.heads |= {task: objective.head for task, objective in objectives.items()}
@@ -111,24 +109,6 @@ class MdftTrainer(PushingTrainer):
 
     def _images(self, task: str, data: Any) -> Images:
         return data if isinstance(data, Images) else read_unlabelled(task, Task(unlabelled=data), self.preprocessor)
-
-    def _objective(self, task: str, images: Images, args: MdftTrainingArguments) -> TaskObjective:
-        head, device = self.heads[task].cpu(), args.device
-        views = FEW_VIEWS if args.distillation_views else FEW_VIEWS[:1]
-        if not self.pool.experts_of(task):
-            # It distils from the base, and keeps its head: there is nothing better to train it on.
-            features = expert_features(self.pool, None, images, views=views, device=device, desc=f"Base on {task}")
-            return TaskObjective.build(head, observe(features, head), args, trained=False)
-        described = Task(None, class_names=head.class_names, head="linear" if isinstance(head, LinearHead) else head)
-        heads = self._expert_heads.get(task) or build_expert_heads(task, described, self.pool, head)
-        experts = TaskExperts(task, self.pool, heads, device)
-        if args.restore:
-            chosen, title = experts.chosen(images, title=task), f"{task}: restorations"
-            own = copy.deepcopy(experts.heads[chosen])
-            found = find_restorations(self.pool, chosen, images, own, device=device, desc=title)
-            images = restored(images, found)
-        seen = experts.observe(images, views, title=task)
-        return TaskObjective.build(head, combined(seen, weigh(seen)), args, trained=args.train_heads)
 
     def _schedule(self, images: dict[str, Images], args: MdftTrainingArguments) -> MixedTasks:
         parts = args.world_size * args.gradient_accumulation_steps

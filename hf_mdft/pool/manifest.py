@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +161,10 @@ class ModelPool:
         """Names of a task's experts; none for a task without one."""
         return expert_names(task, len(self.by_task[task])) if self.by_task.get(task) else []
 
-    def license(self) -> CombinedLicense:
-        """The strictest license that base and experts state, and problems of combining them."""
-        return combined_license([(source.reference.name, source.license) for source in self.sources()])
+    def license(self, others: Iterable[ModelSource] = ()) -> CombinedLicense:
+        """The strictest license that base and experts (and others that teach them) state, and problems of combining
+        them."""
+        return combined_license([(source.reference.name, source.license) for source in [*self.sources(), *others]])
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the pool as a folder that `from_pretrained` reads: ids, pinned revisions, tasks, and a card.

@@ -25,7 +25,7 @@ from .options import build, read_options
 from .presets import PARTS, preset
 
 
-KEYS = ("pool", "tasks", *PARTS, "seed")
+KEYS = ("pool", "tasks", "teachers", *PARTS, "seed")
 
 
 @dataclass
@@ -89,6 +89,7 @@ class Recipe:
                 raise InputError(
                     f"{where}: task '{name}' is not under pool.experts (null for none): {suggest(name, experts)}"
                 )
+        _add_teachers(tasks, _mapping(content.get("teachers"), f"{where}: teachers"), path)
         parts = {part: read_options(part, content.get(part), f"{where}: {part}") for part in PARTS}
         parts["adapter"] = {"transform": dict(STRONG_TRANSFORM), **parts["adapter"]}
         return cls(path, base, experts, tasks, **parts, seed=checked(content.get("seed", 0), int, f"{where}: seed"))
@@ -132,6 +133,16 @@ class Recipe:
     def _arguments(self, part: str, folder: Path, overrides: Mapping[str, Any]) -> Any:
         options = {"seed": self.seed, **getattr(self, part), "output_dir": str(folder), **overrides}
         return build(part, options, f"{self.path}: {part}")
+
+
+def _add_teachers(tasks: Mapping[str, Task], given: Mapping[str, Any], path: Path) -> None:
+    """Teachers by task, which may also stand under their tasks."""
+    for name, specs in given.items():
+        where = f"{path}: teachers.{name}"
+        if name not in tasks:
+            raise InputError(f"{where}: no such task: {suggest(str(name), tasks)}")
+        read = Task.from_dict({"teachers": specs}, where, folder=path.parent).teachers
+        tasks[name].teachers = [*several(tasks[name].teachers), *read]
 
 
 def _content(path: Path) -> Any:

@@ -16,6 +16,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
+from ..cards import Trust
 from ..core.hashing import fingerprint
 from ..embedding.restoration import find_restorations
 from ..embedding.views import FEW_VIEWS
@@ -55,7 +56,7 @@ def specialize_task(
     images: Images,
     args: SpecializeArguments,
     meta_key: str | None = None,
-    expert_heads: Mapping[str, Head] | None = None,
+    experts: TaskExperts | None = None,
 ) -> Specialist:
     """Train a student for one task and decide whether it replaces the expert that one would take without labels.
 
@@ -69,7 +70,8 @@ def specialize_task(
             run goes on there.
         meta_key: Fingerprint of the meta-model's tensors, where it is known; a result found in the folder is used
             only for the same.
-        expert_heads: Head of each of the task's experts, by its name; the default is `head` for all.
+        experts: The task's experts with their heads, and teachers from outside the pool; the default is the pool's
+            experts with `head`.
     """
     given = images.sample(args.images, args.seed)
     images = given.distinct()
@@ -77,15 +79,16 @@ def specialize_task(
         logger.warning(
             "%s: %d of %d unlabelled images are copies; each counts once", task, len(given) - len(images), len(given)
         )
-    head, device = copy.deepcopy(head).cpu(), args.device
-    heads = dict.fromkeys(pool.experts_of(task), head) | {n: copy.deepcopy(h) for n, h in (expert_heads or {}).items()}
-    experts = TaskExperts(task, pool, heads, device)
+    head = copy.deepcopy(head).cpu()
+    experts = experts or TaskExperts(task, pool, dict.fromkeys(pool.experts_of(task), head))
+    heads = {name: copy.deepcopy(own).cpu() for name, own in experts.heads.items()}
+    experts = dataclasses.replace(experts, heads=heads, device=args.device)
     work = Path(args.output_dir) / task
     state = PartialState()
     with state.main_process_first():
         parts = ["specialist", VERSION, task, pool.reference(), meta_key or fingerprint(meta.state_dict()), head.key()]
         parts += [images.key, arguments_key(args), args.world_size, [kind.name for kind in SOURCES.parts()]]
-        parts += [repr(RULE), *([h.key() for h in heads.values()] if len(heads) > 1 else [])]
+        parts += [repr(RULE), *experts.key()]
         checkpoint = resumable(work, parts, [CANDIDATE, INTERPOLATED, FALLBACK, HEAD, DECISION])
     # The first process decides for all: another one could look a moment later and find the file just written.
     (done,) = broadcast_object_list([(work / DECISION).is_file()])
@@ -104,28 +107,26 @@ def specialize_task(
             if not models.has_expert:
                 (work / FALLBACK).mkdir(exist_ok=True)
                 pool.save_complete(meta.cpu().state_dict(), head, work / FALLBACK)
-            content = {"decision": dataclasses.asdict(decision), "history": trained.history, "start": start.name}
-            content |= {"restorations": models.restorations, "expert": models.expert, "weights": trained.weights}
+            content = {"decision": dataclasses.asdict(decision), "history": trained.history}
+            content |= {"restorations": models.restorations, "trust": dataclasses.asdict(trained.trust)}
             (work / f".{DECISION}").write_text(json.dumps(content), encoding="utf-8")
             (work / f".{DECISION}").replace(work / DECISION)
         state.wait_for_everyone()
     content = json.loads((work / DECISION).read_text(encoding="utf-8"))
     decision = Decision(**content["decision"])
-    expert = content["expert"]
+    trust = Trust(**content["trust"])
     return Specialist(
         task=task,
         pool=pool,
         candidate_head=load_head(work / HEAD),
         decision=decision,
         candidate=work / CANDIDATE,
-        fallback=None if expert else work / FALLBACK,
+        fallback=None if trust.expert else work / FALLBACK,
         history=content["history"],
         restorations=tuple(content["restorations"]),
         interpolated=None if decision.interpolation is None else work / INTERPOLATED,
-        expert=expert,
-        expert_head=heads[expert] if expert else head,
-        start=content["start"],
-        weights=content["weights"],
+        trust=trust,
+        expert_head=heads[trust.expert] if trust.expert else head,
     )
 
 
@@ -146,10 +147,15 @@ def rule_for(args: SpecializeArguments) -> Rule:
     return RULE if soft else without_information(RULE)
 
 
-def expert_as_compared(models: Models, reference: Source) -> Source:
-    """The expert on the images as they are, which the specialist is compared with. Held-out views and class
-    frequencies are those of the teacher's reference: all experts, which see the images restored."""
-    if not models.restorations and len(models.experts.heads) < 2:
+def expert_as_compared(models: Models, sources: Mapping[str, Source]) -> Source:
+    """The expert (the meta-model, for a task without one) on the images as they are, which the specialist is compared
+    with. Held-out views and class frequencies are those of the teacher's reference: all experts and teachers, which
+    see the images restored."""
+    reference = next(iter(sources.values()))
+    if not models.has_expert and models.experts.teachers:
+        plain = sources["meta"]
+        return dataclasses.replace(plain, held_out=reference.held_out, frequencies=reference.class_frequencies)
+    if not models.restorations and len(models.experts.heads) + len(models.experts.teachers) < 2:
         return reference
     one = dataclasses.replace(models.experts, heads={models.expert: models.experts.heads[models.expert]})
     (plain,) = one.observe(models.images, title=f"{models.task}, images as they are").values()
@@ -163,14 +169,14 @@ class _Trained:
     Args:
         decision: The gate's decision.
         start: Where the student started; its head is the student's.
-        weights: How far each expert was trusted, by name.
+        trust: What was found without labels of the task's experts.
         state: State of the student's tower.
         history: Log lines.
     """
 
     decision: Decision
     start: Start
-    weights: dict[str, float]
+    trust: Trust
     state: dict[str, torch.Tensor]
     history: list[dict[str, Any]]
 
@@ -184,7 +190,7 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
         return build_teacher(observe_sources(with_student, args.teacher_views, sources), args)
 
     teacher = build_teacher(sources, args)
-    expert = expert_as_compared(models, next(iter(sources.values())))
+    expert = expert_as_compared(models, sources)
     other = args.start > 0 or len(models.experts.heads) > 1  # the student does not start as what it is compared with
     to_learn = 1.0 if other and models.has_expert else share_to_learn(teacher, expert)
     # The first process decides for all: another one's outputs could differ in the last bit.
@@ -218,7 +224,8 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     if not args.gate and decision.share < 1:
         off = f"gate off ({decision.reason})"
         decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)
-    return _Trained(decision, start, models.experts.weights(models.restored), trained, trainer.state.log_history)
+    trust = Trust(models.expert, start.name, models.experts.weights(models.restored, models.images))
+    return _Trained(decision, start, trust, trained, trainer.state.log_history)
 
 
 def _task_arguments(

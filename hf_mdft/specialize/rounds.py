@@ -11,6 +11,7 @@ from torch import nn
 from transformers import set_seed
 
 from ..core.hashing import fingerprint
+from ..experts import TaskExperts
 from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images
@@ -27,7 +28,7 @@ def specialize_in_rounds(
     pool: ModelPool,
     meta: nn.Module,
     heads: Callable[[str], Head],
-    expert_heads: Callable[[str], Mapping[str, Head]],
+    experts: Callable[[str], TaskExperts],
     images: Callable[[str], Images],
     args: SpecializeArguments,
     tasks: Iterable[str],
@@ -43,7 +44,7 @@ def specialize_in_rounds(
         pool: Base and experts of the first round.
         meta: Tower of the meta-model of the first round.
         heads: Gives the head of a task.
-        expert_heads: Gives the heads of a task's experts, by their names.
+        experts: Gives the experts of a task in the first round.
         images: Gives the unlabelled images of a task.
         args: Options of phase 2; round N works in the folder `round-N` of `args.output_dir`.
         tasks: Names of the tasks.
@@ -65,8 +66,10 @@ def specialize_in_rounds(
         for task in todo:
             with timed(f"specialist {task}"):
                 set_seed(args.seed)
-                head, of_experts = (new[task], None) if task in new else (heads(task), expert_heads(task))
-                found[task] = specialize_task(task, pool, meta, head, images(task), own, key, of_experts)
+                head, given = new.get(task) or heads(task), experts(task)
+                if task in new:
+                    given = TaskExperts(task, pool, {task: head}, teachers=given.teachers)
+                found[task] = specialize_task(task, pool, meta, head, images(task), own, key, given)
         held |= {task: made for task, made in found.items() if made.improved or task not in held}
         rounds.append(dict(held))
         todo = [task for task, made in found.items() if made.improved]

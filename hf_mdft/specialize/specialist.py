@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 from ..artifacts import Record, SpecialistParts
 from ..artifacts.record import pool_facts, specialist_facts
 from ..artifacts.result import push_result
-from ..cards import Decision, MetaFacts, SpecialistFacts
+from ..cards import Decision, MetaFacts, SpecialistFacts, Trust
 from ..core.versions import versions
 from ..heads import Head
 from ..pool import ModelPool, ModelSource
@@ -38,12 +37,9 @@ class Specialist:
         restorations: What was done to the images that its expert taught from, by name, in order.
         record: Record of the run that it belongs to: what was measured of it.
         interpolated: Folder of the weights between start and student that the gate chose, where it chose such.
-        expert: Name of the expert that one would take without labels, which it was compared with; `None` for a task
-            without one.
+        trust: What was found without labels of the task's experts.
         expert_head: Head of what is kept in the student's place: that expert, or the meta-model; the default is the
             student's.
-        start: Where the student started, in words.
-        weights: How far each of the task's experts was trusted, by name, in shares of all.
     """
 
     task: str
@@ -58,13 +54,16 @@ class Specialist:
     restorations: tuple[str, ...] = ()
     record: Record = field(default_factory=Record, compare=False)
     interpolated: Path | None = None
-    expert: str | None = None
+    trust: Trust = Trust()
     expert_head: Head | None = None
-    start: str = "expert"
-    weights: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Specialist({self.task!r}, kept={self.kept!r}, {self.decision.reason!r})"
+
+    @property
+    def expert(self) -> str | None:
+        """Name of the expert that it was compared with; `None` for a task without one."""
+        return self.trust.expert
 
     @property
     def improved(self) -> bool:

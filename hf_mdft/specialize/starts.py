@@ -60,13 +60,14 @@ def find_start(models: Models, teacher: Teacher) -> Start:
 
 def _candidates(models: Models) -> Iterator[Start]:
     """Experts that count, the chosen one first, their average, and Model Stock."""
-    weights = models.experts.weights(models.restored)
+    trusted = models.experts.weights(models.restored, models.images)
+    weights = {name: trusted[name] for name in models.experts.heads}
     kept = {name: weight for name, weight in weights.items() if weight}
     for name in sorted(kept, key=lambda name: (name != models.expert, -kept[name])):
         yield _expert(models, name)
     if len(kept) > 1:
         for name, way in WAYS.items():
-            tower, head = average_model(models.experts, weights, way)
+            tower, head = average_model(models.experts, kept, way)
             yield Start(name, tower.state_dict(), head)
 
 

@@ -27,7 +27,7 @@ def inputs_key(merger: MetaMerger, tasks: list[str]) -> dict[str, list[str]]:
     """Heads, images and labels that an outcome depends on, by task; for the keys of `remembered`."""
     found = {}
     for task in merger.tasks:
-        found[task] = [merger.head(task).key(), merger.unlabelled(task).key]
+        found[task] = [merger.head(task).key(), merger.unlabelled(task).key, *merger.experts(task).key()]
         if task in tasks:
             data = merger.labelled(task)
             found[task] += [data.images.key, key_of(data.labels.tolist())]

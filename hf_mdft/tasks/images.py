@@ -94,7 +94,7 @@ class Images:
         """
 
         def encode(batch: dict, indices: list[int]) -> dict:
-            pixels = preprocessor.encode([_decode(x, i, where) for x, i in zip(batch[column], indices, strict=True)])
+            pixels = preprocessor.encode([decode(x, i, where) for x, i in zip(batch[column], indices, strict=True)])
             return {"pixels": [image.tobytes() for image in pixels], "shape": [pixels.shape[1:]] * len(pixels)}
 
         try:
@@ -103,7 +103,7 @@ class Images:
             raise InputError(
                 f"{where}: column '{column}' holds {dataset.features[column]}, expected images"
             ) from error
-        key = key_of("images 2", dataset._fingerprint, _files(dataset, column), column, preprocessor.key())
+        key = _key(dataset, column, preprocessor)
         path = cache_root() / "images" / f"{key}.arrow"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,6 +148,15 @@ class Images:
         """Names these images in caches: changes with the data, the preprocessing and the rows."""
         return key_of(self._table._fingerprint, self._rows.tolist())
 
+    @property
+    def rows(self) -> np.ndarray:
+        """Which rows of the data set they are, in order."""
+        return self._rows
+
+    def made_from(self, dataset: datasets.Dataset, column: str) -> bool:
+        """Whether they are rows of this data set's images (whose column is not decoded)."""
+        return self._table._fingerprint == _key(dataset, column, self.preprocessor)
+
     def subset(self, rows: np.ndarray | Sequence[int]) -> Images:
         """Some of these images, by index."""
         return Images(self._table, self.shape, self.preprocessor, self._rows[np.asarray(rows)])
@@ -170,6 +179,10 @@ class Images:
             yield self.preprocessor.normalize(self.pixels(range(start, min(start + size, len(self)))))
 
 
+def _key(dataset: datasets.Dataset, column: str, preprocessor: Preprocessor) -> str:
+    return key_of("images 2", dataset._fingerprint, _files(dataset, column), column, preprocessor.key())
+
+
 def _files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, int]]:
     """Name, size and time of change of the local files that a column of the whole table refers to: the data set's own
     fingerprint stays when one of them is replaced."""
@@ -183,7 +196,12 @@ def _files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, int]]
     return found
 
 
-def _decode(value: dict | None, row: int, where: str) -> Image.Image:
+def decode(value: dict | None, row: int, where: str) -> Image.Image:
+    """A picture in RGB as a viewer shows it, from what a column of images holds.
+
+    Raises:
+        InputError: It cannot be read; its file or row is named.
+    """
     try:
         if value is None:
             raise ValueError("empty")

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core.data_reference import DataReference
 from ..core.errors import InputError, suggest
+from ..core.reference import REPO_ID, ModelReference, several
 
 
 IMAGES = ("unlabelled", "evaluation")
@@ -34,6 +35,8 @@ class Task:
         templates: Prompts with `{}` for the class name, or the name of a built-in set (see `hf_mdft.heads.TEMPLATES`).
         head: `"zero_shot"`, `"linear"` (the expert's own classifier), the path of a head in safetensors, or a
             `Head`. The default is what the pool's architecture uses.
+        teachers: Image classifiers or zero-shot models from outside the pool, of any architecture and input size
+            (folders or Hub ids): they give soft targets, no weights, and their classes are matched by name.
     """
 
     unlabelled: Any
@@ -43,6 +46,7 @@ class Task:
     class_names: list[str] | None = None
     templates: list[str] | str = "default"
     head: Any = None
+    teachers: list[str] | str | None = None
 
     @classmethod
     def from_dict(
@@ -87,6 +91,8 @@ class Task:
         templates = found.get("templates", "default")
         if not isinstance(templates, str | list):
             raise InputError(f"{where}: templates must be a list or the name of a set, got {templates}")
+        if "teachers" in found:
+            found["teachers"] = _teachers(found["teachers"], where, None if foreign else folder)
         if not foreign and str(found.get("head")).endswith(".safetensors"):
             found["head"] = resolve_path(found["head"], folder)
         return cls(**{"unlabelled": None, **({} if defaults is None else vars(defaults)), **found})
@@ -104,6 +110,9 @@ class Task:
         for name in ("image_column", "label_column", "templates"):
             if getattr(self, name) != plain[name]:
                 written[name] = getattr(self, name)
+        teachers = [ModelReference.parse(spec) for spec in several(self.teachers)]
+        if on_hub := [reference.spec for reference in teachers if not reference.is_local]:
+            written["teachers"] = on_hub
         if self.head is not None:
             is_file = isinstance(self.head, str | Path)
             written["head"] = Path(self.head).name if is_file else f"a {self.head.name} head in memory"
@@ -117,6 +126,8 @@ def _harmless(options: Mapping[str, Any], known: list[str], folder: Path | None)
         shown = DataReference.from_dict(found.pop(key, None))
         if shown is not None and shown.on_hub:
             found[key] = shown.to_dict()
+    teachers = several(found.pop("teachers", None))
+    found["teachers"] = [spec for spec in teachers if isinstance(spec, str) and REPO_ID.fullmatch(spec.split("@")[0])]
     head = found.pop("head", None)
     if head in POOL_HEADS:
         found["head"] = head
@@ -148,6 +159,13 @@ def _names(names: Any, where: str) -> list[str]:
     if not isinstance(names, list) or len(names) < 2:
         raise InputError(f"{where}: class_names must list at least two names")
     return [str(name) for name in names]
+
+
+def _teachers(value: Any, where: str, folder: Path | None) -> list[str]:
+    for spec in several(value):
+        if not isinstance(spec, str):
+            raise InputError(f"{where}: teachers must be folders or Hub ids, got {spec!r}")
+    return [resolve_path(spec, folder) for spec in several(value)]
 
 
 def _each(value: Any, function: Callable[[Any], Any]) -> Any:

@@ -112,14 +112,14 @@ under all views, among them those held out for the gate; the others under few.""
 
 @SOURCES.register("expert")
 class Expert(SourceKind):
-    """The task's expert; several as one, weighed by their agreement."""
+    """The task's expert; several, and teachers from outside the pool, as one, each as far as it is trusted."""
 
     @classmethod
     def observe(cls, models: Models, views: tuple[Offset, ...], **options: Any) -> Source | None:
-        if not models.has_expert:
-            return None
-        seen = models.experts.observe(models.restored, views, title=models.task, **options)
-        return combined(seen, weigh(seen))
+        seen = models.experts.observe_all(
+            models.restored, views, as_they_are=models.images, title=models.task, **options
+        )
+        return combined(seen, weigh(seen)) if seen else None
 
 
 @SOURCES.register("meta")

@@ -19,7 +19,7 @@ from ...core.hashing import fingerprint
 from ...embedding import expert_features
 from ...embedding.views import FEW_VIEWS
 from ...evaluation import predict
-from ...experts import Source, TaskExperts, observe
+from ...experts import Source, observe
 from ...objectives.scores import SCORES
 from ...objectives.scores import VERSION as SCORES_VERSION
 from ...recipes.schema import Recipe
@@ -144,13 +144,13 @@ class Workshop:
         architecture, data = pool.architecture, merger.labelled(task)
         meta = self.meta
         set_seed(args.seed)
-        heads = merger.expert_heads(task)
-        made = specialize_task(task, pool, meta, head, images, args, self.meta_key, heads)
-        models = models_of(TaskExperts(task, pool, heads, args.device), meta, head, images, args)
+        experts = merger.experts(task, args.device)
+        made = specialize_task(task, pool, meta, head, images, args, self.meta_key, experts)
+        models = models_of(experts, meta, head, images, args)
         sources = observe_sources(models, args.teacher_views)
         reference, *others = sources
         weighed = weigh({name: sources[name] for name in others}, sources[reference])
-        compared = expert_as_compared(models, sources[reference])
+        compared = expert_as_compared(models, sources)
         outputs = {"0/logits": compared.logits, "0/held_out": compared.held_out}
         outputs["0/frequencies"] = compared.class_frequencies
         outputs |= {f"other/{name}": classes for name, (_, classes) in zip(others, weighed, strict=True)}

@@ -1,0 +1,138 @@
+"""Any image classifier of transformers, as a function from pixels to logits of a task's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn import functional as F
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForZeroShotImageClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+)
+
+from ..core.errors import InputError
+from ..heads import are_placeholders
+from ..pool import ModelSource
+from .classes import among, columns_of
+
+
+Classifier = Callable[[torch.Tensor], torch.Tensor]
+"""Log-probabilities `(N, C)` of a task's classes from pixel values."""
+
+
+def config_of(source: ModelSource) -> PreTrainedConfig:
+    """A model's config.
+
+    Raises:
+        InputError: It cannot be read, or is no image classifier that transformers has.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
+    except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
+        raise InputError(f"{source}: no config.json that transformers can read ({type(error).__name__})") from error
+    if not is_zero_shot(config) and config.model_type not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+        raise InputError(
+            f"{source}: model type '{config.model_type}' is no image classifier of transformers; a teacher needs a "
+            "ForImageClassification or a zero-shot model such as CLIP or SigLIP"
+        )
+    return config
+
+
+def is_zero_shot(config: PreTrainedConfig) -> bool:
+    """Whether classes are told to a model as text, rather than trained."""
+    named = any("ForImageClassification" in str(name) for name in getattr(config, "architectures", None) or [])
+    return config.model_type in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES and not named
+
+
+def matched_columns(config: PreTrainedConfig, class_names: Sequence[str], where: str) -> list[list[int]] | None:
+    """Columns of a trained classifier for every class; `None` for a zero-shot model, which takes any.
+
+    Raises:
+        InputError: It lacks a class, or does not name its classes.
+    """
+    if is_zero_shot(config):
+        return None
+    own = [str(config.id2label[index]) for index in sorted(config.id2label)]
+    if are_placeholders(own) and not are_placeholders(class_names):
+        raise InputError(f"{where}: its config names no classes (LABEL_0, ...), so they cannot be matched by name")
+    return columns_of(class_names, own, where)
+
+
+def load_classifier(
+    source: ModelSource,
+    config: PreTrainedConfig,
+    columns: list[list[int]] | None,
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    device: torch.device | str,
+) -> Classifier:
+    """The model on a device.
+
+    Args:
+        source: The model; weights are downloaded where they are not here.
+        config: Its config.
+        columns: What `matched_columns` gave.
+        class_names: Class names of the task.
+        templates: Prompts with `{}` for the class name, for zero-shot models.
+        device: Device that it runs on.
+
+    Raises:
+        InputError: Its weights cannot be read, or lack parts (such as the classifier of a model without one).
+    """
+    source.fetch()
+    kind = AutoModelForImageClassification if columns else AutoModelForZeroShotImageClassification
+    try:
+        model, info = kind.from_pretrained(
+            source.folder, config=config, dtype=torch.float32, trust_remote_code=False, use_safetensors=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except Exception as error:  # a stranger's file
+        raise InputError(f"{source}: transformers cannot load its weights ({str(error).splitlines()[0]})") from error
+    lacking = sorted(info["missing_keys"]) + [str(key[0]) for key in info["mismatched_keys"]]
+    if lacking:
+        raise InputError(f"{source}: its weights lack '{lacking[0]}', so it is no classifier that was trained")
+    model = model.to(device).eval()
+    if columns:
+        return lambda pixel_values: among(model(pixel_values=pixel_values).logits.float(), columns)
+    texts, scale = _text_embeddings(model, source, class_names, templates)
+
+    def zero_shot(pixel_values: torch.Tensor) -> torch.Tensor:
+        images = F.normalize(_pooled(model.get_image_features(pixel_values=pixel_values)).float(), dim=-1)
+        return (scale * images @ texts.T).log_softmax(dim=-1)
+
+    return zero_shot
+
+
+@torch.no_grad()
+def _text_embeddings(
+    model: PreTrainedModel, source: ModelSource, class_names: Sequence[str], templates: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit-length embeddings `(C, dim)` of the classes, each the mean over its prompts, and the model's scale."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    except Exception as error:  # a stranger's file
+        raise InputError(f"{source}: no tokenizer that can be read; a zero-shot teacher needs one") from error
+    # SigLIP was trained on text padded to its full length, and reads nothing else right.
+    padding = "max_length" if "siglip" in model.config.model_type else True
+    rows = []
+    for name in class_names:
+        prompts = [template.replace("{}", name) for template in templates]
+        length = getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None)
+        tokens = tokenizer(prompts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
+        found = model.get_text_features(**{key: value.to(model.device) for key, value in tokens.items()})
+        rows.append(F.normalize(F.normalize(_pooled(found).float(), dim=-1).mean(dim=0), dim=0))
+    scale = getattr(model, "logit_scale", None)
+    return torch.stack(rows), torch.tensor(100.0) if scale is None else scale.detach().float().exp()
+
+
+def _pooled(found: torch.Tensor | object) -> torch.Tensor:
+    return found if isinstance(found, torch.Tensor) else found.pooler_output

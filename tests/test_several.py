@@ -1,0 +1,444 @@
+"""Several experts of one task: found, weighed, combined, taught from; and teachers from outside the pool."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+from conftest import (
+    TASKS,
+    call,
+    edited,
+    fit_arguments,
+    make_dataset,
+    perturbed,
+    specialize_arguments,
+    write_recipe,
+)
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from transformers import (
+    AutoTokenizer,
+    CLIPModel,
+    CLIPVisionModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
+
+from hf_mdft import InputError, MetaMerger, ModelPool, Task
+from hf_mdft.core.reference import PoolReference
+from hf_mdft.experts import Source, TaskExperts, average_model, combined, weigh
+from hf_mdft.experts.average import model_stock
+from hf_mdft.heads import build_expert_heads, build_head
+from hf_mdft.recipes.schema import Recipe
+from hf_mdft.specialize import specialize_task
+from hf_mdft.tasks.pictures import pictures
+from hf_mdft.teachers import OutsideTeacher
+from hf_mdft.teachers.classes import among, columns_of
+
+
+NUMBERS = (1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def runs(clip_paths, tmp_path_factory):
+    """Three experts of one task."""
+    folder = tmp_path_factory.mktemp("runs")
+    for number in NUMBERS:
+        perturbed(CLIPVisionModel.from_pretrained(clip_paths["base"]), 200 + number).save_pretrained(
+            folder / f"run-{9 + number}"
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def several(clip_paths, runs):
+    return ModelPool.from_pretrained(
+        clip_paths["base"], {"shade": f"{runs}/run-*", "colour": clip_paths["colour"], "stripes": None}
+    )
+
+
+def vit_expert(folder, vit_paths, names, seed):
+    base = ViTForImageClassification.from_pretrained(vit_paths["base"])
+    shape = {k: v for k, v in base.config.to_dict().items() if k not in ("id2label", "label2id")}
+    labels = {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+    expert = ViTForImageClassification(ViTConfig(**{**shape, **labels}))
+    expert.vit.load_state_dict(base.vit.state_dict())
+    perturbed(expert, seed).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reordered(vit_paths, tmp_path_factory):
+    """Three experts with classifiers of their own, two of which list the classes in another order and spelling."""
+    folder = tmp_path_factory.mktemp("reordered")
+    return [
+        vit_expert(folder / "a", vit_paths, ["dark", "middle", "bright"], 1),
+        vit_expert(folder / "b", vit_paths, ["bright", "dark", "middle"], 2),
+        vit_expert(folder / "c", vit_paths, ["Middle", "BRIGHT", "_dark"], 3),
+    ]
+
+
+def test_names_and_order(several, runs):
+    assert several.experts_of("shade") == ["shade/1", "shade/2", "shade/3"]
+    assert several.experts_of("colour") == ["colour"] and several.experts_of("stripes") == []
+    assert list(several.experts) == ["shade/1", "shade/2", "shade/3", "colour"] == several.vectors().experts
+    found = [several.experts[name].folder.name for name in several.experts_of("shade")]
+    assert found == ["run-10", "run-11", "run-12"], "a pattern's folders come in the order of their numbers"
+    for number, name in enumerate(several.experts_of("shade")):
+        own = CLIPVisionModel.from_pretrained(runs / f"run-{10 + number}").state_dict()
+        tower = several.tower(name).state_dict()
+        assert all(torch.equal(tower[key], own[key]) for key in tower)
+
+
+def test_reference_goes_round_and_older_ones_are_read(several, tmp_path):
+    reference = json.loads(json.dumps(several.reference(), sort_keys=True))
+    assert isinstance(reference["experts"]["shade"], list) and isinstance(reference["experts"]["colour"], dict)
+    assert reference["experts"]["stripes"] is None
+    again = ModelPool.from_reference(reference)
+    assert again.reference() == several.reference() and list(again.experts) == list(several.experts)
+    assert PoolReference.from_dict(reference, "x") == several.pinned()
+    words = [name for name, _ in several.pinned().models()]
+    assert words[:2] == ["the expert of 'shade/1'", "the expert of 'shade/2'"]
+
+
+def test_patterns_and_copies(clip_paths, runs, tmp_path, caplog):
+    with pytest.raises(InputError, match=r"expert of 'shade': no folder with a config.json matches .*nothing-\*"):
+        ModelPool.from_pretrained(clip_paths["base"], {"shade": str(tmp_path / "nothing-*")})
+    copy = shutil.copytree(runs / "run-10", tmp_path / "copy")
+    pool = ModelPool.from_pretrained(clip_paths["base"], {"shade": [runs / "run-10", copy, runs / "run-11"]})
+    assert pool.experts_of("shade") == ["shade/1", "shade/2"]
+    assert f"{copy}: the same weights as {runs / 'run-10'}, another expert of 'shade'" in caplog.text
+    with pytest.raises(InputError, match="the expert of 'shade' is the base itself"):
+        ModelPool.from_pretrained(clip_paths["base"], {"shade": [runs / "run-10", clip_paths["base"]]})
+
+
+def test_recipe_takes_lists_and_patterns(clip_paths, runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    recipe = write_recipe(tmp_path, clip_paths)
+    edited(recipe, lambda c: c["pool"]["experts"].update(shade="runs/run-*", colour=[str(clip_paths["colour"])]))
+    assert list(Recipe.load(recipe).pool().experts) == ["shade/1", "shade/2", "shade/3", "colour", "stripes"]
+    edited(recipe, lambda c: c["pool"]["experts"].update(shade=[{"a": 1}]))
+    with pytest.raises(InputError, match=r"pool.experts.shade must be a folder or a Hub id, or a list of them, got"):
+        Recipe.load(recipe)
+
+
+def source(classes, consistency, num_classes=4, sure=0.9):
+    probabilities = torch.full((len(classes), num_classes), (1 - sure) / (num_classes - 1))
+    probabilities[torch.arange(len(classes)), classes] = sure
+    log_probs = probabilities.log()
+    features = F.one_hot(classes, num_classes).float() + 0.01 * torch.randn(len(classes), num_classes)
+    return Source(log_probs, log_probs, features, classes[None], consistency)
+
+
+def noisy(truth, accuracy, seed):
+    generator = torch.Generator().manual_seed(seed)
+    wrong = torch.rand(len(truth), generator=generator) > accuracy
+    return torch.where(wrong, torch.randint(0, 4, truth.shape, generator=generator), truth)
+
+
+def test_weights_find_the_bad_and_the_good():
+    truth = torch.arange(4).repeat(100)
+    good = {str(n): source(noisy(truth, 0.7, n), 0.8) for n in range(3)}
+    even = weigh(good)
+    assert sum(even.values()) == pytest.approx(1) and max(even.values()) < 2 * min(even.values())
+    assert weigh({**good, "bad": source(noisy(truth, 0.0, 9), 0.75)})["bad"] < 0.01
+    better = weigh({**good, "strong": source(noisy(truth, 0.98, 8), 0.95)})
+    assert better["strong"] > 0.8 and max(better, key=better.get) == "strong"
+    assert weigh({"one": good["0"]}) == {"one": 1.0}
+
+
+def test_models_with_the_same_outputs_share_a_vote():
+    truth = torch.arange(4).repeat(100)
+    a, b, c = (source(noisy(truth, 0.7, n), 0.8) for n in range(3))
+    alone, twice = weigh({"a": a, "b": b, "c": c}), weigh({"a": a, "copy": a, "b": b, "c": c})
+    assert twice["a"] == pytest.approx(twice["copy"]) and twice["a"] + twice["copy"] == pytest.approx(
+        alone["a"], abs=0.05
+    )
+
+
+def test_of_two_the_one_that_knows_nothing_is_left_out():
+    truth = torch.arange(4).repeat(100)
+    unsure = source(noisy(truth, 0.0, 1), 0.9, sure=0.3)
+    assert weigh({"unsure": unsure, "good": source(noisy(truth, 0.7, 2), 0.7)}) == {"unsure": 0.0, "good": 1.0}
+
+
+def test_ensemble_is_the_confident_geometric_mean():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 50, 4)
+    both = {str(n): Source(x, x.log_softmax(-1), torch.randn(50, 3), x.argmax(-1)[None]) for n, x in enumerate(logits)}
+    found = combined(both, {"0": 0.25, "1": 0.75})
+    shares = torch.tensor([0.25, 0.75])[:, None, None] * logits.softmax(-1).amax(-1, keepdim=True)
+    wanted = ((shares * logits.log_softmax(-1)).sum(0) / shares.sum(0)).softmax(-1)
+    torch.testing.assert_close(found.log_probs.exp(), wanted)
+    assert found.features is both["1"].features and found.joint_features.shape == (50, 6)
+    assert torch.equal(found.held_out, both["1"].held_out), "the larger weight has the vote of two"
+    assert combined(both, {"0": 1.0, "1": 0.0}) is both["0"]
+
+
+def test_average_and_model_stock(several):
+    head = build_head("shade", Task(None, class_names=TASKS["shade"]), several)
+    experts = TaskExperts("shade", several, dict.fromkeys(several.experts_of("shade"), head))
+    tower, mean = average_model(experts)
+    states = [several.tower(name).state_dict() for name in several.experts_of("shade")]
+    for key, value in tower.state_dict().items():
+        torch.testing.assert_close(value, torch.stack([state[key] for state in states]).mean(0), atol=1e-6, rtol=1e-5)
+    assert mean is not None and mean.class_names == head.class_names
+    tower, _ = average_model(experts, {"shade/1": 3.0, "shade/2": 0.0, "shade/3": 1.0})
+    for key, value in tower.state_dict().items():
+        torch.testing.assert_close(value, 0.75 * states[0][key] + 0.25 * states[2][key], atol=1e-6, rtol=1e-5)
+    a = torch.randn(8)
+    torch.testing.assert_close(model_stock(torch.stack([a, a]), torch.tensor([0.5, 0.5])), a)
+    right = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    torch.testing.assert_close(model_stock(right, torch.tensor([0.5, 0.5])), torch.zeros(2))
+
+
+@torch.no_grad()
+def test_linear_heads_are_matched_by_name(vit_paths, reordered, pixels):
+    pool = ModelPool.from_pretrained(vit_paths["base"], {"shade": reordered})
+    task = Task(None, class_names=["bright", "middle", "dark"])
+    head = build_head("shade", task, pool)
+    heads = build_expert_heads("shade", task, pool, head)
+    for folder, (name, own) in zip(reordered, heads.items(), strict=True):
+        model = ViTForImageClassification.from_pretrained(folder).eval()
+        labels = [label.strip("_").lower() for label in model.config.id2label.values()]
+        wanted = model(pixels).logits[:, [labels.index(c) for c in task.class_names]]
+        found = own(pool.architecture.features(pool.tower(name)(pixel_values=pixels)))
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(head.weight, torch.stack([own.weight for own in heads.values()]).mean(0))
+
+
+def test_classes_that_differ_are_refused_by_name(vit_paths, reordered, tmp_path):
+    other = vit_expert(tmp_path / "other", vit_paths, ["dark", "middle", "pink"], 5)
+    pool = ModelPool.from_pretrained(vit_paths["base"], {"shade": [*reordered[:1], other]})
+    with pytest.raises(InputError, match=r"the classes of .*other are not those of .*a \(class 'pink'\)"):
+        build_head("shade", Task(None), pool)
+
+
+def test_experts_that_name_no_classes_are_told(vit_paths, tmp_path, caplog):
+    nameless = [vit_expert(tmp_path / str(n), vit_paths, [f"LABEL_{i}" for i in range(3)], n) for n in (1, 2)]
+    pool = ModelPool.from_pretrained(vit_paths["base"], {"shade": nameless})
+    assert build_head("shade", Task(None, class_names=TASKS["shade"]), pool).class_names == TASKS["shade"]
+    assert "name no classes ('LABEL_0', ...); they are taken to be in the same order" in caplog.text
+
+
+@pytest.fixture(params=["clip", "vit"])
+def pool_of_three(request, several, vit_paths, reordered):
+    if request.param == "clip":
+        return several
+    return ModelPool.from_pretrained(vit_paths["base"], {"shade": reordered, "colour": vit_paths["colour"]})
+
+
+def test_both_phases(pool_of_three, unlabelled_data, test_data, tmp_path):
+    tasks = {
+        name: Task(unlabelled_data[name], test_data[name], class_names=TASKS[name])
+        for name in pool_of_three.tasks
+        if name != "stripes"
+    }
+    merger = MetaMerger(pool_of_three, tasks)
+    merger.fit(fit_arguments(tmp_path))
+    made = merger.specialize(specialize_arguments(tmp_path, gate=False))
+    shade = made["shade"]
+    assert set(shade.trust.weights) == {"shade/1", "shade/2", "shade/3"} and shade.expert in shade.trust.weights
+    assert shade.expert == merger.expert("shade") and made["colour"].trust.weights == {"colour": 1.0}
+    report = merger.evaluate()
+    rows = report.accuracy
+    for row in ("experts_mean", "experts_average", "ensemble", "ensemble_views"):
+        assert set(rows[row]) == set(tasks), row
+        if row in ("experts_mean", "experts_average"):
+            assert rows[row]["colour"] == rows["expert"]["colour"]
+    assert (
+        report.passes["ensemble"] == 3 and report.passes["ensemble_views"] == 27 and report.passes["specialist"] == 1
+    )
+    one_by_one = [
+        (h(pool_of_three.architecture.features(pool_of_three.tower(n)(pixel_values=p))).argmax(-1) == y).float().mean()
+        for n, h in merger.expert_heads("shade").items()
+        for p, y in [(next(merger.labelled("shade").images.batches(99)), merger.labelled("shade").labels)]
+    ]
+    assert rows["experts_mean"]["shade"] == pytest.approx(torch.stack(one_by_one).mean().item(), abs=1e-6)
+    shade.save_pretrained(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "from the 3 experts below" in card and "ensemble of the task's experts, 9 views | " in card
+    assert json.loads(json.dumps(report.to_dict()))["trust"]["shade"]["expert"] == shade.expert
+    labels = merger.labelled("shade")
+    with torch.no_grad():
+        features = pool_of_three.architecture.features(shade.tower()(pixel_values=next(labels.images.batches(99))))
+        mine = (shade.head(features).argmax(-1) == labels.labels).float().mean().item()
+    assert rows["specialist"]["shade"] == pytest.approx(mine, abs=1e-6), "measured with the head that it is kept with"
+
+
+def test_refused_students_leave_the_chosen_expert(several, tasks, tmp_path):
+    merger = MetaMerger(several, {"shade": tasks["shade"]})
+    made = specialize_task(
+        "shade", several, several.tower(), merger.head("shade"), merger.unlabelled("shade").sample(9, 0),
+        specialize_arguments(tmp_path), experts=merger.experts("shade"),
+    )  # fmt: skip
+    assert not made.improved and made.kept == made.expert != "shade"
+    expert = several.tower(made.expert).state_dict()
+    assert all(torch.equal(value, expert[key]) for key, value in made.tower().state_dict().items())
+
+
+def test_rounds_go_on_with_one_expert(pool_of_three, unlabelled_data, tmp_path):
+    merger = MetaMerger(pool_of_three, {"shade": Task(unlabelled_data["shade"], class_names=TASKS["shade"])})
+    merger.fit(fit_arguments(tmp_path))
+    merger.specialize(specialize_arguments(tmp_path, rounds=2, gate=False))
+    first, second = (held["shade"] for held in merger.rounds)
+    assert second.pool.experts_of("shade") == ["shade"] and second.trust.start == "expert"
+    weights = [made.head.state_dict() for made in (first, second)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0]), "heads stay with their students"
+
+
+# Teachers from outside the pool
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """A ResNet of another input size, with more classes in another order, and a zero-shot CLIP."""
+    folder = tmp_path_factory.mktemp("big")
+    names = ["cat", "bright, very light", "Dark", "middle"]
+    torch.manual_seed(3)
+    labels = {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **labels)
+    ResNetForImageClassification(config).eval().save_pretrained(folder / "resnet")
+    ViTImageProcessor(size={"height": 48, "width": 48}).save_pretrained(folder / "resnet")
+    return folder
+
+
+def test_classes_are_matched_by_name():
+    columns = columns_of(["dark", "bright", "middle"], ["cat", "bright, very light", "Dark", "middle", "dark"], "x")
+    assert columns == [[2, 4], [1], [3]]
+    logits = torch.tensor([[5.0, 1.0, 0.0, 2.0, 0.0]])
+    found = among(logits, columns).exp()
+    wanted = torch.tensor([2 * 1.0, torch.e, torch.e**2])
+    torch.testing.assert_close(found[0], wanted / wanted.sum())
+    with pytest.raises(InputError, match="x: it has no class 'pink', and a teacher needs all classes"):
+        columns_of(["dark", "pink"], ["dark"], "x")
+
+
+@torch.no_grad()
+def test_a_teacher_computes_what_transformers_does(big, clip_pool, unlabelled_data):
+    merger = MetaMerger(
+        clip_pool,
+        {"shade": Task(unlabelled_data["shade"], class_names=TASKS["shade"], teachers=[str(big / "resnet")])},
+    )
+    (teacher,) = merger.teachers("shade")
+    images = merger.unlabelled("shade").subset([3, 0, 7])
+    (found,) = teacher.log_probs(images, ((0, 0),), device="cpu")
+    model = ResNetForImageClassification.from_pretrained(big / "resnet").eval()
+    processor = ViTImageProcessor.from_pretrained(big / "resnet")
+    rows = [unlabelled_data["shade"][n]["image"] for n in (3, 0, 7)]
+    logits = model(**processor(rows, return_tensors="pt")).logits[:, [2, 3, 1]]
+    torch.testing.assert_close(found, logits.log_softmax(-1), atol=2e-2, rtol=2e-2)  # pictures are kept as bytes
+    shown = [picture for batch in pictures(images, "shade", merger.tasks["shade"], 2) for picture in batch]
+    assert [picture.tobytes() for picture in shown] == [row.convert("RGB").tobytes() for row in rows]
+
+
+@torch.no_grad()
+def test_a_zero_shot_teacher(clip_paths, vit_pool, unlabelled_data, tmp_path):
+    task = Task(unlabelled_data["shade"], templates=["a photo of a {}."], teachers=str(clip_paths["base"]))
+    merger = MetaMerger(vit_pool, {"shade": task})
+    (teacher,) = merger.teachers("shade")
+    images = merger.unlabelled("shade").subset([1, 2])
+    (found,) = teacher.log_probs(images, ((0, 0),), device="cpu")
+    model = CLIPModel.from_pretrained(clip_paths["base"]).eval()
+    tokens = AutoTokenizer.from_pretrained(clip_paths["base"])(
+        [f"a photo of a {name}." for name in TASKS["shade"]], padding=True, return_tensors="pt"
+    )
+    rows = [unlabelled_data["shade"][n]["image"] for n in (1, 2)]
+    from transformers import CLIPImageProcessor
+
+    pixel_values = CLIPImageProcessor.from_pretrained(clip_paths["base"])(rows, return_tensors="pt")["pixel_values"]
+    wanted = model(**tokens, pixel_values=pixel_values).logits_per_image.log_softmax(-1)
+    torch.testing.assert_close(found, wanted, atol=5e-2, rtol=5e-2)
+
+
+def test_both_phases_with_a_teacher(big, clip_pool, unlabelled_data, test_data, tmp_path, monkeypatch):
+    tasks = {
+        "shade": Task(
+            unlabelled_data["shade"], test_data["shade"], class_names=TASKS["shade"], teachers=str(big / "resnet")
+        ),
+        "colour": Task(unlabelled_data["colour"], test_data["colour"], class_names=TASKS["colour"]),
+    }
+    merger = MetaMerger(clip_pool, tasks)
+    merger.fit(fit_arguments(tmp_path))
+    made = merger.specialize(specialize_arguments(tmp_path, gate=False))["shade"]
+    assert set(made.trust.weights) == {"shade", "teacher resnet"}
+    made.save_pretrained(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "Teachers from outside the pool" in card and "`resnet` (a local folder" in card and str(big) not in card
+    monkeypatch.setattr(OutsideTeacher, "_run", lambda *_: pytest.fail("computed again"))
+    again = MetaMerger(clip_pool, tasks)
+    again.fit(fit_arguments(tmp_path / "again"))
+    assert again.specialize(specialize_arguments(tmp_path / "again", gate=False))["shade"].trust == made.trust
+    student = [load_file(s.candidate / "model.safetensors") for s in (made, again.specialists["shade"])]
+    assert all(torch.equal(student[0][key], student[1][key]) for key in student[0])
+
+
+def test_a_teacher_of_a_task_without_an_expert(big, clip_paths, unlabelled_data, test_data, tmp_path):
+    pool = ModelPool.from_pretrained(clip_paths["base"], {"shade": None, "colour": clip_paths["colour"]})
+    task = Task(unlabelled_data["shade"], test_data["shade"], class_names=TASKS["shade"], teachers=str(big / "resnet"))
+    merger = MetaMerger(pool, {"shade": task})
+    merger.fit(fit_arguments(tmp_path))
+    made = merger.specialize(specialize_arguments(tmp_path, gate=False))["shade"]
+    assert made.trust.weights == {"teacher resnet": 1.0} and made.expert is None and made.trust.start == "meta-model"
+    merger.evaluate()
+
+
+def test_teachers_are_refused_in_the_first_minute(big, clip_paths, tmp_path, monkeypatch, capsys):
+    nameless = shutil.copytree(big / "resnet", tmp_path / "nameless")
+    config = json.loads((nameless / "config.json").read_text())
+    config["id2label"] = {str(n): f"LABEL_{n}" for n in range(4)}
+    (nameless / "config.json").write_text(json.dumps(config))
+    text = tmp_path / "text"
+    text.mkdir()
+    (text / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    shutil.copy(big / "resnet" / "model.safetensors", text)
+    headless = tmp_path / "headless"
+    shutil.copytree(big / "resnet", headless)
+    cases = {
+        str(big / "resnet"): "resnet, teacher of task 'colour': it has no class 'red', 'green', 'blue' and 1 more",
+        str(nameless): "its config names no classes (LABEL_0, ...), so they cannot be matched by name",
+        str(text): "model type 'bert' is no image classifier of transformers",
+    }
+    for number, (spec, message) in enumerate(cases.items()):
+        recipe = write_recipe(tmp_path / str(number), clip_paths, teachers={"colour": [spec]})
+        code, _, err = call(["run", recipe, "--output-dir", tmp_path / f"out{number}"], monkeypatch, capsys)
+        assert code == 1 and message in err, err
+        assert "Preprocessing" not in err, "before any image is read"
+    recipe = write_recipe(tmp_path / "unknown", clip_paths, teachers={"color": ["x/y"]})
+    with pytest.raises(InputError, match="teachers.color: no such task: did you mean 'colour'"):
+        Recipe.load(recipe)
+
+
+def test_recipe_teachers_are_relative_and_stay_private(big, clip_paths, tmp_path):
+    shutil.copytree(big / "resnet", tmp_path / "resnet")
+    recipe = write_recipe(tmp_path, clip_paths, teachers={"shade": "./resnet", "colour": ["lab/big@v1"]})
+    tasks = Recipe.load(recipe).tasks
+    assert tasks["shade"].teachers == [str((tmp_path / "resnet").resolve())]
+    assert "teachers" not in tasks["shade"].to_dict() and tasks["colour"].to_dict()["teachers"] == ["lab/big@v1"]
+    foreign = Task.from_dict({"teachers": ["lab/big", "/etc", "../x"]}, "x", foreign=True)
+    assert foreign.teachers == ["lab/big"]
+    assert yaml.safe_load(recipe.read_text())["teachers"]["shade"] == "./resnet"
+
+
+def test_a_teacher_that_was_never_trained_is_refused(vit_paths, clip_pool, tmp_path):
+    from transformers import ViTModel
+
+    names = TASKS["shade"]
+    config = ViTConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16,
+        id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)},
+    )  # fmt: skip
+    ViTModel(config).save_pretrained(tmp_path / "headless")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "headless")
+    task = Task(make_dataset("shade", 4, 0), class_names=names, teachers=str(tmp_path / "headless"))
+    merger = MetaMerger(clip_pool, {"shade": task})
+    (teacher,) = merger.teachers("shade")
+    with pytest.raises(InputError, match="its weights lack 'classifier"):
+        teacher.log_probs(merger.unlabelled("shade"), ((0, 0),), device="cpu")
