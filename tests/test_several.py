@@ -310,6 +310,11 @@ def big(tmp_path_factory):
     return folder
 
 
+def taught(big, unlabelled_data, test_data=None):
+    evaluation = test_data and test_data["shade"]
+    return Task(unlabelled_data["shade"], evaluation, class_names=TASKS["shade"], teachers=str(big / "resnet"))
+
+
 def test_classes_are_matched_by_name():
     columns = columns_of(["dark", "bright", "middle"], ["cat", "bright, very light", "Dark", "middle", "dark"], "x")
     assert columns == [[2, 4], [1], [3]]
@@ -325,7 +330,7 @@ def test_classes_are_matched_by_name():
 def test_a_teacher_computes_what_transformers_does(big, clip_pool, unlabelled_data):
     merger = MetaMerger(
         clip_pool,
-        {"shade": Task(unlabelled_data["shade"], class_names=TASKS["shade"], teachers=[str(big / "resnet")])},
+        {"shade": taught(big, unlabelled_data)},
     )
     (teacher,) = merger.teachers("shade")
     images = merger.unlabelled("shade").subset([3, 0, 7])
@@ -382,7 +387,7 @@ def test_both_phases_with_a_teacher(big, clip_pool, unlabelled_data, test_data, 
 
 def test_a_teacher_of_a_task_without_an_expert(big, clip_paths, unlabelled_data, test_data, tmp_path):
     pool = ModelPool.from_pretrained(clip_paths["base"], {"shade": None, "colour": clip_paths["colour"]})
-    task = Task(unlabelled_data["shade"], test_data["shade"], class_names=TASKS["shade"], teachers=str(big / "resnet"))
+    task = taught(big, unlabelled_data, test_data)
     merger = MetaMerger(pool, {"shade": task})
     merger.fit(fit_arguments(tmp_path))
     made = merger.specialize(specialize_arguments(tmp_path, gate=False))["shade"]
@@ -409,7 +414,7 @@ def test_teachers_are_refused_in_the_first_minute(big, clip_paths, tmp_path, mon
     for number, (spec, message) in enumerate(cases.items()):
         recipe = write_recipe(tmp_path / str(number), clip_paths, teachers={"colour": [spec]})
         code, _, err = call(["run", recipe, "--output-dir", tmp_path / f"out{number}"], monkeypatch, capsys)
-        assert code == 1 and message in err, err
+        assert code == 2 and message in err, err
         assert "Preprocessing" not in err, "before any image is read"
     recipe = write_recipe(tmp_path / "unknown", clip_paths, teachers={"color": ["x/y"]})
     with pytest.raises(InputError, match="teachers.color: no such task: did you mean 'colour'"):
