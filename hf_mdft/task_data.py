@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from .core.data_reference import DataReference
+from .core.device import best_device
 from .core.errors import InputError, suggest
-from .experts import TaskExperts
+from .experts import TaskExperts, related_experts
 from .heads import Head, build_expert_heads, build_head
 from .pool import ModelPool
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
@@ -84,8 +85,11 @@ class TaskData:
         return self._expert_heads[task]
 
     def experts(self, task: str, device: torch.device | str = "cpu") -> TaskExperts:
-        """The task's experts with their heads, and its teachers from outside the pool."""
-        return TaskExperts(task, self.pool, self.expert_heads(task), device, self.teachers(task))
+        """The task's experts with their heads, its teachers from outside the pool, and experts of other tasks that
+        know some of its classes."""
+        others = {other: self.expert_heads(other) for other in self.tasks}
+        related = related_experts(task, self.head(task).class_names, others)
+        return TaskExperts(task, self.pool, others[task], device, self.teachers(task), tuple(related))
 
     def teachers(self, task: str) -> tuple[OutsideTeacher, ...]:
         """The task's teachers from outside the pool, found and checked the first time."""
@@ -105,9 +109,8 @@ class TaskData:
             names = self.pool.experts_of(task)
             known = len(names) < 2 or self.tasks[task].unlabelled is None
             first = names[0] if names else None
-            device = torch.accelerator.current_accelerator() or "cpu"
             self._taken[task] = (
-                first if known else self.experts(task, device).chosen(self.unlabelled(task), title=task)
+                first if known else self.experts(task, best_device()).chosen(self.unlabelled(task), title=task)
             )
         return self._taken[task]
 

@@ -69,6 +69,27 @@ def leave_one_out(
     _write_study(output_dir, {"leave-one-out": as_markdown(list(rows.values()), by_task=True)}, rows)
 
 
+@commands.command(epilog="Example: `hf-mdft study rank recipe.yaml --specialists --max-steps 300`")
+def rank(
+    recipe: RecipeFile,
+    images: Annotated[int, typer.Option(help="Unlabelled images that experts are ordered by.", min=16)] = 300,
+    specialists: Annotated[bool, typer.Option("--specialists", help="Make a student of each expert alone.")] = False,
+    max_steps: Annotated[int | None, typer.Option(help="Most steps of a student; the recipe's.", min=1)] = None,
+    output_dir: StudyDir = Path("rank"),
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure how well label-free scores (`pool rank`) order the experts of tasks that have several."""
+    prepare(verbose, token)
+    from ..core.tables import markdown_table
+    from ..recipes.schema import Recipe
+    from ..studies.rank import HEADER, as_dicts, as_lines, rank_study
+
+    options = {"images": images, "specialists": specialists, "max_steps": max_steps}
+    found = rank_study(Recipe.load(recipe), output_dir, progress, **options)
+    _write_study(output_dir, {"rank": markdown_table(HEADER, as_lines(found))}, as_dicts(found))
+
+
 def _list_shifts(wanted: bool) -> None:
     if wanted:
         from ..shifts import SHIFTS

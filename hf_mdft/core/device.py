@@ -5,6 +5,12 @@ from __future__ import annotations
 import torch
 
 
+def best_device() -> torch.device:
+    """The accelerator, where there is one."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
+
+
 def fast_bf16(device: torch.device | str) -> bool:
     """Whether a device computes in bfloat16 faster than in fp32, rather than imitate it."""
     if torch.device(device).type == "cuda":

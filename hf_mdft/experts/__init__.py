@@ -4,11 +4,15 @@ from .average import WAYS, average_model
 from .ensemble import combined, geometric_mean, joint_features
 from .observation import Source, observe
 from .of_task import TaskExperts, most_trusted
+from .rank import Ranked, rank
+from .related import RelatedExpert, related_experts
 from .weights import weigh
 
 
 __all__ = [
     "WAYS",
+    "Ranked",
+    "RelatedExpert",
     "Source",
     "TaskExperts",
     "average_model",
@@ -17,5 +21,7 @@ __all__ = [
     "joint_features",
     "most_trusted",
     "observe",
+    "rank",
+    "related_experts",
     "weigh",
 ]

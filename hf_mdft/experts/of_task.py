@@ -14,7 +14,9 @@ from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images
 from ..teachers import OutsideTeacher
+from .ensemble import combined
 from .observation import Source, observe, observe_outside
+from .related import RelatedExpert, with_related
 from .weights import weigh
 
 
@@ -28,6 +30,7 @@ class TaskExperts:
         heads: Head of each of the task's experts, by the expert's name.
         device: Device that they are run on.
         teachers: Teachers from outside the pool.
+        related: Experts of other tasks that know some of its classes.
     """
 
     task: str
@@ -35,6 +38,7 @@ class TaskExperts:
     heads: Mapping[str, Head]
     device: torch.device | str = "cpu"
     teachers: tuple[OutsideTeacher, ...] = ()
+    related: tuple[RelatedExpert, ...] = ()
 
     def key(self) -> list[Any]:
         """Changes with what they predict, beyond pool and head of the task; empty for a sole expert."""
@@ -84,11 +88,33 @@ class TaskExperts:
             found[called(teacher)] = observe_outside(seen)
         return found
 
+    def ensemble(
+        self, images: Images, views: tuple[Offset, ...] = FEW_VIEWS, *, title: str | None = None, **options: Any
+    ) -> tuple[Source, dict[str, float]]:
+        """All experts, teachers and related experts as one model, each as far as it is trusted (`weigh`), and how far
+        that is, by name, in shares of all.
+
+        Args:
+            images: Unlabelled images, as experts see them.
+            views: Views that experts are run under.
+            title: Begins the titles of progress bars; the default shows none.
+            options: Those of `observe_all`.
+        """
+        seen = self.observe_all(images, views, title=title, **options)
+        weights = weigh(seen)
+        together = combined(seen, weights)
+        if not self.related or not self.heads:
+            return together, weights
+        others = {}
+        for expert in self.related:
+            desc = title and f"{title}, expert {expert.expert}"
+            others[expert] = expert.observe(self.pool, images, device=self.device, desc=desc)
+        seen, weights = with_related(seen, weights, together, others)
+        return combined(seen, weights), weights
+
     def weights(self, images: Images, as_they_are: Images | None = None) -> dict[str, float]:
-        """How far each expert and teacher is trusted, by name, in shares of all; see `weigh`."""
-        if len(self.heads) + len(self.teachers) < 2:
-            return dict.fromkeys([*self.heads, *(called(teacher) for teacher in self.teachers)], 1.0)
-        return weigh(self.observe_all(images, as_they_are=as_they_are))
+        """How far each is trusted, by name, in shares of all."""
+        return self.ensemble(images, as_they_are=as_they_are)[1]
 
     def chosen(self, images: Images, *, title: str | None = None) -> str:
         """Name of the expert that one would take without labels: the one that is trusted most (`weigh`).

@@ -8,7 +8,7 @@ import dataclasses
 from ..embedding import expert_features
 from ..embedding.restoration import find_restorations
 from ..embedding.views import FEW_VIEWS
-from ..experts import TaskExperts, combined, observe, weigh
+from ..experts import TaskExperts, observe
 from ..heads import Head, LinearHead, build_expert_heads
 from ..pool import ModelPool
 from ..restorations import restored
@@ -39,10 +39,10 @@ def task_objective(experts: TaskExperts, head: Head, images: Images, args: MdftT
         # It keeps its head: there is nothing better to train it on.
         features = expert_features(pool, None, images, views=views, device=device, desc=f"Base on {task}")
         return TaskObjective.build(head, observe(features, head), args, trained=False)
-    experts, given = dataclasses.replace(experts, device=device), images
+    experts, given = dataclasses.replace(experts, device=device, related=()), images
     if args.restore:
         chosen, title = experts.chosen(images, title=task), f"{task}: restorations"
         own = copy.deepcopy(experts.heads[chosen])
         images = restored(images, find_restorations(pool, chosen, images, own, device=device, desc=title))
-    seen = experts.observe_all(images, views, as_they_are=given, title=task)
-    return TaskObjective.build(head, combined(seen, weigh(seen)), args, trained=args.train_heads)
+    together, _ = experts.ensemble(images, views, as_they_are=given, title=task)
+    return TaskObjective.build(head, together, args, trained=args.train_heads)

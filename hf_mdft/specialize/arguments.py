@@ -41,6 +41,10 @@ class SpecializeArguments(TrainingArguments):
             what meta-model and base add to an expert over that many views was no gain.
         teacher_views: Average the teacher's reference over 21 small translations, the other models over five; off:
             the image alone.
+        further_experts: Learn from all experts of the task; off: from the one that one would take without labels.
+        outside_teachers: Learn from the task's teachers from outside the pool.
+        related_experts: Let experts of other tasks teach the classes that they share with this one by name, as far as
+            they agree with its own models there.
         restore: Restore the images that expert and base teach from, where restorations are found that raise the mutual
             information of image and the expert's prediction (`hf_mdft.embedding.restoration`): for images of another
             camera than the expert's. The student sees them as they are, but for `restored_share`.
@@ -107,6 +111,15 @@ class SpecializeArguments(TrainingArguments):
         default=0.0, metadata={"help": "Largest weight of a model beside the expert in the teacher; 0 is off."}
     )
     teacher_views: bool = field(default=True, metadata={"help": "Average the teacher over small translations."})
+    further_experts: bool = field(
+        default=True, metadata={"help": "Learn from all experts of a task, not only from one chosen without labels."}
+    )
+    outside_teachers: bool = field(
+        default=True, metadata={"help": "Learn from a task's teachers from outside the pool."}
+    )
+    related_experts: bool = field(
+        default=True, metadata={"help": "Learn from other tasks' experts of classes that they share."}
+    )
     restore: bool = field(
         default=True,
         metadata={"help": "Restore the teacher's images where that raises its predictions' mutual information."},

@@ -82,7 +82,7 @@ def specialize_task(
     head = copy.deepcopy(head).cpu()
     experts = experts or TaskExperts(task, pool, dict.fromkeys(pool.experts_of(task), head))
     heads = {name: copy.deepcopy(own).cpu() for name, own in experts.heads.items()}
-    experts = dataclasses.replace(experts, heads=heads, device=args.device)
+    experts = as_asked(dataclasses.replace(experts, heads=heads, device=args.device), args, images)
     work = Path(args.output_dir) / task
     state = PartialState()
     with state.main_process_first():
@@ -127,6 +127,20 @@ def specialize_task(
         interpolated=None if decision.interpolation is None else work / INTERPOLATED,
         trust=trust,
         expert_head=heads[trust.expert] if trust.expert else head,
+    )
+
+
+def as_asked(experts: TaskExperts, args: SpecializeArguments, images: Images) -> TaskExperts:
+    """Those experts and teachers that the options take."""
+    heads = experts.heads
+    if not args.further_experts and len(heads) > 1:
+        chosen = experts.chosen(images, title=experts.task)
+        heads = {chosen: heads[chosen]}
+    return dataclasses.replace(
+        experts,
+        heads=heads,
+        teachers=experts.teachers if args.outside_teachers else (),
+        related=experts.related if args.related_experts else (),
     )
 
 

@@ -72,7 +72,7 @@ def few_shot(
     tasks = [task for task in measured_tasks(merger, str(recipe.path)) if merger.pool.experts_of(task)]
     if not tasks:
         raise InputError(f"{recipe.path}: no task with evaluation images has an expert to compare with")
-    experts = outcome(merger, tasks, merger.pool.tower)
+    experts = outcome(merger, tasks, merger.expert_tower, merger.expert_head)
     by_task = Row.compare("expert", experts).by_task
     table = []
     for count in images:

@@ -15,7 +15,7 @@ from ...core.device import fast_bf16
 from ...core.registry import Registry
 from ...embedding import embed_views, expert_features
 from ...embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, Offset
-from ...experts import Source, TaskExperts, combined, observe, weigh
+from ...experts import Source, TaskExperts, observe
 from ...heads import Head
 from ...pool import ModelPool
 from ...restorations import restored
@@ -116,10 +116,10 @@ class Expert(SourceKind):
 
     @classmethod
     def observe(cls, models: Models, views: tuple[Offset, ...], **options: Any) -> Source | None:
-        seen = models.experts.observe_all(
-            models.restored, views, as_they_are=models.images, title=models.task, **options
-        )
-        return combined(seen, weigh(seen)) if seen else None
+        experts = models.experts
+        if not experts.heads and not experts.teachers:
+            return None
+        return experts.ensemble(models.restored, views, as_they_are=models.images, title=models.task, **options)[0]
 
 
 @SOURCES.register("meta")
