@@ -78,7 +78,9 @@ def _subjects(
 ) -> Iterator[Subject]:
     methods = {name: other for name, other in baselines.items() if callable(other)}
     taken = {task: run.expert(task) for task in tasks}
-    yield from pool_subjects(run.pool, run.head, taken, run.experts, tasks, methods)
+    several = [task for task in tasks if len(run.pool.experts_of(task)) > 1 and run.tasks[task].unlabelled is not None]
+    unlabelled = {task: run.unlabelled(task) for task in several}
+    yield from pool_subjects(run.pool, run.head, taken, run.experts, tasks, methods, unlabelled)
     for name, other in baselines.items():
         if name not in methods:
             yield _held(name, other, tasks, other.specialists) if other.specialists else _combined(name, other, tasks)

@@ -194,18 +194,22 @@ def test_discovery(hub, client, clip_paths, vit_paths, tmp_path):
     rows = done["out"].splitlines()[1:]
     assert [row.split()[:3] for row in rows] == [
         ["shade", "lab/tiny-clip_shade", "lab/shade-images"],
+        ["shade", "you/tiny-clip_shade", "lab/shade-images"],
         ["colour", "lab/tiny-clip_colour", "lab/colour-images"],
         ["stripes", "lab/tiny-clip_stripes", "lab/stripes-images"],
-        ["shade-2", "you/tiny-clip_shade", "lab/shade-images"],
     ]
     assert "4 of 5 models fit lab/tiny-clip" in done["err"] and "Left out you/other: model type 'vit'" in done["err"]
     assert not hub.whole_files, "headers only"
 
     recipe = yaml.safe_load((tmp_path / "found.yaml").read_text())
     assert recipe["pool"]["base"] == f"lab/tiny-clip@{hub.head('lab/tiny-clip')}"
-    assert list(recipe["pool"]["experts"]) == ["shade", "colour", "stripes"], "one for each data set"
+    assert list(recipe["pool"]["experts"]) == ["shade", "colour", "stripes"], "one task for each data set"
+    two = [f"{name}@{hub.head(name)}" for name in ("lab/tiny-clip_shade", "you/tiny-clip_shade")]
+    assert recipe["pool"]["experts"]["shade"] == two and list(recipe["tasks"]) == ["shade", "colour", "stripes"]
     assert recipe["tasks"]["shade"]["unlabelled"] == {"path": "lab/shade-images", "split": "train"}
-    assert client.run("pool", "inspect", "found.yaml", "--dry-run")["code"] == 0
+    shown = client.run("pool", "inspect", "found.yaml", "--dry-run")
+    assert shown["code"] == 0 and "you/tiny-clip_shade: the same weights as lab/tiny-clip_shade" in shown["err"]
+    assert [row.split()[0] for row in shown["out"].splitlines()[1:5]] == ["base", "shade", "colour", "stripes"]
     refused = client.run("pool", "discover", "lab/tiny-clip", "--output", "found.yaml")
     assert refused["code"] == 2 and "exists already" in refused["err"]
 

@@ -249,9 +249,9 @@ def test_both_phases(pool_of_three, unlabelled_data, test_data, tmp_path):
     assert shade.expert == merger.expert("shade") and made["colour"].trust.weights == {"colour": 1.0}
     report = merger.evaluate()
     rows = report.accuracy
-    for row in ("experts_mean", "experts_average", "ensemble", "ensemble_views"):
+    for row in ("experts_mean", "experts_average", "experts_greedy", "ensemble", "ensemble_views"):
         assert set(rows[row]) == set(tasks), row
-        if row in ("experts_mean", "experts_average"):
+        if row in ("experts_mean", "experts_average", "experts_greedy"):
             assert rows[row]["colour"] == rows["expert"]["colour"]
     assert (
         report.passes["ensemble"] == 3 and report.passes["ensemble_views"] == 27 and report.passes["specialist"] == 1

@@ -48,6 +48,9 @@ ROSTER = (
     Compared("expert_views", f"experts, {VIEWS} views", "#8a93a3", f"expert, {VIEWS} views", True, True, VIEWS),
     Compared("experts_mean", "experts, mean accuracy", "#9aa1ad", "experts of the task, mean accuracy"),
     Compared("experts_average", "experts, averaged", "#a9c3a0", "experts of the task, weights averaged"),
+    Compared(
+        "experts_greedy", "experts, greedy average", "#8fb384", "experts of the task, greedy average by agreement"
+    ),
     Compared("ensemble", "ensemble of experts", "#86ad78", "ensemble of the task's experts", each=True),
     Compared(
         "ensemble_views",

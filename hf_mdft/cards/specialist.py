@@ -15,7 +15,8 @@ from .roster import ROSTER, VIEWS
 
 
 SHOWN = (
-    "base", "expert", "expert_views", "experts_mean", "experts_average", "ensemble", "ensemble_views", "meta",
+    "base", "expert", "expert_views", "experts_mean", "experts_average", "experts_greedy", "ensemble",
+    "ensemble_views", "meta",
     "specialist_ungated", "specialist", "specialist_views",
 )  # fmt: skip
 THIS_MODEL = {"specialist": "**this model**", "specialist_views": f"**this model**, {VIEWS} views"}
@@ -63,7 +64,7 @@ def specialist_card(
     )
     left_out = {"specialist_ungated"} if facts.gate.share == 1 else set()
     if len(experts) < 2:
-        left_out |= {"experts_mean", "experts_average", "ensemble", "ensemble_views"}
+        left_out |= {"experts_mean", "experts_average", "experts_greedy", "ensemble", "ensemble_views"}
     rows = {
         THIS_MODEL.get(model.name, model.card_label): (accuracy[model.name], model.passes_with(len(experts)))
         for model in ROSTER

@@ -66,6 +66,7 @@ def pool_subjects(
     experts: Callable[[str], TaskExperts],
     tasks: tuple[str, ...],
     methods: Mapping[str, TransductiveMethod],
+    unlabelled: Mapping[str, Images],
 ) -> Iterator[Subject | Ensembles]:
     """Base, static merges and experts, made one after the other; training-free methods read the experts' outputs.
 
@@ -76,6 +77,7 @@ def pool_subjects(
         experts: Gives the experts of a task.
         tasks: Tasks that they are measured on.
         methods: Training-free methods, by name.
+        unlabelled: Unlabelled images by task, where there are any.
     """
     yield _shared("base", pool.tower(), head, tasks)
     for name, coefficient in BASELINES.items():
@@ -87,7 +89,7 @@ def pool_subjects(
 
     yield Subject("expert", having, tower, lambda task: experts(task).heads[taken[task]], having, methods)
     if any(len(pool.experts_of(task)) > 1 for task in tasks):
-        yield Ensembles(having, {task: experts(task) for task in having})
+        yield Ensembles(having, {task: experts(task) for task in having}, unlabelled)
 
 
 def _predict_all(

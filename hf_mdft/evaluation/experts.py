@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from ..embedding.views import TEST_VIEWS
-from ..experts import TaskExperts, average_model
+from ..experts import TaskExperts, average_model, greedy_average
+from ..heads import Head
 from ..tasks import Images
 from .outputs import Outputs, look
 
@@ -20,25 +22,37 @@ class Ensembles:
     Args:
         tasks: Tasks that they are measured on.
         experts: Experts by task, with their heads.
+        unlabelled: Unlabelled images by task, which the greedy average is chosen on; a task without them has no such
+            row.
     """
 
     tasks: tuple[str, ...]
-    experts: dict[str, TaskExperts]
+    experts: Mapping[str, TaskExperts]
+    unlabelled: Mapping[str, Images]
 
     def predictions(self, task: str, images: Images) -> dict[str, torch.Tensor]:
         """Predicted classes `(N,)` by row; `experts_mean` holds those of every expert, `(K, N)`."""
         experts = self.experts[task]
         seen = list(self._outputs(experts, images))
-        average = seen[0]
+        average, greedy = seen[0].classes, {}
         if len(seen) > 1:
-            tower, head = average_model(experts)
-            average = look(tower, experts.pool.architecture, head, images, desc=f"average of experts {task}")
+            average = self._classes(experts, average_model(experts), images, f"average of experts {task}")
+        if len(seen) == 1:
+            greedy = {"experts_greedy": average}
+        elif task in self.unlabelled:
+            chosen = greedy_average(experts, self.unlabelled[task], title=task)
+            greedy = {"experts_greedy": self._classes(experts, chosen, images, f"greedy average of experts {task}")}
         return {
             "experts_mean": torch.stack([found.classes for found in seen]),
-            "experts_average": average.classes,
+            "experts_average": average,
+            **greedy,
             "ensemble": _mean([found.logits for found in seen]),
             "ensemble_views": _mean([found.log_probs for found in seen]),
         }
+
+    def _classes(self, experts: TaskExperts, model: tuple[nn.Module, Head], images: Images, desc: str) -> torch.Tensor:
+        tower, head = model
+        return look(tower.to(experts.device), experts.pool.architecture, head, images, desc=desc).classes
 
     def _outputs(self, experts: TaskExperts, images: Images) -> Iterator[Outputs]:
         for name, head in experts.heads.items():

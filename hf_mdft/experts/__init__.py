@@ -1,6 +1,6 @@
 """The models of one task: what each predicts, how far each is trusted without labels, and all of them as one."""
 
-from .average import WAYS, average_model
+from .average import WAYS, average_model, greedy_average
 from .ensemble import combined, geometric_mean, joint_features
 from .observation import Source, observe
 from .of_task import TaskExperts, most_trusted
@@ -18,6 +18,7 @@ __all__ = [
     "average_model",
     "combined",
     "geometric_mean",
+    "greedy_average",
     "joint_features",
     "most_trusted",
     "observe",

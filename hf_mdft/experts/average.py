@@ -8,8 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ..embedding import embed_images
 from ..heads import Head, mean_head
+from ..tasks import Images
+from .ensemble import combined
 from .of_task import TaskExperts
+from .weights import weigh
 
 
 Way = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -54,3 +58,26 @@ def average_model(
         vectors = torch.stack([source.tensor(name) for source in sources]) - parameter
         parameter += way(vectors, shares)
     return tower, mean_head([experts.heads[name] for name in kept])
+
+
+def greedy_average(experts: TaskExperts, images: Images, *, title: str | None = None) -> tuple[nn.Module, Head]:
+    """The average of those experts that raise its agreement with the ensemble: the most trusted first, each kept where
+    agreement does not fall (greedy soup, https://huggingface.co/papers/2203.05482, by a label-free score).
+
+    Args:
+        experts: The experts, two or more.
+        images: Unlabelled images.
+        title: Begins the titles of progress bars; the default shows none.
+    """
+    seen = experts.observe(images, title=title)
+    weights = weigh(seen)
+    wanted = combined(seen, weights).log_probs.argmax(dim=-1)
+    kept, most, best = {}, -1.0, None
+    for name in sorted(weights, key=lambda name: -weights[name]):
+        tower, head = average_model(experts, {**kept, name: 1.0})
+        desc = title and f"{title}, average with {name}"
+        features = embed_images(tower.to(experts.device), experts.pool.architecture, images, desc=desc)
+        agreement = (head(features).argmax(dim=-1) == wanted).double().mean().item()
+        if agreement >= most:
+            kept, most, best = {**kept, name: 1.0}, agreement, (tower.cpu(), head)
+    return best

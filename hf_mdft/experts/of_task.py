@@ -114,7 +114,7 @@ class TaskExperts:
 
     def weights(self, images: Images, as_they_are: Images | None = None) -> dict[str, float]:
         """How far each is trusted, by name, in shares of all."""
-        return self.ensemble(images, as_they_are=as_they_are)[1]
+        return self.ensemble(images, as_they_are=as_they_are)[1] if self.heads or self.teachers else {}
 
     def chosen(self, images: Images, *, title: str | None = None) -> str:
         """Name of the expert that one would take without labels: the one that is trusted most (`weigh`).

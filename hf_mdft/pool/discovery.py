@@ -106,18 +106,29 @@ def _short_names(listed: list[ListedModel], base: str) -> list[str]:
     return taken
 
 
+def by_data_set(candidates: list[Candidate]) -> list[list[Candidate]]:
+    """Groups of models whose cards name the same data set first, in the order of each group's first model; those that
+    name none stand alone."""
+    groups: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        key = candidate.datasets[0] if candidate.datasets else f"\0{candidate.reference.id}"
+        groups.setdefault(key, []).append(candidate)
+    return list(groups.values())
+
+
 def as_text(candidates: list[Candidate]) -> str:
-    """A table for people."""
+    """A table for people; models for one data set stand together, as experts of one task."""
     rows = [
         [
-            c.task,
+            group[0].task,
             c.reference.id,
             ", ".join(c.datasets) or "-",
             c.license or "-",
             f"{c.downloads:,}",
             size_text(c.bytes),
         ]
-        for c in candidates
+        for group in by_data_set(candidates)
+        for c in group
     ]
     return text_table(["task", "model", "data set", "license", "downloads", "size"], rows, left=4)
 

@@ -9,13 +9,13 @@ import yaml
 
 from ..core.reference import ModelReference
 from ..heads import TEMPLATES
-from ..pool.discovery import Candidate
+from ..pool.discovery import Candidate, by_data_set
 
 
 def draft(base: ModelReference, candidates: list[Candidate]) -> str:
     """A recipe with models that were found on the Hub, to be edited: what the Hub does not hold is marked.
 
-    Of several models for one data set, the most downloaded is taken, and the others are named in comments.
+    Models for one data set are experts of one task, the most downloaded first.
     """
     lines = [
         f"# Fine-tuned models of {base.id} that fit it. Delete what you do not want, and complete what is marked.",
@@ -23,21 +23,19 @@ def draft(base: ModelReference, candidates: list[Candidate]) -> str:
         f"  base: {_quoted(base.spec)}",
         "  experts:",
     ]
-    taken, tasks = {}, []
-    for found in candidates:
-        about = f"{found.license or 'no license stated'}, {found.downloads} downloads"
-        line = f"{_quoted(found.task)}: {_quoted(found.reference.spec)}  # {' '.join(about.split())}"
-        key = found.datasets[0] if found.datasets else None
-        if key and key in taken:
-            lines.append(f"    # same data set as {taken[key]}: {line}")
-            continue
-        taken[key] = found.task
-        lines.append(f"    {line}")
-        templates = found.task.replace("-", "_")
-        tasks.append(f"  {_quoted(found.task)}:")
+    tasks = []
+    for group in by_data_set(candidates):
+        name, data = group[0].task, group[0].datasets[0] if group[0].datasets else None
+        if len(group) == 1:
+            lines.append(f"    {_quoted(name)}: {_described(group[0])}")
+        else:
+            lines.append(f"    {_quoted(name)}:  # one data set, {_quoted(data)}; all of them teach the specialist")
+            lines += [f"      - {_described(found)}" for found in group]
+        templates = name.replace("-", "_")
+        tasks.append(f"  {_quoted(name)}:")
         images = (
-            f"{{path: {_quoted(key)}, split: train}}  # from its card: check split and config"
-            if key
+            f"{{path: {_quoted(data)}, split: train}}  # from its card: check split and config"
+            if data
             else ("null  # COMPLETE: arguments of datasets.load_dataset, such as {path: me/images, split: train}")
         )
         tasks.append(f"    unlabelled: {images}")
@@ -46,6 +44,11 @@ def draft(base: ModelReference, candidates: list[Candidate]) -> str:
         if templates in TEMPLATES:
             tasks.append(f"    templates: {templates}")
     return "\n".join([*lines, "tasks:", *tasks, ""])
+
+
+def _described(found: Candidate) -> str:
+    about = f"{found.license or 'no license stated'}, {found.downloads} downloads"
+    return f"{_quoted(found.reference.spec)}  # {' '.join(about.split())}"
 
 
 def _quoted(text: str) -> str:

@@ -29,7 +29,7 @@ from .outcome import (
 )
 
 
-KEY_VERSION = "ablation 4"
+KEY_VERSION = "ablation 5"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 META_PARTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -53,6 +53,9 @@ SPECIALIST_PARTS: dict[str, dict[str, dict[str, Any]]] = {
         "specialize": {"teacher_views": False, "ensemble_weight": 0.0, "lda_weight": 0.0}
     },
     "without test-time augmentation in the teacher": {"specialize": {"teacher_views": False}},
+    "with one expert of each task": {"specialize": {"further_experts": False}},
+    "without teachers from outside the pool": {"specialize": {"outside_teachers": False}},
+    "without experts of related tasks": {"specialize": {"related_experts": False}},
     "without other models in the teacher": {"specialize": {"ensemble_weight": 0.0}},
     "with other models in the teacher": {"specialize": {"ensemble_weight": 1.0}},
     "without the class prior": {"specialize": {"prior_strength": 0.0}},
@@ -138,9 +141,23 @@ def ablate(
             found = outcome(merger, tasks, merger.expert_tower, merger.expert_head)
             tables["specialists"].append(Row.compare("the experts themselves", found, full))
         for name, change in SPECIALIST_PARTS.items():
-            if _changes(recipe, change):
+            if _changes(recipe, change) and not without_effect(merger).issuperset(change["specialize"]):
                 tables["specialists"].append(Row.compare(name, study.specialists(name, change), full))
     return tables
+
+
+def without_effect(merger: MetaMerger) -> set[str]:
+    """Options of phase 2 that change nothing of a pool, for want of what they switch off."""
+    found = [merger.experts(task) for task in merger.tasks]
+    return {
+        name
+        for name, having in {
+            "further_experts": any(len(experts.heads) > 1 for experts in found),
+            "outside_teachers": any(experts.teachers for experts in found),
+            "related_experts": any(experts.related for experts in found),
+        }.items()
+        if not having
+    }
 
 
 class Variants:

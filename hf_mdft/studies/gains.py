@@ -13,13 +13,14 @@ from ..embedding.views import TEACHER_VIEWS, TEST_VIEWS, Offset
 from ..evaluation.outputs import look
 from ..recipes.schema import Recipe
 from ..specialize import SpecializeArguments
-from .ablation import Row, Variants
+from .ablation import Row, Variants, without_effect
 from .outcome import measured_tasks, needs_specialists, outcome
 
 
 BARE: dict[str, Any] = {
     "teacher_views": False, "prior_strength": 0.0, "lda_weight": 0.0, "ensemble_weight": 0.0, "refreshes": 0,
     "augmentation": "none", "infomax_weight": 0.0, "restore": False, "fewer_steps": False, "gate": False,
+    "further_experts": False, "outside_teachers": False, "related_experts": False,
 }  # fmt: skip
 """Distillation of the expert on plain images, and nothing else. Such a teacher corrects nothing, so steps stay."""
 
@@ -29,7 +30,10 @@ ADDED = {
     "+ fewer steps where the teacher corrects little": ("fewer_steps",),
     "+ class prior": ("prior_strength",),
     "+ LDA": ("lda_weight",),
-    "+ other models": ("ensemble_weight",),
+    "+ further experts of the task": ("further_experts",),
+    "+ teachers from outside the pool": ("outside_teachers",),
+    "+ experts of related tasks": ("related_experts",),
+    "+ meta-model and base": ("ensemble_weight",),
     "+ augmentation of the student's images": ("augmentation",),
     "+ InfoMax": ("infomax_weight",),
     "+ self-training": ("refreshes",),
@@ -46,7 +50,7 @@ VIEWS = {
 """By row: views of test-time augmentation, without any training: that of every table, and the teacher's."""
 
 BESIDE: dict[str, dict[str, Any]] = {
-    "beside it, other models in the teacher": {"ensemble_weight": 1.0},
+    "beside it, meta-model and base in the teacher": {"ensemble_weight": 1.0},
     "beside it, self-training": {"refreshes": 1},
 }
 """By row: parts that a recipe may leave off, each on top of all others but the gate."""
@@ -76,7 +80,12 @@ def gains(recipe: Recipe, output_dir: Path, progress: Callable[[str], None]) -> 
         averaged = {task: _over_views(study, task, views) for task in tasks}
         rows.append(Row.compare(name, averaged, before))
     defaults = {field.name: field.default for field in dataclasses.fields(SpecializeArguments)}
-    left = {name: off for name, off in BARE.items() if recipe.specialize.get(name, defaults[name]) != off}
+    idle = without_effect(merger)
+    left = {
+        name: off
+        for name, off in BARE.items()
+        if name not in idle and recipe.specialize.get(name, defaults[name]) != off
+    }
     for name, options in ADDED.items():
         if options == ("gate",):
             for beside, change in BESIDE.items():
