@@ -33,11 +33,24 @@ from transformers import (
 
 from hf_mdft import InputError, MetaMerger, ModelPool, Task
 from hf_mdft.core.reference import PoolReference
-from hf_mdft.experts import Source, TaskExperts, average_model, combined, weigh
+from hf_mdft.experts import (
+    RelatedExpert,
+    Source,
+    TaskExperts,
+    average_model,
+    combined,
+    greedy_average,
+    related_experts,
+    weigh,
+)
 from hf_mdft.experts.average import model_stock
-from hf_mdft.heads import build_expert_heads, build_head
+from hf_mdft.experts.rank import h_score
+from hf_mdft.experts.related import with_related
+from hf_mdft.heads import LinearHead, build_expert_heads, build_head
 from hf_mdft.recipes.schema import Recipe
 from hf_mdft.specialize import specialize_task
+from hf_mdft.specialize.one_task import as_asked
+from hf_mdft.studies.rank import spearman
 from hf_mdft.tasks.pictures import pictures
 from hf_mdft.teachers import OutsideTeacher
 from hf_mdft.teachers.classes import among, columns_of
@@ -447,3 +460,138 @@ def test_a_teacher_that_was_never_trained_is_refused(vit_paths, clip_pool, tmp_p
     (teacher,) = merger.teachers("shade")
     with pytest.raises(InputError, match="its weights lack 'classifier"):
         teacher.log_probs(merger.unlabelled("shade"), ((0, 0),), device="cpu")
+
+
+# Experts of other tasks
+
+
+def test_related_experts_share_classes_by_name():
+    torch.manual_seed(0)
+    own, other = (
+        LinearHead(names, weight=torch.randn(len(names), 4), bias=torch.zeros(len(names)))
+        for names in (["a", "b", "c"], ["C", "x", "a"])
+    )
+    heads = {"mine": {"mine": own}, "theirs": {"theirs": other}, "else": {"else": LinearHead(
+        ["a", "q"], weight=torch.randn(2, 4), bias=torch.zeros(2)
+    )}}  # fmt: skip
+    (found,) = related_experts("mine", own.class_names, heads)
+    assert (found.expert, found.classes, found.columns) == ("theirs", (0, 2), (2, 0)), "one shared class tells nothing"
+
+
+def test_a_related_expert_divides_what_shared_classes_have():
+    truth = torch.arange(4).repeat(100)
+    mine = {str(n): source(noisy(truth, 0.8, n), 0.8) for n in range(3)}
+    weights = weigh(mine)
+    together = combined(mine, weights)
+    head = LinearHead(["c", "a"], weight=torch.randn(2, 4), bias=torch.zeros(2))
+    expert = RelatedExpert("theirs", head, (2, 0), (0, 1))
+    good = torch.where(truth == 2, 0, 1)
+    good = torch.where(noisy(truth, 0.9, 5) == truth, good, 1 - good)
+    sources, shares = with_related(mine, weights, together, {expert: source(good, 0.9, 2)})
+    assert shares["related theirs"] > 0.1 and sum(shares.values()) == pytest.approx(1)
+    completed = sources["related theirs"].log_probs.exp()
+    torch.testing.assert_close(completed.sum(-1), torch.ones(400))
+    torch.testing.assert_close(completed[:, [1, 3]], together.log_probs.exp()[:, [1, 3]])
+    shared = completed[:, [2, 0]] / completed[:, [2, 0]].sum(-1, keepdim=True)
+    torch.testing.assert_close(shared, source(good, 0.9, 2).log_probs.exp())
+    wrong = source(1 - good, 0.9, 2)
+    sources, shares = with_related(mine, weights, together, {expert: wrong})
+    assert set(sources) == set(mine) and shares == pytest.approx(weights), "it disagrees, so it is not asked"
+
+
+def test_related_experts_are_an_option(clip_pool, unlabelled_data, tmp_path, monkeypatch):
+    names = {"shade": ["dark", "middle", "bright"], "colour": ["bright", "dark", "blue", "grey"]}
+    tasks = {task: Task(unlabelled_data[task], class_names=own) for task, own in names.items()}
+    merger, asked = MetaMerger(clip_pool, tasks), []
+    merger.fit(fit_arguments(tmp_path))
+    assert [r.expert for r in merger.experts("shade").related] == ["colour"]
+    plain = RelatedExpert.observe
+    monkeypatch.setattr(
+        RelatedExpert, "observe", lambda self, *a, **k: asked.append(self.expert) or plain(self, *a, **k)
+    )
+    merger.specialize(specialize_arguments(tmp_path / "off", related_experts=False), ["shade"])
+    assert not asked
+    merger.specialize(specialize_arguments(tmp_path / "on"), ["shade"])
+    assert set(asked) == {"colour"}
+
+
+# Options, order, tables
+
+
+def test_only_what_the_options_take(several, big, unlabelled_data, tmp_path):
+    merger = MetaMerger(several, {"shade": taught(big, unlabelled_data)})
+    experts, images = merger.experts("shade"), merger.unlabelled("shade")
+    whole = as_asked(experts, specialize_arguments(tmp_path), images)
+    assert len(whole.heads) == 3 and len(whole.teachers) == 1
+    options = {"further_experts": False, "outside_teachers": False}
+    one = as_asked(experts, specialize_arguments(tmp_path, **options), images)
+    assert list(one.heads) == [experts.chosen(images)] and not one.teachers
+    merger.fit(fit_arguments(tmp_path))
+    made = merger.specialize(specialize_arguments(tmp_path, gate=False, **options))["shade"]
+    assert made.trust.weights == {made.expert: 1.0} and made.trust.start == "expert"
+
+
+def test_presets_of_one_model_take_one_expert(several, runs, clip_paths, tmp_path):
+    recipe = write_recipe(tmp_path, clip_paths)
+    edited(recipe, lambda c: c["pool"]["experts"].update(shade=f"{runs}/run-*"))
+    args = Recipe.load(recipe).with_preset("shot").specialize_arguments(tmp_path)
+    assert not (args.further_experts or args.outside_teachers or args.related_experts)
+
+
+def test_rank_orders_by_trust(several, runs, clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths)
+    edited(recipe, lambda c: c["pool"]["experts"].update(shade=f"{runs}/run-*"))
+    code, out, _ = call(["pool", "rank", recipe, "--task", "shade", "--format", "json"], monkeypatch, capsys)
+    found = json.loads(out)
+    assert code == 0 and [r["trust"] for r in found] == sorted((r["trust"] for r in found), reverse=True)
+    assert {r["expert"] for r in found} == {"shade/1", "shade/2", "shade/3"}
+    vectors = [torch.cat([(several.weights(n).tensor(k) - b).flatten() for k, b in several.weights(None).parameters()])
+               for n in ("shade/1", "shade/2", "shade/3")]  # fmt: skip
+    cosines = [[F.cosine_similarity(a, b, dim=0).item() for b in vectors if b is not a] for a in vectors]
+    wanted = {f"shade/{n + 1}": sum(row) / 2 for n, row in enumerate(cosines)}
+    assert {r["expert"]: r["cosine"] for r in found} == pytest.approx(wanted, abs=1e-5)
+    code, out, _ = call(["pool", "rank", recipe, "--task", "shade"], monkeypatch, capsys)
+    assert code == 0 and out.splitlines()[0].startswith("expert") and len(out.splitlines()) == 4
+    code, _, err = call(["pool", "rank", recipe, "--task", "colour"], monkeypatch, capsys)
+    assert code == 2 and "task 'colour' has fewer than two experts" in err
+
+
+def test_h_score_against_its_formula():
+    torch.manual_seed(0)
+    classes = torch.arange(3).repeat(200)
+    features = 4 * F.one_hot(classes, 5).float() + torch.randn(600, 5)
+    apart, mixed = h_score(features, classes), h_score(features, classes[torch.randperm(600)])
+    assert 0.8 < apart < 1 and mixed < 0.05
+    centred = (features - features.mean(0)).double()
+    covariance = centred.T @ centred / 600
+    means = torch.stack([centred[classes == c].mean(0) for c in range(3)])
+    plain = torch.linalg.solve(covariance, means.T @ means / 3).trace().item() / 2
+    assert apart == pytest.approx(plain, rel=0.02)
+
+
+def test_study_of_the_order(runs, clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths)
+    edited(recipe, lambda c: c["pool"]["experts"].update(shade=f"{runs}/run-*"))
+    arguments = ["study", "rank", recipe, "--specialists", "--max-steps", "1", "--output-dir", tmp_path / "rank"]
+    code, out, _ = call(arguments, monkeypatch, capsys)
+    assert code == 0 and "| trust |" in out
+    found = json.loads((tmp_path / "rank" / "rank.json").read_text())
+    assert len(found) == 3 and all(0 <= row["specialist"] <= 1 for row in found)
+    assert spearman([1, 2, 3], [10, 20, 30]) == pytest.approx(1) and spearman([1, 2, 2], [3, 1, 1]) == pytest.approx(
+        -1
+    )
+
+
+def test_greedy_average_takes_what_helps(several, tasks):
+    merger = MetaMerger(several, {"shade": tasks["shade"]})
+    experts, images = merger.experts("shade"), merger.unlabelled("shade")
+    tower, head = greedy_average(experts, images)
+    wanted = experts.ensemble(images)[0].log_probs.argmax(-1)
+
+    def agreement(model):
+        pixels = torch.cat(list(images.batches(99)))
+        with torch.no_grad():
+            found = head(several.architecture.features(model(pixel_values=pixels))).argmax(-1)
+        return (found == wanted).float().mean()
+
+    assert agreement(tower) >= agreement(several.tower(experts.chosen(images)))
