@@ -16,7 +16,7 @@ from ..tasks import Images
 from ..teachers import OutsideTeacher
 from .ensemble import combined
 from .observation import Source, observe, observe_outside
-from .related import RelatedExpert, with_related
+from .related import RelatedExpert, with_related, worth_asking
 from .weights import weigh
 
 
@@ -106,7 +106,7 @@ class TaskExperts:
         if not self.related or not self.heads:
             return together, weights
         others = {}
-        for expert in self.related:
+        for expert in worth_asking(self.related, self.pool, images, together, self.device):
             desc = title and f"{title}, expert {expert.expert}"
             others[expert] = expert.observe(self.pool, images, device=self.device, desc=desc)
         seen, weights = with_related(seen, weights, together, others)

@@ -29,8 +29,8 @@ class Ranked:
         expert: Its name.
         model: Its id.
         trust: Its weight beside the others, 0 to 1 (`weigh`): what they are ordered by.
-        agreement: Share of images on which it predicts what all experts together predict (EnsV,
-            https://huggingface.co/papers/2302.05003).
+        agreement: Share of images on which it predicts what all experts together predict (EnsV, Hu et al.
+            2024, "Towards Reliable Model Selection for Unsupervised Domain Adaptation").
         consistency: Share of predictions that small translations leave as they are.
         nuclear_norm: Nuclear norm of its predictions, of its largest value: confident and dispersed over classes
             (https://huggingface.co/papers/2302.01094).

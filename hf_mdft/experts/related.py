@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from ..embedding import expert_features
-from ..embedding.views import FEW_VIEWS
+from ..embedding.views import FEW_VIEWS, Offset
 from ..heads import Head, plain_name
 from ..pool import ModelPool
 from ..tasks import Images
@@ -23,6 +23,9 @@ LEAST_AGREEMENT = 0.75
 """Agreement with the task's own models, of their consistency under small translations, below which a related expert is
 not asked: it differs from them far more than they do from themselves. Digits in fonts and handwritten digits are below
 it either way (with them, accuracy fell by 1 to 7 points); experts of one task are above it, but for weak ones."""
+
+SCREENED, MARGIN = 1000, 0.9
+"""Images on which a related expert is looked at first, as they are, and by how much less agreement it may go on."""
 
 LEAST_IMAGES = 32
 """Images of shared classes below which a related expert cannot be compared with the task's own."""
@@ -49,10 +52,31 @@ class RelatedExpert:
         """As tables and cards name it."""
         return f"related {self.expert}"
 
-    def observe(self, pool: ModelPool, images: Images, *, device: torch.device | str, desc: str | None) -> Source:
+    def observe(
+        self,
+        pool: ModelPool,
+        images: Images,
+        *,
+        views: tuple[Offset, ...] = FEW_VIEWS,
+        device: torch.device | str,
+        desc: str | None,
+    ) -> Source:
         """Its outputs on another task's images; classes are the shared ones alone."""
-        features = expert_features(pool, self.expert, images, views=FEW_VIEWS, device=device, desc=desc)
+        features = expert_features(pool, self.expert, images, views=views, device=device, desc=desc)
         return observe(features, _Columns(self.head, self.columns))
+
+    def agreement(self, seen: Source, classes: torch.Tensor) -> float:
+        """Share of the images of shared classes on which it predicts the same; 0 where there are too few.
+
+        Args:
+            seen: Its outputs.
+            classes: Classes `(N,)` that the task's own models predict.
+        """
+        own = torch.tensor(self.classes)
+        rows = torch.isin(classes, own)
+        if rows.sum() < LEAST_IMAGES:
+            return 0.0
+        return (own[seen.log_probs.argmax(dim=-1)] == classes)[rows].double().mean().item()
 
 
 class _Columns:
@@ -109,12 +133,10 @@ def with_related(
     all_sources, shares = dict(sources), {}
     for expert, seen in related.items():
         classes = list(expert.classes)
-        rows = torch.isin(together.log_probs.argmax(dim=-1), torch.tensor(classes))
-        if rows.sum() < LEAST_IMAGES:
+        predicted = together.log_probs.argmax(dim=-1)
+        if expert.agreement(seen, predicted) < LEAST_AGREEMENT * together.consistency:
             continue
-        agreeing = (_indices(expert)[seen.log_probs.argmax(dim=-1)] == together.log_probs.argmax(dim=-1))[rows]
-        if agreeing.double().mean() < LEAST_AGREEMENT * together.consistency:
-            continue
+        rows = torch.isin(predicted, torch.tensor(classes))
         own = {name: _among(source, classes, rows) for name, source in sources.items() if weights[name] > 0}
         share = weigh({**own, expert.name: _rows(seen, rows)})[expert.name]
         if share > 0:
@@ -127,8 +149,20 @@ def with_related(
     return all_sources, {**found, **{name: odds * own_part for name, odds in beside.items()}}
 
 
-def _indices(expert: RelatedExpert) -> torch.Tensor:
-    return torch.tensor(expert.classes)
+def worth_asking(
+    related: Sequence[RelatedExpert], pool: ModelPool, images: Images, together: Source, device: torch.device | str
+) -> list[RelatedExpert]:
+    """Those related experts that a look at some of the images does not rule out: most agree far too little, and cost
+    one forward pass of a thousand images."""
+    rows = torch.linspace(0, len(images) - 1, min(SCREENED, len(images))).round().long()
+    few, predicted = images.subset(rows.tolist()), together.log_probs.argmax(dim=-1)[rows]
+    least = MARGIN * LEAST_AGREEMENT * together.consistency
+    found = []
+    for expert in related:
+        seen = expert.observe(pool, few, views=FEW_VIEWS[:1], device=device, desc=None)
+        if expert.agreement(seen, predicted) >= least:
+            found.append(expert)
+    return found
 
 
 def _among(source: Source, classes: list[int], rows: torch.Tensor) -> Source:

@@ -137,6 +137,9 @@ def run(
             f"; its expert taught from restored images ({', '.join(r)})" if (r := specialist.restorations) else ""
         )
         progress(f"  {task}: kept the {specialist.kept}; {specialist.decision.reason}{restored}")
+        if len(specialist.trust.weights) > 1:
+            trusted = ", ".join(f"{name} {share:.0%}" for name, share in specialist.trust.weights.items())
+            progress(f"    learned from {trusted}; started at: {specialist.trust.start}")
     others = {}
     for name, baseline in (baselines or {}).items():
         progress(f"Baseline: {name}")

@@ -35,8 +35,8 @@ class Start:
 
 def find_start(models: Models, teacher: Teacher) -> Start:
     """The meta-model for a task without an expert, a sole expert; of several experts the one, their weighted average
-    or their Model Stock, whichever predicts the teacher's class for the largest share of images (EnsV,
-    https://huggingface.co/papers/2302.05003, with models between the experts among the candidates).
+    or their Model Stock, whichever predicts the teacher's class for the largest share of images (as EnsV chooses among
+    models, Hu et al. 2024, "Towards Reliable Model Selection for Unsupervised Domain Adaptation").
 
     Args:
         models: The models of the task.
