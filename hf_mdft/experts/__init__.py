@@ -3,7 +3,7 @@
 from .average import WAYS, average_model, greedy_average
 from .ensemble import combined, geometric_mean, joint_features
 from .observation import Source, observe
-from .of_task import TaskExperts, most_trusted
+from .of_task import TaskExperts
 from .rank import Ranked, rank
 from .related import RelatedExpert, related_experts
 from .weights import weigh
@@ -20,7 +20,6 @@ __all__ = [
     "geometric_mean",
     "greedy_average",
     "joint_features",
-    "most_trusted",
     "observe",
     "rank",
     "related_experts",

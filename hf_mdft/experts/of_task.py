@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from ..tasks import Images
 from ..teachers import OutsideTeacher
 from .ensemble import combined
 from .observation import Source, observe, observe_outside
-from .related import RelatedExpert, with_related, worth_asking
+from .related import RelatedExpert, completed, related_shares, worth_asking
 from .weights import weigh
 
 
@@ -46,24 +46,33 @@ class TaskExperts:
         return own + [[teacher.source.reference.to_dict(), teacher.class_names] for teacher in self.teachers]
 
     def observe(
-        self, images: Images, views: tuple[Offset, ...] = FEW_VIEWS, *, title: str | None = None, **options: Any
+        self,
+        images: Images,
+        views: tuple[Offset, ...] = FEW_VIEWS,
+        *,
+        only: Collection[str] | None = None,
+        title: str | None = None,
+        **options: Any,
     ) -> dict[str, Source]:
-        """Outputs of every expert, by name.
+        """Outputs of the experts, by name.
 
         Args:
             images: Unlabelled images.
             views: Views that they are run under.
+            only: Names of those that are run; the default is all.
             title: Begins the titles of progress bars; the default shows none.
             options: Those of `observe`.
         """
         found = {}
         for expert, head in self.heads.items():
+            if only is not None and expert not in only:
+                continue
             desc = title and f"{title}, {'expert' if len(self.heads) == 1 else f'expert {expert}'}"
             features = expert_features(self.pool, expert, images, views=views, device=self.device, desc=desc)
             found[expert] = observe(features, head.cpu(), **options)
         return found
 
-    def observe_all(
+    def ensemble(
         self,
         images: Images,
         views: tuple[Offset, ...] = FEW_VIEWS,
@@ -71,50 +80,60 @@ class TaskExperts:
         as_they_are: Images | None = None,
         title: str | None = None,
         **options: Any,
-    ) -> dict[str, Source]:
-        """Outputs of every expert, and of the teachers from outside the pool, by name.
-
-        Args:
-            images: Unlabelled images, as experts see them.
-            views: Views that experts are run under; teachers under `FEW_VIEWS` of them.
-            as_they_are: The images as teachers see them; the default is `images`.
-            title: Begins the titles of progress bars; the default shows none.
-            options: Those of `observe`.
-        """
-        found, few = self.observe(images, views, title=title, **options), views[: len(FEW_VIEWS)]
-        for teacher in self.teachers:
-            desc = title and f"{title}, teacher {teacher.name}"
-            seen = teacher.log_probs(as_they_are or images, few, device=self.device, desc=desc)
-            found[called(teacher)] = observe_outside(seen)
-        return found
-
-    def ensemble(
-        self, images: Images, views: tuple[Offset, ...] = FEW_VIEWS, *, title: str | None = None, **options: Any
-    ) -> tuple[Source, dict[str, float]]:
-        """All experts, teachers and related experts as one model, each as far as it is trusted (`weigh`), and how far
-        that is, by name, in shares of all.
+    ) -> Source | None:
+        """All experts, teachers and related experts as one model, each as far as it is trusted; `None` where there is
+        neither expert nor teacher. Experts that are not trusted at all are run under `FEW_VIEWS` alone.
 
         Args:
             images: Unlabelled images, as experts see them.
             views: Views that experts are run under.
+            as_they_are: The images as teachers see them; the default is `images`.
             title: Begins the titles of progress bars; the default shows none.
-            options: Those of `observe_all`.
+            options: Those of `observe`.
         """
-        seen = self.observe_all(images, views, title=title, **options)
-        weights = weigh(seen)
-        together = combined(seen, weights)
+        if not self.heads and not self.teachers:
+            return None
+        found = self._evidence(images, as_they_are or images, title)
+        seen = self.observe(images, views, only=found.trusted, title=title, **options) | found.teachers
+        together = combined(seen, found.own_weights)
+        if not found.related:
+            return together
+        seen |= {expert.name: completed(own, expert.classes, together) for expert, own in found.related.items()}
+        return combined(seen, found.weights)
+
+    def weights(
+        self, images: Images, *, as_they_are: Images | None = None, title: str | None = None
+    ) -> dict[str, float]:
+        """How far each expert, teacher and related expert is trusted, by name, in shares of all: `weigh`, by their
+        outputs under `FEW_VIEWS`.
+
+        Args:
+            images: Unlabelled images, as experts see them.
+            as_they_are: The images as teachers see them; the default is `images`.
+            title: Begins the titles of progress bars; the default shows none.
+        """
+        if not self.heads and not self.teachers:
+            return {}
+        return self._evidence(images, as_they_are or images, title).weights
+
+    def _evidence(self, images: Images, as_they_are: Images, title: str | None) -> _Evidence:
+        if len(self.heads) == 1 and not self.teachers and not self.related:
+            return _Evidence(dict.fromkeys(self.heads, 1.0))
+        seen, teachers = self.observe(images, title=title), {}
+        for teacher in self.teachers:
+            desc = title and f"{title}, teacher {teacher.name}"
+            found = teacher.log_probs(as_they_are, FEW_VIEWS, device=self.device, desc=desc)
+            teachers[called(teacher)] = observe_outside(found)
+        seen |= teachers
+        own = weigh(seen)
         if not self.related or not self.heads:
-            return together, weights
-        others = {}
+            return _Evidence(own, teachers)
+        together, others = combined(seen, own), {}
         for expert in worth_asking(self.related, self.pool, images, together, self.device):
             desc = title and f"{title}, expert {expert.expert}"
             others[expert] = expert.observe(self.pool, images, device=self.device, desc=desc)
-        seen, weights = with_related(seen, weights, together, others)
-        return combined(seen, weights), weights
-
-    def weights(self, images: Images, as_they_are: Images | None = None) -> dict[str, float]:
-        """How far each is trusted, by name, in shares of all."""
-        return self.ensemble(images, as_they_are=as_they_are)[1] if self.heads or self.teachers else {}
+        shares = related_shares(seen, own, together, others)
+        return _Evidence(own, teachers, {e: source for e, source in others.items() if e.name in shares}, shares)
 
     def chosen(self, images: Images, *, title: str | None = None) -> str:
         """Name of the expert that one would take without labels: the one that is trusted most (`weigh`).
@@ -125,14 +144,38 @@ class TaskExperts:
         """
         if len(self.heads) == 1:
             return next(iter(self.heads))
-        return most_trusted(weigh(self.observe(images, title=title)))
+        weights = weigh(self.observe(images, title=title))
+        return max(weights, key=weights.__getitem__)
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """How far models are trusted, and the outputs of those that are no experts of the task.
+
+    Args:
+        own_weights: Weight of every expert and teacher, by name, without related experts.
+        teachers: Outputs of teachers, by name.
+        related: Outputs of the related experts that are trusted.
+        shares: Share of each of these, by name, of all.
+    """
+
+    own_weights: dict[str, float]
+    teachers: dict[str, Source] = field(default_factory=dict)
+    related: dict[RelatedExpert, Source] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def trusted(self) -> list[str]:
+        """Names of experts and teachers with some weight."""
+        return [name for name, weight in self.own_weights.items() if weight]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of every model, by name, in shares of all."""
+        rest = 1 - sum(self.shares.values())
+        return {**{name: rest * weight for name, weight in self.own_weights.items()}, **self.shares}
 
 
 def called(teacher: OutsideTeacher) -> str:
     """A teacher's name beside those of experts."""
     return f"teacher {teacher.name}"
-
-
-def most_trusted(weights: Mapping[str, float]) -> str:
-    """The model with the largest weight; of equals, the first."""
-    return max(weights, key=weights.__getitem__)

@@ -112,17 +112,14 @@ def related_experts(
     return found
 
 
-def with_related(
+def related_shares(
     sources: Mapping[str, Source],
     weights: Mapping[str, float],
     together: Source,
     related: Mapping[RelatedExpert, Source],
-) -> tuple[dict[str, Source], dict[str, float]]:
-    """A task's models and related experts, with weights: each related expert as far as its agreement with the task's
-    own models supports it, on those images that they take for one of the shared classes.
-
-    A related expert divides the probability of the shared classes among them anew; that of all of them together, and
-    that of the others, is the ensemble's.
+) -> dict[str, float]:
+    """Share, of all, of every related expert that is trusted, by name: as far as its agreement with the task's own
+    models supports it, on those images that they take for one of the shared classes.
 
     Args:
         sources: Outputs of the task's own models.
@@ -130,23 +127,18 @@ def with_related(
         together: Their ensemble.
         related: Outputs of related experts, of the shared classes.
     """
-    all_sources, shares = dict(sources), {}
+    odds, predicted = {}, together.log_probs.argmax(dim=-1)
     for expert, seen in related.items():
-        classes = list(expert.classes)
-        predicted = together.log_probs.argmax(dim=-1)
         if expert.agreement(seen, predicted) < LEAST_AGREEMENT * together.consistency:
             continue
+        classes = list(expert.classes)
         rows = torch.isin(predicted, torch.tensor(classes))
         own = {name: _among(source, classes, rows) for name, source in sources.items() if weights[name] > 0}
         share = weigh({**own, expert.name: _rows(seen, rows)})[expert.name]
         if share > 0:
-            all_sources[expert.name], shares[expert.name] = _completed(seen, classes, together), share
-    total = sum(shares.values())
-    # Each share is one beside the task's own models alone; several stand beside them together.
-    beside = {name: share / (1 - share) if share < 1 else 1.0 for name, share in shares.items()}
-    own_part = 1 / (1 + sum(beside.values())) if total else 1.0
-    found = {name: weight * own_part for name, weight in weights.items()}
-    return all_sources, {**found, **{name: odds * own_part for name, odds in beside.items()}}
+            odds[expert.name] = share / max(1 - share, share)  # no more than all of the task's own models
+    # Each was weighed beside the task's own models alone; together they stand beside them.
+    return {name: share / (1 + sum(odds.values())) for name, share in odds.items()}
 
 
 def worth_asking(
@@ -174,8 +166,16 @@ def _rows(source: Source, rows: torch.Tensor) -> Source:
     return replace(source, logits=source.logits[rows], log_probs=source.log_probs[rows])
 
 
-def _completed(seen: Source, classes: list[int], together: Source) -> Source:
-    """A related expert's outputs as those of all classes of the task."""
+def completed(seen: Source, classes: Sequence[int], together: Source) -> Source:
+    """A related expert's outputs as those of all classes of the task: it divides the probability that the task's own
+    models give to the shared classes among them; that of all of these together, and of the others, is theirs.
+
+    Args:
+        seen: Its outputs, of the shared classes.
+        classes: Index of the shared classes among the task's.
+        together: The ensemble of the task's own models.
+    """
+    classes = list(classes)
 
     def complete(own: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
         found = whole.log_softmax(dim=-1).clone()

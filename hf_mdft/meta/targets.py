@@ -44,5 +44,5 @@ def task_objective(experts: TaskExperts, head: Head, images: Images, args: MdftT
         chosen, title = experts.chosen(images, title=task), f"{task}: restorations"
         own = copy.deepcopy(experts.heads[chosen])
         images = restored(images, find_restorations(pool, chosen, images, own, device=device, desc=title))
-    together, _ = experts.ensemble(images, views, as_they_are=given, title=task)
+    together = experts.ensemble(images, views, as_they_are=given, title=task)
     return TaskObjective.build(head, together, args, trained=args.train_heads)

@@ -238,7 +238,7 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     if not args.gate and decision.share < 1:
         off = f"gate off ({decision.reason})"
         decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)
-    trust = Trust(models.expert, start.name, models.experts.weights(models.restored, models.images))
+    trust = Trust(models.expert, start.name, models.experts.weights(models.restored, as_they_are=models.images))
     return _Trained(decision, start, trust, trained, trainer.state.log_history)
 
 

@@ -60,7 +60,7 @@ def find_start(models: Models, teacher: Teacher) -> Start:
 
 def _candidates(models: Models) -> Iterator[Start]:
     """Experts that count, the chosen one first, their average, and Model Stock."""
-    trusted = models.experts.weights(models.restored, models.images)
+    trusted = models.experts.weights(models.restored, as_they_are=models.images)
     weights = {name: trusted[name] for name in models.experts.heads}
     kept = {name: weight for name, weight in weights.items() if weight}
     for name in sorted(kept, key=lambda name: (name != models.expert, -kept[name])):

@@ -116,10 +116,8 @@ class Expert(SourceKind):
 
     @classmethod
     def observe(cls, models: Models, views: tuple[Offset, ...], **options: Any) -> Source | None:
-        experts = models.experts
-        if not experts.heads and not experts.teachers:
-            return None
-        return experts.ensemble(models.restored, views, as_they_are=models.images, title=models.task, **options)[0]
+        own = {"as_they_are": models.images, "title": models.task, **options}
+        return models.experts.ensemble(models.restored, views, **own)
 
 
 @SOURCES.register("meta")
