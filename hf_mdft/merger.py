@@ -134,8 +134,8 @@ class MetaMerger(TaskData):
             self._meta_heads, self._fit_args, self._phases = {}, args, {"meta": options_of(args)}
             history, output = [], TrainOutput(0, 0.0, {})
             if args.max_steps != 0:
-                given = {"train_dataset": images, "heads": heads, "pool": self.pool, "experts": experts}
-                trainer = MdftTrainer(self.model, args, **given)
+                own = {"heads": heads, "pool": self.pool, "experts": experts}
+                trainer = MdftTrainer(self.model, args, train_dataset=images, **own)
                 output = trainer.train(resume_from_checkpoint=checkpoint)
                 self.model, history = trainer.accelerator.unwrap_model(trainer.model).cpu(), trainer.state.log_history
                 self.pool.vectors(self.config.transform).release()
@@ -160,14 +160,10 @@ class MetaMerger(TaskData):
             Specialists by task; one holds the expert where no improvement was shown.
         """
         args, names, meta = args or SpecializeArguments(seed=self.seed), self.named(tasks), self.meta_tower()
-        experts = {task: self.experts(task) for task in names}
         for task in names:  # results of an earlier call must not stand in for a specialist that this one refuses
             self.specialists.pop(task, None)
             self.timing.pop(f"specialist {task}", None)
-        found = specialize_in_rounds(
-            pool=self.pool, meta=meta, heads=self.head, images=self.unlabelled, args=args,
-            experts=experts.__getitem__, tasks=names, next_meta=self._next_meta, timed=self._timed,
-        )  # fmt: skip
+        found = specialize_in_rounds(self, meta, args, names, next_meta=self._next_meta, timed=self._timed)
         self._taken |= {task: made.expert for task, made in (found[0] if found else {}).items()}
         self._phases["specialize"] = options_of(args)
         facts = self.record.continue_meta(self, self.config, self._phases)

@@ -41,13 +41,10 @@ def run(merger, tmp_path):
             learning_rate=1e-3,
         )
         rounds = specialize_in_rounds(
-            pool=merger.pool,
-            meta=merger.pool.tower("colour"),
-            heads=merger.head,
-            experts=merger.experts,
-            images=merger.unlabelled,
-            args=SpecializeArguments(output_dir=str(tmp_path / folder), **{**defaults, **options}),
-            tasks=tasks,
+            merger,
+            merger.pool.tower("colour"),
+            SpecializeArguments(output_dir=str(tmp_path / folder), **{**defaults, **options}),
+            tasks,
             next_meta=next_meta,
             timed=timed,
         )

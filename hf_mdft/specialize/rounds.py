@@ -14,7 +14,7 @@ from ..core.hashing import fingerprint
 from ..experts import TaskExperts
 from ..heads import Head
 from ..pool import ModelPool
-from ..tasks import Images
+from ..task_data import TaskData
 from .arguments import SpecializeArguments
 from .one_task import specialize_task
 from .specialist import Specialist
@@ -24,14 +24,11 @@ NEXT_META = "next-meta"
 
 
 def specialize_in_rounds(
-    *,
-    pool: ModelPool,
+    data: TaskData,
     meta: nn.Module,
-    heads: Callable[[str], Head],
-    experts: Callable[[str], TaskExperts],
-    images: Callable[[str], Images],
     args: SpecializeArguments,
     tasks: Iterable[str],
+    *,
     next_meta: Callable[[ModelPool, Mapping[str, Head], Path], nn.Module],
     timed: Callable[[str], AbstractContextManager[None]],
 ) -> list[dict[str, Specialist]]:
@@ -41,11 +38,8 @@ def specialize_in_rounds(
     is none.
 
     Args:
-        pool: Base and experts of the first round.
+        data: Pool of the first round; heads, experts and images of its tasks.
         meta: Tower of the meta-model of the first round.
-        heads: Gives the head of a task.
-        experts: Gives the experts of a task in the first round.
-        images: Gives the unlabelled images of a task.
         args: Options of phase 2; round N works in the folder `round-N` of `args.output_dir`.
         tasks: Names of the tasks.
         next_meta: Makes the tower of the next round's meta-model from its pool and the heads of the tasks that
@@ -57,7 +51,8 @@ def specialize_in_rounds(
     """
     held: dict[str, Specialist] = {}
     new: dict[str, Head] = {}
-    rounds, todo = [], list(tasks)
+    rounds, todo, pool = [], list(tasks), data.pool
+    experts = {task: data.experts(task) for task in todo}  # what is wrong with one is told before any work
     for number in range(1, args.rounds + 1):
         folder = Path(args.output_dir) / f"round-{number}"
         own = copy.copy(args)
@@ -66,10 +61,10 @@ def specialize_in_rounds(
         for task in todo:
             with timed(f"specialist {task}"):
                 set_seed(args.seed)
-                head, given = new.get(task) or heads(task), experts(task)
+                head, given = new.get(task) or data.head(task), experts[task]
                 if task in new:
                     given = TaskExperts(task, pool, {task: head}, teachers=given.teachers)
-                found[task] = specialize_task(task, pool, meta, head, images(task), own, key, given)
+                found[task] = specialize_task(task, pool, meta, head, data.unlabelled(task), own, key, given)
         held |= {task: made for task, made in found.items() if made.improved or task not in held}
         rounds.append(dict(held))
         todo = [task for task, made in found.items() if made.improved]
