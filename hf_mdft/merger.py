@@ -134,8 +134,7 @@ class MetaMerger(TaskData):
             self._meta_heads, self._fit_args, self._phases = {}, args, {"meta": options_of(args)}
             history, output = [], TrainOutput(0, 0.0, {})
             if args.max_steps != 0:
-                own = {"heads": heads, "pool": self.pool, "experts": experts}
-                trainer = MdftTrainer(self.model, args, train_dataset=images, **own)
+                trainer = MdftTrainer(self.model, args, train_dataset=images, heads=heads, experts=experts)
                 output = trainer.train(resume_from_checkpoint=checkpoint)
                 self.model, history = trainer.accelerator.unwrap_model(trainer.model).cpu(), trainer.state.log_history
                 self.pool.vectors(self.config.transform).release()

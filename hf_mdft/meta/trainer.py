@@ -47,7 +47,7 @@ class MdftTrainer(PushingTrainer):
             of `load_dataset`. Labels are dropped unread.
         heads: Heads by task.
         eval_dataset: Labelled images by task, for `evaluate()` only.
-        pool: Pool that the model is made of; the default is found from the adapter's config.
+        pool: Pool that the model is made of; the default is that of `experts`, or found from the adapter's config.
         experts: Experts by task, with their heads, and teachers from outside the pool; the default is the pool's, with
             the task's head (several with linear heads have their own classifiers).
 
@@ -77,6 +77,7 @@ class MdftTrainer(PushingTrainer):
         self._step_is_over = True
         self._given_args = args or MdftTrainingArguments()
         args = own_arguments(self._given_args)
+        pool = pool or next((found.pool for found in (experts or {}).values()), None)
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
         self.heads = dict(heads)
         self._own_heads, experts = dict(heads), experts or {}
