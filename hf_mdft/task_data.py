@@ -82,7 +82,7 @@ class TaskData:
         """Head of each of the task's experts, by name: the task's, or its own classifier where there are several."""
         if task not in self._expert_heads:
             self._expert_heads[task] = build_expert_heads(task, self.tasks[task], self.pool, self.head(task))
-        return self._expert_heads[task]
+        return {expert: head.cpu() for expert, head in self._expert_heads[task].items()}
 
     def experts(self, task: str, device: torch.device | str = "cpu") -> TaskExperts:
         """The task's experts with their heads, its teachers from outside the pool, and experts of other tasks that

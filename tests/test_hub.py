@@ -348,3 +348,25 @@ def test_a_changed_projection_is_told(clip_paths, tmp_path, caplog):
     model.save_pretrained(tmp_path)
     ModelPool.from_pretrained(clip_paths["base"], {"x": tmp_path, "y": clip_paths["shade"]}).vectors()
     assert [r.message.count("visual_projection.weight") for r in caplog.records if r.name.startswith("hf_mdft")] == [1]
+
+
+def test_a_published_pool_with_several_experts(hub, client, clip_paths, tmp_path):
+    recipe = hub_recipe(tmp_path, clip_paths)
+    content = yaml.safe_load(recipe.read_text())
+    content["pool"]["experts"]["shade"] = ["lab/tiny-clip_shade", "lab/tiny-clip_colour@main"]
+    del content["pool"]["experts"]["colour"], content["tasks"]["colour"]
+    content["teachers"] = {"shade": ["lab/big@v1"]}
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
+    done = client.run("pool", "push", recipe, "me/several", token=hub.token)
+    assert done["code"] == 0, done["err"]
+    manifest = json.loads(hub.files("me/several")["mdft_pool.json"])
+    assert [model["id"] for model in manifest["pool"]["experts"]["shade"]] == [
+        "lab/tiny-clip_shade", "lab/tiny-clip_colour",
+    ]  # fmt: skip
+    assert manifest["pool"]["experts"]["stripes"]["id"] == "lab/tiny-clip_stripes"
+    assert manifest["tasks"]["shade"]["teachers"] == ["lab/big@v1"]
+    card = hub.files("me/several")["README.md"].decode()
+    assert "lab/tiny-clip_shade/tree" in card and "lab/tiny-clip_colour/tree" in card
+    code = "from hf_mdft import ModelPool\npool = ModelPool.from_pretrained('me/several')\n"
+    assert client.python(code + "result = pool.reference()") == manifest["pool"]
+    assert client.python(code + "result = list(pool.experts)") == ["shade/1", "shade/2", "stripes"]

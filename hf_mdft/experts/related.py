@@ -86,7 +86,7 @@ class _Columns:
         self.head, self.columns = head, list(columns)
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        return self.head(features)[:, self.columns]
+        return self.head.cpu()(features)[:, self.columns]
 
 
 def related_experts(
