@@ -41,9 +41,10 @@ class TaskExperts:
     related: tuple[RelatedExpert, ...] = ()
 
     def key(self) -> list[Any]:
-        """Changes with what they predict, beyond pool and head of the task; empty for a sole expert."""
+        """Changes with what they predict, beyond pool and head of the task; empty for an expert alone."""
         own = [head.key() for head in self.heads.values()] if len(self.heads) > 1 else []
-        return own + [[teacher.source.reference.to_dict(), teacher.class_names] for teacher in self.teachers]
+        teachers = [[teacher.source.reference.to_dict(), teacher.class_names] for teacher in self.teachers]
+        return own + teachers + [[other.expert, other.head.key(), other.classes] for other in self.related]
 
     def observe(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -40,7 +41,7 @@ def resume_key(
     """
     adapter = [config.granularity, TRANSFORMS.build(config.transform).key(), config.init_coefficient]
     tasks = {task: [heads[task].key(), images[task].key] for task in images}
-    taught = {task: key for task, found in experts.items() if (key := found.key())}
+    taught = {task: key for task, found in experts.items() if (key := replace(found, related=()).key())}
     options = arguments_key(args)
     # How a step is divided does not change it.
     for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "images_per_micro_batch"):

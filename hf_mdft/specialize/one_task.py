@@ -169,7 +169,9 @@ def expert_as_compared(models: Models, sources: Mapping[str, Source]) -> Source:
     if not models.has_expert and models.experts.teachers:
         plain = sources["meta"]
         return dataclasses.replace(plain, held_out=reference.held_out, frequencies=reference.class_frequencies)
-    if not models.restorations and len(models.experts.heads) + len(models.experts.teachers) < 2:
+    experts = models.experts
+    alone = len(experts.heads) + len(experts.teachers) + len(experts.related) < 2
+    if alone and not models.restorations:
         return reference
     one = dataclasses.replace(models.experts, heads={models.expert: models.experts.heads[models.expert]})
     (plain,) = one.observe(models.images, title=f"{models.task}, images as they are").values()
