@@ -11,6 +11,7 @@ from torch import nn
 from .artifacts import Record
 from .artifacts.record import coefficient_table
 from .cards import refuse_reserved
+from .core.device import best_device
 from .core.memory import peak_memory_bytes
 from .core.versions import versions
 from .evaluation import Report, TransductiveMethod
@@ -37,7 +38,7 @@ class Run(Protocol):
 
     def head(self, task: str) -> Head: ...
     def expert(self, task: str) -> str | None: ...
-    def experts(self, task: str) -> TaskExperts: ...
+    def experts(self, task: str, device: Any = "cpu") -> TaskExperts: ...
     def meta_head(self, task: str) -> Head: ...
     def meta_tower(self) -> nn.Module: ...
     def unlabelled(self, task: str) -> Images: ...
@@ -80,7 +81,9 @@ def _subjects(
     taken = {task: run.expert(task) for task in tasks}
     several = [task for task in tasks if len(run.pool.experts_of(task)) > 1 and run.tasks[task].unlabelled is not None]
     unlabelled = {task: run.unlabelled(task) for task in several}
-    yield from pool_subjects(run.pool, run.head, taken, run.experts, tasks, methods, unlabelled)
+    yield from pool_subjects(
+        run.pool, run.head, taken, lambda task: run.experts(task, best_device()), tasks, methods, unlabelled
+    )
     for name, other in baselines.items():
         if name not in methods:
             yield _held(name, other, tasks, other.specialists) if other.specialists else _combined(name, other, tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -87,9 +88,12 @@ class TaskData:
     def experts(self, task: str, device: torch.device | str = "cpu") -> TaskExperts:
         """The task's experts with their heads, its teachers from outside the pool, and experts of other tasks that
         know some of its classes."""
-        others = {other: self.expert_heads(other) for other in self.tasks}
-        related = related_experts(task, self.head(task).class_names, others)
-        return TaskExperts(task, self.pool, others[task], device, self.teachers(task), tuple(related))
+        others = {}
+        for other in self.tasks:
+            with contextlib.suppress(InputError):  # one whose head cannot be had is told of where it is needed
+                others[other] = self.expert_heads(other)
+        heads, related = self.expert_heads(task), related_experts(task, self.head(task).class_names, others)
+        return TaskExperts(task, self.pool, heads, device, self.teachers(task), tuple(related))
 
     def teachers(self, task: str) -> tuple[OutsideTeacher, ...]:
         """The task's teachers from outside the pool, found and checked the first time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,6 +33,7 @@ from transformers import (
 )
 
 from hf_mdft import InputError, MetaMerger, ModelPool, Task
+from hf_mdft.core.class_names import displaced_classes, order_by_name, same_classes
 from hf_mdft.core.reference import PoolReference
 from hf_mdft.experts import (
     RelatedExpert,
@@ -302,7 +304,11 @@ def test_rounds_go_on_with_one_expert(pool_of_three, unlabelled_data, tmp_path):
     merger.fit(fit_arguments(tmp_path))
     merger.specialize(specialize_arguments(tmp_path, rounds=2, gate=False))
     first, second = (held["shade"] for held in merger.rounds)
-    assert second.pool.experts_of("shade") == ["shade"] and second.trust.start == "expert"
+    assert second.pool.experts_of("shade") == ["shade"] and second.trust.expert == first.trust.expert
+    assert second.trust.weights == first.trust.weights and second.trust.start == "specialist of the round before"
+    second.save_pretrained(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "started at the specialist of the round before" in card and "None" not in card.split("---")[2]
     weights = [made.head.state_dict() for made in (first, second)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0]), "heads stay with their students"
 
@@ -505,6 +511,7 @@ def test_related_experts_are_an_option(clip_pool, unlabelled_data, tmp_path, mon
     merger.fit(fit_arguments(tmp_path))
     assert [r.expert for r in merger.experts("shade").related] == ["colour"]
     plain = RelatedExpert.observe
+    monkeypatch.setattr("hf_mdft.experts.related.LEAST_IMAGES", 1)
     monkeypatch.setattr(
         RelatedExpert, "observe", lambda self, *a, **k: asked.append(self.expert) or plain(self, *a, **k)
     )
@@ -594,3 +601,79 @@ def test_greedy_average_takes_what_helps(several, tasks):
         return (found == wanted).float().mean()
 
     assert agreement(tower) >= agreement(several.tower(experts.chosen(images)))
+
+
+def test_class_names_are_matched_and_never_guessed():
+    assert order_by_name(["crane", "x", "crane"], ["crane", "x", "crane"]) == [0, 1, 2]
+    assert order_by_name(["x", "crane", "crane"], ["crane", "x", "crane"]) == [1, 0, 2]
+    assert same_classes(["Sea-Lake", "a"], ["A", "sea_lake"]) and not same_classes(["a", "A"], ["A", "A"])
+    assert displaced_classes(["bag", "top"], ["top/shirt", "Bag"]) == ["bag"] and not displaced_classes(["a"], ["b"])
+    names = ["missile", "projectile, missile", "crane", "crane"]
+    assert columns_of(names, names, "x") == [[0], [1], [2], [3]]
+    assert columns_of(["missile", "projectile"], names[:2], "x") == [[0], [1]], "a whole name goes first"
+    with pytest.raises(InputError, match="its class 'b, c' stands for both 'b' and 'c'"):
+        columns_of(["b", "c"], ["b, c"], "x")
+
+
+def test_class_names_that_match_in_part_are_refused(vit_pool, test_data):
+    with pytest.raises(InputError, match="both name 'green', at different positions, but not all classes alike"):
+        build_head("colour", Task(None, class_names=["green", "Rot", "blau", "grey"]), vit_pool)
+    task = Task(None, test_data["colour"], class_names=["green", "rot", "blau", "grau"])
+    head = LinearHead(task.class_names, weight=torch.randn(4, 16), bias=torch.zeros(4))
+    with pytest.raises(InputError, match="both name class 'green', at different positions"):
+        MetaMerger(vit_pool, {"colour": replace(task, head=head)}).labelled("colour")
+
+
+def test_labels_follow_names_whatever_their_spelling(vit_pool, test_data):
+    task = Task(None, test_data["colour"], class_names=["_Grey", "BLUE", "green", "red"])
+    found = MetaMerger(vit_pool, {"colour": task}).labelled("colour").labels
+    assert torch.equal(found, torch.tensor([3, 2, 1, 0])[torch.tensor(test_data["colour"]["label"])])
+
+
+def test_a_far_better_teacher_leaves_a_start_and_evidence(several, big, unlabelled_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "hf_mdft.experts.of_task.weigh", lambda seen: {name: float(name.startswith("teacher")) for name in seen}
+    )
+    merger = MetaMerger(several, {"shade": taught(big, unlabelled_data)})
+    experts, images = merger.experts("shade"), merger.unlabelled("shade")
+    together = experts.ensemble(images, held_out_from=3)
+    assert together.of_pool and together.features.shape[1] == 16 and len(together.held_out) == 2
+    merger.fit(fit_arguments(tmp_path))
+    made = merger.specialize(specialize_arguments(tmp_path, alignment_weight=0.5))["shade"]
+    assert made.trust.weights["teacher resnet"] == 1.0 and made.expert in made.trust.start
+    assert made.decision.agreement_gain == made.decision.agreement_gain, "no NaN"
+
+
+def test_teachers_of_one_name_are_told_apart(big, clip_pool, unlabelled_data, tmp_path):
+    for folder in ("a", "b"):
+        shutil.copytree(big / "resnet", tmp_path / folder / "best")
+    config = ResNetForImageClassification.from_pretrained(tmp_path / "b" / "best")
+    perturbed(config, 5).save_pretrained(tmp_path / "b" / "best")
+    task = Task(unlabelled_data["shade"], class_names=TASKS["shade"])
+    merger = MetaMerger(clip_pool, {"shade": replace(task, teachers=[str(tmp_path / f / "best") for f in "ab"])})
+    weights = merger.experts("shade").weights(merger.unlabelled("shade"))
+    assert set(weights) == {"shade", "teacher best, number 1", "teacher best, number 2"}
+
+
+def test_what_a_teacher_depends_on_is_in_its_key(big, clip_pool, unlabelled_data, tmp_path):
+    def key(folder):
+        task = Task(unlabelled_data["shade"], class_names=TASKS["shade"], teachers=str(folder))
+        (teacher,) = MetaMerger(clip_pool, {"shade": task}).teachers("shade")
+        return teacher.key()
+
+    folder = shutil.copytree(big / "resnet", tmp_path / "teacher")
+    first = key(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {"0": "dark", "1": "bright", "2": "cat", "3": "middle"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert key(folder) != first, "corrected labels"
+
+
+def test_patterns_with_more_than_one_star(clip_paths, tmp_path, monkeypatch):
+    for run in ("x", "y"):
+        shutil.copytree(clip_paths["shade" if run == "x" else "colour"], tmp_path / "runs" / run / "best")
+    recipe = write_recipe(tmp_path, clip_paths)
+    edited(recipe, lambda c: c["pool"]["experts"].update(shade="runs/*/best"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Recipe.load(recipe).pool().experts_of("shade") == ["shade/1", "shade/2"]

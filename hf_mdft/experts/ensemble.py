@@ -52,7 +52,13 @@ def geometric_mean(log_probs: list[torch.Tensor], weights: list[float]) -> torch
 
 def _vote(classes: list[torch.Tensor], weights: list[float], num_classes: int) -> torch.Tensor:
     """Class with the most weight, `(V, N)`, of several models' classes."""
-    return sum(w * F.one_hot(found, num_classes) for w, found in zip(weights, classes, strict=True)).argmax(dim=-1)
+    votes = []
+    for view in range(len(classes[0])):
+        total = torch.zeros(classes[0].shape[1], num_classes)
+        for weight, found in zip(weights, classes, strict=True):
+            total.scatter_add_(1, found[view].unsqueeze(-1), torch.full((len(total), 1), weight))
+        votes.append(total.argmax(dim=-1))
+    return torch.stack(votes) if votes else classes[0]
 
 
 def joint_features(features: list[torch.Tensor]) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images
 from ..teachers import OutsideTeacher
-from .ensemble import combined
+from .ensemble import combined, joint_features
 from .observation import Source, observe, observe_outside
 from .related import RelatedExpert, completed, related_shares, worth_asking
 from .weights import weigh
@@ -43,8 +43,11 @@ class TaskExperts:
     def key(self) -> list[Any]:
         """Changes with what they predict, beyond pool and head of the task; empty for an expert alone."""
         own = [head.key() for head in self.heads.values()] if len(self.heads) > 1 else []
-        teachers = [[teacher.source.reference.to_dict(), teacher.class_names] for teacher in self.teachers]
-        return own + teachers + [[other.expert, other.head.key(), other.classes] for other in self.related]
+        return (
+            own
+            + [teacher.key() for teacher in self.teachers]
+            + [[other.expert, other.head.key(), other.classes] for other in self.related]
+        )
 
     def observe(
         self,
@@ -95,8 +98,16 @@ class TaskExperts:
         if not self.heads and not self.teachers:
             return None
         found = self._evidence(images, as_they_are or images, title)
-        seen = self.observe(images, views, only=found.trusted, title=title, **options) | found.teachers
-        together = combined(seen, found.own_weights)
+        best = max(self.heads, key=found.own_weights.__getitem__) if self.heads else None
+        seen = self.observe(images, views, only={*found.trusted, best}, title=title, **options)
+        together = combined(seen | found.teachers, found.own_weights)
+        if best and not together.of_pool:  # teachers alone: embedding and held-out views are still an expert's
+            own = seen[best]
+            joint = joint_features([own.features, together.features])
+            together = replace(
+                together, features=own.features, held_out=own.held_out, joint_features=joint, of_pool=True
+            )
+        seen |= found.teachers
         if not found.related:
             return together
         seen |= {expert.name: completed(own, expert.classes, together) for expert, own in found.related.items()}
@@ -124,7 +135,7 @@ class TaskExperts:
         for teacher in self.teachers:
             desc = title and f"{title}, teacher {teacher.name}"
             found = teacher.log_probs(as_they_are, FEW_VIEWS, device=self.device, desc=desc)
-            teachers[called(teacher)] = observe_outside(found)
+            teachers[f"teacher {teacher.name}"] = observe_outside(found)
         seen |= teachers
         own = weigh(seen)
         if not self.related or not self.heads:
@@ -175,8 +186,3 @@ class _Evidence:
         """Weight of every model, by name, in shares of all."""
         rest = 1 - sum(self.shares.values())
         return {**{name: rest * weight for name, weight in self.own_weights.items()}, **self.shares}
-
-
-def called(teacher: OutsideTeacher) -> str:
-    """A teacher's name beside those of experts."""
-    return f"teacher {teacher.name}"

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..core.class_names import plain_name
 from ..embedding import expert_features
 from ..embedding.views import FEW_VIEWS, Offset
-from ..heads import Head, plain_name
+from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images
 from .observation import Source, observe
@@ -25,7 +26,8 @@ not asked: it differs from them far more than they do from themselves. Digits in
 it either way (with them, accuracy fell by 1 to 7 points); experts of one task are above it, but for weak ones."""
 
 SCREENED, MARGIN = 1000, 0.9
-"""Images on which a related expert is looked at first, as they are, and by how much less agreement it may go on."""
+"""Images of shared classes on which a related expert is looked at first, as they are, and with how much less agreement
+it may go on."""
 
 LEAST_IMAGES = 32
 """Images of shared classes below which a related expert cannot be compared with the task's own."""
@@ -146,11 +148,14 @@ def worth_asking(
 ) -> list[RelatedExpert]:
     """Those related experts that a look at some of the images does not rule out: most agree far too little, and cost
     one forward pass of a thousand images."""
-    rows = torch.linspace(0, len(images) - 1, min(SCREENED, len(images))).round().long()
-    few, predicted = images.subset(rows.tolist()), together.log_probs.argmax(dim=-1)[rows]
-    least = MARGIN * LEAST_AGREEMENT * together.consistency
+    classes, least = together.log_probs.argmax(dim=-1), MARGIN * LEAST_AGREEMENT * together.consistency
     found = []
     for expert in related:
+        shared = torch.isin(classes, torch.tensor(expert.classes)).nonzero().squeeze(-1)
+        if len(shared) < LEAST_IMAGES:
+            continue
+        rows = shared[torch.linspace(0, len(shared) - 1, min(SCREENED, len(shared))).round().long()]
+        few, predicted = images.subset(rows.tolist()), classes[rows]
         seen = expert.observe(pool, few, views=FEW_VIEWS[:1], device=device, desc=None)
         if expert.agreement(seen, predicted) >= least:
             found.append(expert)

@@ -2,7 +2,6 @@
 
 from .base import HEADS, Head, load_head
 from .build import build_expert_heads, build_head, mean_head
-from .classes import are_placeholders, plain_name
 from .linear import LinearHead
 from .templates import TEMPLATES, resolve_templates
 from .zero_shot import ZeroShotHead
@@ -14,11 +13,9 @@ __all__ = [
     "Head",
     "LinearHead",
     "ZeroShotHead",
-    "are_placeholders",
     "build_expert_heads",
     "build_head",
     "load_head",
     "mean_head",
-    "plain_name",
     "resolve_templates",
 ]

@@ -8,12 +8,18 @@ from collections.abc import Sequence
 import torch
 
 from ..architectures.base import read_config
+from ..core.class_names import (
+    are_placeholders,
+    displaced_classes,
+    missing_classes,
+    order_by_name,
+    same_classes,
+)
 from ..core.errors import InputError
 from ..pool import ModelPool
 from ..tasks import Task
 from ..tasks.source import open_dataset
 from .base import HEADS, Head, load_head
-from .classes import are_placeholders, missing_classes, order_by_name, same_classes
 from .linear import LinearHead
 from .templates import resolve_templates
 from .zero_shot import ZeroShotHead
@@ -93,6 +99,12 @@ def _classifiers(name: str, task: Task, pool: ModelPool) -> dict[str, Head]:
                     f"{where}: {len(names)} class names, but the classifier of {source} has {len(weight)} classes"
                 )
             wanted = names if same_classes(names, own) else own  # other names rename the first's classes, in order
+            if wanted is own and (displaced := displaced_classes(names, own)):
+                raise InputError(
+                    f"{where}: class_names and the classifier of {source} both name '{displaced[0]}', at different "
+                    "positions, but not all classes alike: spell all of them as the classifier does, in any order "
+                    f"({', '.join(map(str, own[:4]))}{', ...' if len(own) > 4 else ''})"
+                )
         elif not same_classes(first, own):
             others = missing_classes(own, first) or missing_classes(first, own)
             what = f"class '{others[0]}'" if others else f"{len(own)} classes, not {len(first)}"

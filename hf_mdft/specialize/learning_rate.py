@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..pool import ModelPool
 
 
@@ -14,15 +16,16 @@ USUAL = 1e-5
 """Learning rate where the expert equals the base, so that its task vector has no size: usual for fine-tuning."""
 
 
-def gentle_learning_rate(pool: ModelPool, task: str) -> float:
+def gentle_learning_rate(pool: ModelPool, task: str, experts: Collection[str] = ()) -> float:
     """In proportion to the root mean square of the task's experts' task vectors (of all, for a task without one).
 
     Args:
         pool: Base and experts.
         task: Name of the task.
+        experts: Names of those of its experts that are learned from; the default is all.
     """
     squares, count = 0.0, 0
-    for expert in pool.experts_of(task) or pool.experts:
+    for expert in experts or pool.experts_of(task) or pool.experts:
         for name, tensor in pool.weights(expert).items():
             squares += (tensor - pool.weights(None).tensor(name)).double().square().sum().item()
             count += tensor.numel()

@@ -215,7 +215,7 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     student.load_state_dict(interpolate(start.state, meta.state_dict(), args.start))
     trainer = StudentTrainer(
         student,
-        _task_arguments(task, pool, args, work, steps),
+        _task_arguments(models.experts, args, work, steps),
         architecture=pool.architecture,
         head=copy.deepcopy(start.head),
         images=models.images,
@@ -244,12 +244,10 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     return _Trained(decision, start, trust, trained, trainer.state.log_history)
 
 
-def _task_arguments(
-    task: str, pool: ModelPool, args: SpecializeArguments, work: Path, steps: int
-) -> SpecializeArguments:
+def _task_arguments(experts: TaskExperts, args: SpecializeArguments, work: Path, steps: int) -> SpecializeArguments:
     """Options of one task's training: its folder, learning rate and number of steps."""
     own = copy.copy(args)
     own.output_dir, own.max_steps = str(work), steps
     if args.learning_rate is None:
-        own.learning_rate = gentle_learning_rate(pool, task)
+        own.learning_rate = gentle_learning_rate(experts.pool, experts.task, experts.heads)
     return own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -64,7 +65,11 @@ def specialize_in_rounds(
                 head, given = new.get(task) or data.head(task), experts[task]
                 if task in new:
                     given = TaskExperts(task, pool, {task: head}, teachers=given.teachers)
-                found[task] = specialize_task(task, pool, meta, head, data.unlabelled(task), own, key, given)
+                made = specialize_task(task, pool, meta, head, data.unlabelled(task), own, key, given)
+                if task in new:  # what was found of the experts that the user gave
+                    before = held[task].trust
+                    made = replace(made, trust=replace(before, start="specialist of the round before"))
+                found[task] = made
         held |= {task: made for task, made in found.items() if made.improved or task not in held}
         rounds.append(dict(held))
         todo = [task for task, made in found.items() if made.improved]

@@ -62,7 +62,7 @@ def _candidates(models: Models) -> Iterator[Start]:
     """Experts that count, the chosen one first, their average, and Model Stock."""
     trusted = models.experts.weights(models.restored, as_they_are=models.images)
     weights = {name: trusted[name] for name in models.experts.heads}
-    kept = {name: weight for name, weight in weights.items() if weight}
+    kept = {name: weight for name, weight in weights.items() if weight} or {models.expert: 1.0}
     for name in sorted(kept, key=lambda name: (name != models.expert, -kept[name])):
         yield _expert(models, name)
     if len(kept) > 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import datasets
 import torch
 
+from ..core.class_names import displaced_classes, order_by_name, same_classes
 from ..core.errors import InputError
 from .images import Images, Preprocessor
 from .source import check_column, open_dataset
@@ -55,6 +56,12 @@ def read_labelled(
             f"{where}: labels lie in {int(labels.min())}..{int(labels.max())}, the head of task '{name}' has "
             f"{len(class_names)} classes (-1 means that a split's labels are hidden)"
         )
-    if names and set(names) == set(class_names):
-        labels = torch.tensor([class_names.index(n) for n in names])[labels]
+    if names and same_classes(names, class_names):
+        labels = torch.tensor(order_by_name(names, class_names))[labels]
+    elif names and (displaced := displaced_classes(names, class_names)):
+        raise InputError(
+            f"{where}: the dataset and the head of task '{name}' both name class '{displaced[0]}', at different "
+            "positions, but not all classes alike, so labels cannot be matched: give class_names as the dataset has "
+            f"them ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+        )
     return LabelledImages(images, labels)

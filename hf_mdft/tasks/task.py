@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -182,5 +183,5 @@ def resolve_path(spec: Any, folder: Path | None) -> str:
     if "://" in spec or folder is None:
         return spec
     local = folder / Path(spec).expanduser()
-    relative = spec.startswith((".", "~", "/"))
+    relative = spec.startswith((".", "~", "/")) or glob.has_magic(spec)
     return str(local.resolve()) if relative or local.exists() or any(local.parent.glob(local.name)) else spec

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
+from ..core.class_names import plain_name
 from ..core.errors import InputError
-from ..heads import plain_name
 
 
 def columns_of(wanted: Sequence[str], own: Sequence[str], where: str) -> list[list[int]]:
-    """Columns of a classifier for every class of a task: all whose name, or one of whose names between commas (as
-    ImageNet's have them), is the class's.
+    """Columns of a classifier for every class of a task: all whose whole name is the class's, else all that have it
+    among their names between commas (as ImageNet's have them). Where both list the same names in the same order, each
+    class has its own.
 
     Args:
         wanted: Class names of the task.
@@ -20,9 +21,15 @@ def columns_of(wanted: Sequence[str], own: Sequence[str], where: str) -> list[li
         where: Names the classifier and the task in messages.
 
     Raises:
-        InputError: It lacks a class; the message names it.
+        InputError: It lacks a class, or two classes of the task would share one; the message names it.
     """
-    found = [[n for n, name in enumerate(own) if plain_name(c) in _names(name)] for c in wanted]
+    if list(wanted) == list(own):
+        return [[column] for column in range(len(own))]
+    whole, parts = [plain_name(name) for name in own], [_parts(name) for name in own]
+    found = []
+    for name in map(plain_name, wanted):
+        same = [column for column, other in enumerate(whole) if other == name]
+        found.append(same or [column for column, others in enumerate(parts) if name in others])
     missing = [name for name, columns in zip(wanted, found, strict=True) if not columns]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -30,11 +37,20 @@ def columns_of(wanted: Sequence[str], own: Sequence[str], where: str) -> list[li
             f"{where}: it has no class {', '.join(map(repr, missing[:3]))}{more}, and a teacher needs all classes of "
             f"its task (its own: {', '.join(map(str, own[:4]))}{', ...' if len(own) > 4 else ''})"
         )
+    taken: dict[int, str] = {}
+    for name, columns in zip(wanted, found, strict=True):
+        for column in columns:
+            if column in taken:
+                raise InputError(
+                    f"{where}: its class '{own[column]}' stands for both '{taken[column]}' and '{name}', so it cannot "
+                    "tell them apart"
+                )
+            taken[column] = name
     return found
 
 
-def _names(name: str) -> set[str]:
-    return {plain_name(name), *map(plain_name, str(name).split(","))}
+def _parts(name: str) -> set[str]:
+    return set(map(plain_name, str(name).split(",")))
 
 
 def among(logits: torch.Tensor, columns: Sequence[Sequence[int]]) -> torch.Tensor:

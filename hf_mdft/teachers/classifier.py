@@ -13,14 +13,16 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,
 )
 
+from ..core.class_names import are_placeholders
 from ..core.errors import InputError
-from ..heads import are_placeholders
+from ..core.hashing import file_hash
 from ..pool import ModelSource
 from .classes import among, columns_of
 
@@ -39,6 +41,8 @@ def config_of(source: ModelSource) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
     except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
         raise InputError(f"{source}: no config.json that transformers can read ({type(error).__name__})") from error
+    if config.model_type == "timm_wrapper":
+        raise InputError(f"{source}: timm models are not supported as teachers yet; take one of transformers' own")
     if not is_zero_shot(config) and config.model_type not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         raise InputError(
             f"{source}: model type '{config.model_type}' is no image classifier of transformers; a teacher needs a "
@@ -107,9 +111,28 @@ def load_classifier(
 
     def zero_shot(pixel_values: torch.Tensor) -> torch.Tensor:
         images = F.normalize(_pooled(model.get_image_features(pixel_values=pixel_values)).float(), dim=-1)
-        return (scale * images @ texts.T).log_softmax(dim=-1)
+        with torch.autocast(images.device.type, enabled=False):  # in half precision, near classes would be equal
+            return (scale * images @ texts.T).log_softmax(dim=-1)
 
     return zero_shot
+
+
+def tokenizer_of(source: ModelSource) -> PreTrainedTokenizerBase:
+    """A zero-shot model's tokenizer.
+
+    Raises:
+        InputError: It has none that can be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    except Exception as error:  # a stranger's file
+        raise InputError(f"{source}: no tokenizer that can be read; a zero-shot teacher needs one") from error
+
+
+def tokens_key(source: ModelSource) -> list[str]:
+    """Changes with a model's tokenizer files."""
+    names = ("tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt", "spiece.model")
+    return [file_hash(file) for name in names for file in sorted(source.folder.glob(name))]
 
 
 @torch.no_grad()
@@ -117,10 +140,7 @@ def _text_embeddings(
     model: PreTrainedModel, source: ModelSource, class_names: Sequence[str], templates: Sequence[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit-length embeddings `(C, dim)` of the classes, each the mean over its prompts, and the model's scale."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
-    except Exception as error:  # a stranger's file
-        raise InputError(f"{source}: no tokenizer that can be read; a zero-shot teacher needs one") from error
+    tokenizer = tokenizer_of(source)
     # SigLIP was trained on text padded to its full length, and reads nothing else right.
     padding = "max_length" if "siglip" in model.config.model_type else True
     rows = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,13 +19,18 @@ from ..core.threads import each
 from ..embedding.views import Offset, translate
 from ..heads import resolve_templates
 from ..pool import ModelSource
+from ..pool.names import distinct
+from ..pool.source import SMALL_FILES
 from ..tasks import Images, Preprocessor, Task
 from ..tasks.pictures import pictures
-from .classifier import config_of, load_classifier, matched_columns
+from .classifier import config_of, load_classifier, matched_columns, tokenizer_of, tokens_key
 
 
 VERSION = 1
 """Version of the kept outputs; another one for every change of how they are computed."""
+
+PATTERNS = [*SMALL_FILES, "vocab.txt", "spiece.model"]
+"""Small files of a teacher: those of a model of a pool, and further kinds of tokenizers."""
 
 BATCH, FILE = 32, "log_probs.safetensors"
 
@@ -39,6 +45,7 @@ class OutsideTeacher:
         source: The model.
         class_names: Class names of the task.
         templates: Prompts of the task, for zero-shot models.
+        name: As tables name it.
 
     Raises:
         InputError: It is no image classifier, or lacks a class of the task; found before any weights are downloaded.
@@ -49,18 +56,23 @@ class OutsideTeacher:
     source: ModelSource
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
+    name: str
     config: PreTrainedConfig = field(init=False, repr=False, compare=False)
     columns: list[list[int]] | None = field(init=False, repr=False, compare=False)
+    preprocessor: Preprocessor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         where = f"{self.source}, teacher of task '{self.task}'"
         object.__setattr__(self, "config", config_of(self.source))
         object.__setattr__(self, "columns", matched_columns(self.config, self.class_names, where))
+        object.__setattr__(self, "preprocessor", Preprocessor(self.source.folder, str(self.source)))
+        if self.columns is None:
+            tokenizer_of(self.source)
 
-    @property
-    def name(self) -> str:
-        """As tables and cards name it."""
-        return self.source.reference.name
+    def key(self) -> list[Any]:
+        """Changes with everything that its outputs depend on but the images."""
+        told = None if self.columns is not None else [self.templates, tokens_key(self.source)]
+        return [self.source.reference.revision, self.class_names, self.columns, told, self.preprocessor.key()]
 
     def log_probs(
         self, images: Images, views: tuple[Offset, ...], *, device: torch.device | str, desc: str | None = None
@@ -73,22 +85,20 @@ class OutsideTeacher:
             device: Device that the model runs on.
             desc: Title of progress bars; the default shows none.
         """
-        bf16, preprocessor = fast_bf16(device), Preprocessor(self.source.folder, str(self.source))
-        key = ["teacher", VERSION, self.source.reference.revision, images.key, preprocessor.key(), bf16]
-        key += [self.class_names, self.templates if self.columns is None else None]
+        bf16 = fast_bf16(device)
+        key = ["teacher", VERSION, self.key(), images.key, bf16, views]
 
         def make(folder: Path) -> None:  # all views at once: a picture is decoded once
-            found = self._run(images, preprocessor, views, device, bf16, desc)
+            found = self._run(images, views, device, bf16, desc)
             save_file({str(number): part for number, part in enumerate(found)}, folder / FILE)
 
-        kept = load_file(prepared("teachers", key_of(*key, views), make) / FILE)
+        kept = load_file(prepared("teachers", key_of(*key), make) / FILE)
         return [kept[str(number)] for number in range(len(views))]
 
     @torch.no_grad()
     def _run(
         self,
         images: Images,
-        preprocessor: Preprocessor,
         views: tuple[Offset, ...],
         device: torch.device | str,
         bf16: bool,
@@ -98,7 +108,8 @@ class OutsideTeacher:
         found: list[list[torch.Tensor]] = [[] for _ in views]
         batches = pictures(images, self.task, self.options, BATCH)
         for batch in tqdm(batches, total=-(-len(images) // BATCH), desc=desc, leave=False, disable=desc is None):
-            pixel_values = preprocessor.normalize(torch.from_numpy(preprocessor.encode(batch)).to(device))
+            pixels = torch.from_numpy(self.preprocessor.encode(batch)).to(device)
+            pixel_values = self.preprocessor.normalize(pixels)
             for number, offset in enumerate(views):
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
                     found[number].append(classify(translate(pixel_values, offset)).float().cpu())
@@ -120,5 +131,12 @@ def outside_teachers(
         InputError: One cannot be found, is no image classifier, or lacks a class; the message names it.
     """
     templates = tuple(resolve_templates(task.templates, f"task '{name}'"))
-    sources = each(lambda spec: ModelSource.resolve(spec, token), several(task.teachers))
-    return tuple(OutsideTeacher(name, task, source, tuple(class_names), templates) for source in sources)
+    found = each(lambda spec: ModelSource.resolve(spec, token, patterns=PATTERNS), several(task.teachers))
+    sources, teachers = distinct(name, found), []
+    for source in sources:
+        shown = source.reference.name
+        alike = [other for other in sources if other.reference.name == shown]
+        if len(alike) > 1:
+            shown = f"{shown}, number {alike.index(source) + 1}"
+        teachers.append(OutsideTeacher(name, task, source, tuple(class_names), templates, shown))
+    return tuple(teachers)

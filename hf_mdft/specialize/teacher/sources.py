@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from ...core.device import fast_bf16
 from ...core.registry import Registry
 from ...embedding import embed_views, expert_features
 from ...embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, Offset
-from ...experts import Source, TaskExperts, observe
+from ...experts import Source, TaskExperts, joint_features, observe
 from ...heads import Head
 from ...pool import ModelPool
 from ...restorations import restored
@@ -171,4 +171,8 @@ def observe_sources(
         seen = kind.observe(models, views, held_out_from=len(taught), averaged=averaged)
         if seen is not None:
             found[kind.name] = seen
+    first, meta = next(iter(found)), found.get("meta")
+    if meta is not None and not found[first].of_pool:  # teachers of a task without an expert: no tower's embedding
+        joint = joint_features([meta.features, found[first].features])
+        found[first] = replace(found[first], features=meta.features, joint_features=joint, of_pool=True)
     return found

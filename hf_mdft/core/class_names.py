@@ -1,0 +1,52 @@
+"""Classes of different models and data sets, matched by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+
+def plain_name(name: str) -> str:
+    """A class name without what spellings differ in: case, `_` and `-` for a space, spaces around it."""
+    return " ".join(str(name).casefold().replace("_", " ").replace("-", " ").split())
+
+
+def same_classes(a: Sequence[str], b: Sequence[str]) -> bool:
+    """Whether two lists name the same classes, in any order. Names that differ in spelling alone are the same where no
+    list has two such."""
+    return sorted(a) == sorted(b) or (
+        _all_differ(a) and _all_differ(b) and sorted(map(plain_name, a)) == sorted(map(plain_name, b))
+    )
+
+
+def missing_classes(a: Sequence[str], b: Sequence[str]) -> list[str]:
+    """Classes of `a` that `b` does not name."""
+    known = set(map(plain_name, b))
+    return [name for name in a if plain_name(name) not in known]
+
+
+def displaced_classes(a: Sequence[str], b: Sequence[str]) -> list[str]:
+    """Classes of `a` that `b` names at another position: a sign that the order of the two is not the same."""
+    positions: dict[str, set[int]] = {}
+    for number, name in enumerate(b):
+        positions.setdefault(plain_name(name), set()).add(number)
+    return [name for number, name in enumerate(a) if number not in positions.get(plain_name(name), {number})]
+
+
+def order_by_name(wanted: Sequence[str], own: Sequence[str]) -> list[int]:
+    """Index in `own` of every class of `wanted`, where both name the same classes (`same_classes`); those of one name
+    stay in order."""
+    form = str if sorted(wanted) == sorted(own) else plain_name
+    left: dict[str, list[int]] = {}
+    for number, name in enumerate(own):
+        left.setdefault(form(name), []).append(number)
+    return [left[form(name)].pop(0) for name in wanted]
+
+
+def are_placeholders(names: Sequence[str]) -> bool:
+    """Whether names say nothing: transformers' `LABEL_0`, `LABEL_1`, ..."""
+    return all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+
+
+def _all_differ(names: Sequence[str]) -> bool:
+    return len(set(map(plain_name, names))) == len(names)
