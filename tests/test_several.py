@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -50,6 +51,8 @@ from hf_mdft.experts.rank import h_score
 from hf_mdft.experts.related import completed, related_shares
 from hf_mdft.heads import LinearHead, build_expert_heads, build_head
 from hf_mdft.recipes.schema import Recipe
+from hf_mdft.shifts import SHIFTS
+from hf_mdft.shifts.images import ShiftedImages
 from hf_mdft.specialize import specialize_task
 from hf_mdft.specialize.one_task import as_asked
 from hf_mdft.studies.rank import spearman
@@ -677,3 +680,15 @@ def test_patterns_with_more_than_one_star(clip_paths, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert Recipe.load(recipe).pool().experts_of("shade") == ["shade/1", "shade/2"]
+
+
+def test_a_teacher_sees_shifted_images_as_they_are_shifted(big, clip_pool, unlabelled_data):
+    merger = MetaMerger(clip_pool, {"shade": taught(big, unlabelled_data)})
+    plain = merger.unlabelled("shade").subset([0, 1])
+    shifted = ShiftedImages(plain, [SHIFTS.get("bright")()], 5, np.zeros(2, dtype=int), 0)
+    shown = next(pictures(shifted, "shade", merger.tasks["shade"], 2))
+    wanted = shifted.pixels([0, 1]).permute(0, 2, 3, 1).numpy()
+    assert all((np.asarray(picture) == pixels).all() for picture, pixels in zip(shown, wanted, strict=True))
+    (teacher,) = merger.teachers("shade")
+    found = [teacher.log_probs(images, ((0, 0),), device="cpu")[0] for images in (plain, shifted)]
+    assert not torch.allclose(*found)

@@ -154,8 +154,9 @@ class Images:
         return self._rows
 
     def made_from(self, dataset: datasets.Dataset, column: str) -> bool:
-        """Whether they are rows of this data set's images (whose column is not decoded)."""
-        return self._table._fingerprint == _key(dataset, column, self.preprocessor)
+        """Whether they are rows of this data set's images (whose column is not decoded), as they are."""
+        table = getattr(self, "_table", None)  # images that are changed when they are read have none of their own
+        return table is not None and table._fingerprint == _key(dataset, column, self.preprocessor)
 
     def subset(self, rows: np.ndarray | Sequence[int]) -> Images:
         """Some of these images, by index."""
