@@ -134,6 +134,7 @@ def report_of(run: Run, found: Evaluation) -> Report:
         comparison_views=found.comparison_views,
         overall_views=found.overall("specialist", "expert_views"),
         overall_both_views=found.overall("specialist_views", "expert_views"),
+        overall_ensemble_views=found.overall("specialist", "ensemble_views"),
         gate={task: specialist.decision for task, specialist in run.specialists.items()},
         trust={task: specialist.trust for task, specialist in run.specialists.items()},
         restorations={task: specialist.restorations for task, specialist in run.specialists.items()},

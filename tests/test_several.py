@@ -280,6 +280,9 @@ def test_both_phases(pool_of_three, unlabelled_data, test_data, tmp_path):
         for p, y in [(next(merger.labelled("shade").images.batches(99)), merger.labelled("shade").labels)]
     ]
     assert rows["experts_mean"]["shade"] == pytest.approx(torch.stack(one_by_one).mean().item(), abs=1e-6)
+    gap = sum(rows["specialist"].values()) - sum(rows["ensemble_views"].values())
+    assert report.overall_ensemble_views.difference == pytest.approx(gap / len(tasks), abs=1e-6)
+    assert "Specialists over ensembles of experts with 9 views" in str(report)
     shade.save_pretrained(tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "from the 3 experts below" in card and "ensemble of the task's experts, 9 views | " in card

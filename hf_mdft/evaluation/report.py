@@ -77,6 +77,8 @@ class Report:
         comparison_views: Kept specialist against the expert over nine views, by task.
         overall_views: The same, averaged over tasks.
         overall_both_views: Kept specialists against experts, both over nine views, averaged over tasks.
+        overall_ensemble_views: Kept specialists in one pass against the ensembles of their tasks' experts over nine
+            views, averaged over tasks; `None` where no task has several.
         gate: The gate's decision by task.
         trust: What was found without labels of the experts, by task that has specialists.
         restorations: What was done to the images that experts taught from, by task, in order; empty where they were
@@ -98,6 +100,7 @@ class Report:
     comparison_views: Mapping[str, Difference] = field(default_factory=dict)
     overall_views: Difference | None = None
     overall_both_views: Difference | None = None
+    overall_ensemble_views: Difference | None = None
     gate: Mapping[str, Decision] = field(default_factory=dict)
     trust: Mapping[str, Trust] = field(default_factory=dict)
     restorations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -148,6 +151,7 @@ class Report:
             "Specialists over experts": self.overall,
             f"Specialists over experts with {VIEWS} views": self.overall_views,
             f"Both with {VIEWS} views": self.overall_both_views,
+            f"Specialists over ensembles of experts with {VIEWS} views": self.overall_ensemble_views,
         }
         return [
             f"{title}: {100 * test.difference:+.2f} points on average, 95 % interval {100 * test.low:+.2f} to "
