@@ -46,7 +46,7 @@ def weigh(sources: Mapping[str, Source]) -> dict[str, float]:
     """
     if len(sources) == 1:
         return dict.fromkeys(sources, 1.0)
-    log_probs = torch.stack([source.log_probs for source in sources.values()]).double()
+    log_probs = torch.stack([source.log_probs for source in sources.values()]).float()
     consistent = _odds(torch.tensor([source.consistency for source in sources.values()], dtype=torch.double))
     groups = _groups(log_probs)
     confident = log_probs.exp().amax(dim=-1, keepdim=True) * log_probs
@@ -56,10 +56,10 @@ def weigh(sources: Mapping[str, Source]) -> dict[str, float]:
         votes = share / torch.bincount(groups, share)[groups] * _of_group(share, groups)
         agreeing = torch.ones_like(share)
         if alone > 2:
-            total = torch.einsum("k,knc->nc", votes, confident)
             for model in range(len(sources)):
-                own = torch.einsum("k,knc->nc", votes * (groups == groups[model]), confident)
-                agreeing[model] = ((total - own).argmax(dim=-1) == classes[model]).double().mean()
+                others = (votes * (groups != groups[model])).float()
+                together = torch.einsum("k,knc->nc", others, confident)
+                agreeing[model] = (together.argmax(dim=-1) == classes[model]).double().mean()
             agreeing = _odds(agreeing)
         share = (consistent * agreeing) ** SHARPNESS
         share = share / share.sum()
