@@ -220,9 +220,9 @@ def seen(monkeypatch):
         calls["meta"].append(kwargs["train_dataset"])
         init(self, *args, **kwargs)
 
-    def specialized(**kwargs):
-        calls["specialist"].append({task: kwargs["images"](task) for task in kwargs["tasks"]})
-        return specialize(**kwargs)
+    def specialized(data, meta, args, tasks, **kwargs):
+        calls["specialist"].append({task: data.unlabelled(task) for task in tasks})
+        return specialize(data, meta, args, tasks, **kwargs)
 
     monkeypatch.setattr(MdftTrainer, "__init__", trained)
     monkeypatch.setattr(merger, "specialize_in_rounds", specialized)

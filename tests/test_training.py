@@ -477,7 +477,7 @@ def test_experts_are_distilled_from_restored_images_and_the_meta_model_sees_them
     make_trainer, monkeypatch
 ):
     found = {"shade": ["invert"]}
-    monkeypatch.setattr("hf_mdft.meta.trainer.find_restorations", lambda pool, task, *_, **__: found.get(task, []))
+    monkeypatch.setattr("hf_mdft.meta.targets.find_restorations", lambda pool, task, *_, **__: found.get(task, []))
     trainer, plain = make_trainer(), make_trainer(restore=False)
     for task, images in trainer._images_of.items():
         x = images.pixels(range(len(images)))
