@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from hf_mdft import InputError, MetaMerger, ModelPool, Task
-from hf_mdft.core.class_names import displaced_classes, order_by_name, same_classes
+from hf_mdft.core.class_names import displaced_classes, order_by_name, same_classes, shared_classes
 from hf_mdft.core.reference import PoolReference
 from hf_mdft.experts import (
     RelatedExpert,
@@ -132,7 +132,7 @@ def test_patterns_and_copies(clip_paths, runs, tmp_path, caplog):
     copy = shutil.copytree(runs / "run-10", tmp_path / "copy")
     pool = ModelPool.from_pretrained(clip_paths["base"], {"shade": [runs / "run-10", copy, runs / "run-11"]})
     assert pool.experts_of("shade") == ["shade/1", "shade/2"]
-    assert f"{copy}: the same weights as {runs / 'run-10'}, another expert of 'shade'" in caplog.text
+    assert f"{copy}: the same weights as {runs / 'run-10'}, also named for task 'shade'" in caplog.text
     with pytest.raises(InputError, match="the expert of 'shade' is the base itself"):
         ModelPool.from_pretrained(clip_paths["base"], {"shade": [runs / "run-10", clip_paths["base"]]})
 
@@ -342,9 +342,9 @@ def taught(big, unlabelled_data, test_data=None):
 
 def test_classes_are_matched_by_name():
     columns = columns_of(["dark", "bright", "middle"], ["cat", "bright, very light", "Dark", "middle", "dark"], "x")
-    assert columns == [[2, 4], [1], [3]]
+    assert columns == [[4], [1], [3]], "the very spelling goes first"
     logits = torch.tensor([[5.0, 1.0, 0.0, 2.0, 0.0]])
-    found = among(logits, columns).exp()
+    found = among(logits, [[2, 4], [1], [3]]).exp()
     wanted = torch.tensor([2 * 1.0, torch.e, torch.e**2])
     torch.testing.assert_close(found[0], wanted / wanted.sum())
     with pytest.raises(InputError, match="x: it has no class 'pink', and a teacher needs all classes"):
@@ -617,6 +617,9 @@ def test_class_names_are_matched_and_never_guessed():
     names = ["missile", "projectile, missile", "crane", "crane"]
     assert columns_of(names, names, "x") == [[0], [1], [2], [3]]
     assert columns_of(["missile", "projectile"], names[:2], "x") == [[0], [1]], "a whole name goes first"
+    assert columns_of(["A", "a"], ["a", "A", "b"], "x") == [[1], [0]], "spelling decides where it tells classes apart"
+    assert shared_classes(["A", "a", "B"], ["a", "b", "A"]) == [(0, 2), (1, 0), (2, 1)]
+    assert shared_classes(["A", "b"], ["a", "a ", "B"]) == [(1, 2)], "which of two is not known"
     with pytest.raises(InputError, match="its class 'b, c' stands for both 'b' and 'c'"):
         columns_of(["b", "c"], ["b, c"], "x")
 

@@ -43,6 +43,19 @@ def order_by_name(wanted: Sequence[str], own: Sequence[str]) -> list[int]:
     return [left[form(name)].pop(0) for name in wanted]
 
 
+def shared_classes(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
+    """Index in `a` and in `b` of every class that both name, but for those whose spelling leaves open which of two they
+    are."""
+    found = []
+    for number, name in enumerate(a):
+        exact = [other for other, theirs in enumerate(b) if theirs == name]
+        alike = exact or [other for other, theirs in enumerate(b) if plain_name(theirs) == plain_name(name)]
+        if len(alike) == 1:
+            found.append((number, alike[0]))
+    taken = [other for _, other in found]
+    return [(number, other) for number, other in found if taken.count(other) == 1]
+
+
 def are_placeholders(names: Sequence[str]) -> bool:
     """Whether names say nothing: transformers' `LABEL_0`, `LABEL_1`, ..."""
     return all(re.fullmatch(r"LABEL_\d+", name) for name in names)

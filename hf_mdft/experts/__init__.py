@@ -1,27 +1,23 @@
 """The models of one task: what each predicts, how far each is trusted without labels, and all of them as one."""
 
 from .average import WAYS, average_model, greedy_average
-from .ensemble import combined, geometric_mean, joint_features
+from .ensemble import combined, joint_features
 from .observation import Source, observe
 from .of_task import TaskExperts
-from .rank import Ranked, rank
 from .related import RelatedExpert, related_experts
 from .weights import weigh
 
 
 __all__ = [
     "WAYS",
-    "Ranked",
     "RelatedExpert",
     "Source",
     "TaskExperts",
     "average_model",
     "combined",
-    "geometric_mean",
     "greedy_average",
     "joint_features",
     "observe",
-    "rank",
     "related_experts",
     "weigh",
 ]

@@ -55,7 +55,7 @@ SCORES = ("trust", "agreement", "consistency", "nuclear_norm", "information", "t
 
 
 def rank(experts: TaskExperts, images: Images, *, title: str | None = None) -> list[Ranked]:
-    """A task's experts, the most trusted first; costs five forward passes of each over the images.
+    """A task's experts, the most trusted first, those left out by their agreement; costs five forward passes of each over the images.
 
     Args:
         experts: The experts, two or more.
@@ -78,7 +78,7 @@ def rank(experts: TaskExperts, images: Images, *, title: str | None = None) -> l
         )
         for name, source in seen.items()
     ]
-    return sorted(found, key=lambda ranked: -ranked.trust)
+    return sorted(found, key=lambda ranked: (-ranked.trust, -ranked.agreement))
 
 
 def _dispersed(source: Source) -> dict[str, float]:

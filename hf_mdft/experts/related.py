@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..core.class_names import plain_name
+from ..core.class_names import shared_classes
 from ..embedding import expert_features
 from ..embedding.views import FEW_VIEWS, Offset
 from ..heads import Head
@@ -106,8 +106,7 @@ def related_experts(
         if other == task:
             continue
         for expert, head in heads.items():
-            own = {plain_name(name): column for column, name in enumerate(head.class_names)}
-            shared = [(c, own[plain_name(name)]) for c, name in enumerate(class_names) if plain_name(name) in own]
+            shared = shared_classes(class_names, head.class_names)
             if len(shared) >= LEAST_CLASSES:
                 classes, columns = zip(*shared, strict=True)
                 found.append(RelatedExpert(expert, head, classes, columns))

@@ -27,15 +27,15 @@ def check_names(base: ModelSource, experts: Mapping[str, Sequence[ModelSource]])
 
 
 def distinct(task: str, sources: Sequence[ModelSource]) -> list[ModelSource]:
-    """A task's experts without copies, of which it warns: the same commit or folder, or files with the same checksums
-    in another repo."""
+    """A task's experts, or its teachers, without copies, of which it warns: the same commit or folder, or files with
+    the same checksums in another repo."""
     kept: list[ModelSource] = []
     for source in sources:
         same = next((other for other in kept if _is_copy(source, other)), None)
         if same is None:
             kept.append(source)
         else:
-            logger.warning("%s: the same weights as %s, another expert of '%s'; they count once", source, same, task)
+            logger.warning("%s: the same weights as %s, also named for task '%s'; they count once", source, same, task)
     return kept
 
 

@@ -211,7 +211,8 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     to_learn = 1.0 if other and models.has_expert else share_to_learn(teacher, expert)
     # The first process decides for all: another one's outputs could differ in the last bit.
     (steps,) = broadcast_object_list([steps_to_train(args, to_learn, len(models.images))])
-    start, student = find_start(models, teacher), pool.tower()
+    trusted = models.experts.weights(models.restored, as_they_are=models.images)
+    start, student = find_start(models, teacher, trusted), pool.tower()
     student.load_state_dict(interpolate(start.state, meta.state_dict(), args.start))
     trainer = StudentTrainer(
         student,
@@ -240,7 +241,7 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     if not args.gate and decision.share < 1:
         off = f"gate off ({decision.reason})"
         decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)
-    trust = Trust(models.expert, start.name, models.experts.weights(models.restored, as_they_are=models.images))
+    trust = Trust(models.expert, start.name, trusted)
     return _Trained(decision, start, trust, trained, trainer.state.log_history)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -33,7 +34,7 @@ class Start:
     head: Head
 
 
-def find_start(models: Models, teacher: Teacher) -> Start:
+def find_start(models: Models, teacher: Teacher, trusted: Mapping[str, float]) -> Start:
     """The meta-model for a task without an expert, a sole expert; of several experts the one, their weighted average
     or their Model Stock, whichever predicts the teacher's class for the largest share of images (as EnsV chooses among
     models, Hu et al. 2024, "Towards Reliable Model Selection for Unsupervised Domain Adaptation").
@@ -41,6 +42,7 @@ def find_start(models: Models, teacher: Teacher) -> Start:
     Args:
         models: The models of the task.
         teacher: Soft targets of the images.
+        trusted: How far each expert is trusted, by name.
     """
     if not models.has_expert:
         return Start("meta-model", models.meta.state_dict(), models.head)
@@ -48,27 +50,31 @@ def find_start(models: Models, teacher: Teacher) -> Start:
         return _expert(models, models.expert)
     rows = torch.linspace(0, len(models.images) - 1, min(IMAGES, len(models.images))).round().long()
     images, wanted = models.images.subset(rows.tolist()), teacher.probabilities.argmax(dim=-1)[rows]
-    tower, agreement = models.pool.tower(), {}
-    for start in _candidates(models):
+    tower, agreement, candidates = models.pool.tower(), {}, _candidates(models, trusted)
+    for name, make in candidates.items():
+        start = make()
         tower.load_state_dict(start.state)
-        seen = observe(models.embed(tower, f"start at {start.name}", FEW_VIEWS[:1], images), start.head)
-        agreement[start.name] = (seen.predictions == wanted).double().mean().item()
+        seen = observe(models.embed(tower, f"start at {name}", FEW_VIEWS[:1], images), start.head)
+        agreement[name] = (seen.predictions == wanted).double().mean().item()
     # The first process decides for all: another one's outputs could differ in the last bit.
     (best,) = broadcast_object_list([max(agreement, key=agreement.__getitem__)])
-    return next(start for start in _candidates(models) if start.name == best)
+    return candidates[best]()
 
 
-def _candidates(models: Models) -> Iterator[Start]:
-    """Experts that count, the chosen one first, their average, and Model Stock."""
-    trusted = models.experts.weights(models.restored, as_they_are=models.images)
-    weights = {name: trusted[name] for name in models.experts.heads}
-    kept = {name: weight for name, weight in weights.items() if weight} or {models.expert: 1.0}
+def _candidates(models: Models, trusted: Mapping[str, float]) -> dict[str, Callable[[], Start]]:
+    """What makes each start, by name: experts that count, the chosen one first, their average, and Model Stock."""
+    kept = {name: trusted[name] for name in models.experts.heads if trusted[name]} or {models.expert: 1.0}
+    found: dict[str, Callable[[], Start]] = {}
     for name in sorted(kept, key=lambda name: (name != models.expert, -kept[name])):
-        yield _expert(models, name)
+        found[f"expert {name}"] = partial(_expert, models, name)
     if len(kept) > 1:
-        for name, way in WAYS.items():
-            tower, head = average_model(models.experts, kept, way)
-            yield Start(name, tower.state_dict(), head)
+        found |= {name: partial(_between, models, kept, name) for name in WAYS}
+    return found
+
+
+def _between(models: Models, kept: Mapping[str, float], name: str) -> Start:
+    tower, head = average_model(models.experts, kept, WAYS[name])
+    return Start(name, tower.state_dict(), head)
 
 
 def _expert(models: Models, name: str) -> Start:

@@ -27,9 +27,10 @@ def columns_of(wanted: Sequence[str], own: Sequence[str], where: str) -> list[li
         return [[column] for column in range(len(own))]
     whole, parts = [plain_name(name) for name in own], [_parts(name) for name in own]
     found = []
-    for name in map(plain_name, wanted):
-        same = [column for column, other in enumerate(whole) if other == name]
-        found.append(same or [column for column, others in enumerate(parts) if name in others])
+    for name in wanted:
+        exact = [column for column, other in enumerate(own) if other == name]
+        alike = exact or [column for column, other in enumerate(whole) if other == plain_name(name)]
+        found.append(alike or [column for column, others in enumerate(parts) if plain_name(name) in others])
     missing = [name for name, columns in zip(wanted, found, strict=True) if not columns]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
