@@ -44,7 +44,7 @@ def order_by_name(wanted: Sequence[str], own: Sequence[str]) -> list[int]:
 
 
 def shared_classes(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
-    """Index in `a` and in `b` of every class that both name, but for those whose spelling leaves open which of two they
+    """Index in `a` and in `b` of every class that both name, but for those of which spelling leaves open which they
     are."""
     found = []
     for number, name in enumerate(a):

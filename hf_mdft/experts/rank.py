@@ -55,7 +55,8 @@ SCORES = ("trust", "agreement", "consistency", "nuclear_norm", "information", "t
 
 
 def rank(experts: TaskExperts, images: Images, *, title: str | None = None) -> list[Ranked]:
-    """A task's experts, the most trusted first, those left out by their agreement; costs five forward passes of each over the images.
+    """A task's experts, the most trusted first, those left out by their agreement; costs five forward passes of each
+    over the images.
 
     Args:
         experts: The experts, two or more.
