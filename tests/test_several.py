@@ -47,6 +47,7 @@ from hf_mdft.experts import (
     weigh,
 )
 from hf_mdft.experts.average import model_stock
+from hf_mdft.experts.ensemble import temperature
 from hf_mdft.experts.rank import h_score
 from hf_mdft.experts.related import completed, related_shares
 from hf_mdft.heads import LinearHead, build_expert_heads, build_head
@@ -192,12 +193,38 @@ def test_ensemble_is_the_confident_geometric_mean():
     logits = torch.randn(2, 50, 4)
     both = {str(n): Source(x, x.log_softmax(-1), torch.randn(50, 3), x.argmax(-1)[None]) for n, x in enumerate(logits)}
     found = combined(both, {"0": 0.25, "1": 0.75})
-    shares = torch.tensor([0.25, 0.75])[:, None, None] * logits.softmax(-1).amax(-1, keepdim=True)
-    wanted = ((shares * logits.log_softmax(-1)).sum(0) / shares.sum(0)).softmax(-1)
+    heat = torch.tensor([temperature(x, 1.0) for x in logits])
+    heat = (heat / (heat.log() * torch.tensor([0.25, 0.75])).sum().exp())[:, None, None]
+    shares = torch.tensor([0.25, 0.75])[:, None, None] * (logits / heat).softmax(-1).amax(-1, keepdim=True)
+    wanted = ((shares * (logits / heat).log_softmax(-1)).sum(0) / shares.sum(0)).softmax(-1)
     torch.testing.assert_close(found.log_probs.exp(), wanted)
     assert found.features is both["1"].features and found.joint_features.shape == (50, 6)
     assert torch.equal(found.held_out, both["1"].held_out), "the larger weight has the vote of two"
     assert combined(both, {"0": 1.0, "1": 0.0}) is both["0"]
+
+
+@pytest.mark.parametrize("confidence", [0.4, 0.6, 0.9])
+def test_temperature_gives_the_wanted_mean_confidence(confidence):
+    logits = 2 * torch.randn(5000, 4, generator=torch.Generator().manual_seed(0))
+    found = (logits / temperature(logits, confidence)).softmax(-1).amax(-1).mean().item()
+    assert abs(found - confidence) < 0.01
+
+
+def test_a_model_that_is_surer_than_it_is_consistent_counts_less():
+    """Two models contradict each other with the same confidence; small translations change one's predictions often."""
+    logits = 2 * torch.eye(4).repeat(2, 100, 1)
+    logits[1] = logits[1].roll(1, dims=-1)
+    pair = {
+        name: Source(x, x.log_softmax(-1), torch.randn(400, 3), x.argmax(-1)[None], consistency=consistency)
+        for name, x, consistency in zip("ab", logits, (0.9, 0.5), strict=True)
+    }
+    even = {"a": 0.5, "b": 0.5}
+    found = combined(pair, even)
+    assert torch.equal(found.log_probs.argmax(-1), pair["a"].predictions)
+    assert torch.equal(found.logits.argmax(-1), pair["a"].predictions)
+    alike = {name: replace(source, consistency=0.7) for name, source in pair.items()}
+    top = combined(alike, even).log_probs.topk(2, dim=-1).values
+    torch.testing.assert_close(top[:, 0], top[:, 1])
 
 
 def test_average_and_model_stock(several):

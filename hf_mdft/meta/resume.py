@@ -17,7 +17,7 @@ from ..transforms import TRANSFORMS
 from .arguments import MdftTrainingArguments
 
 
-VERSION = 2
+VERSION = 3
 """Version of what a checkpoint holds and of how a step is made."""
 
 
