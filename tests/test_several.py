@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from transformers import (
 from hf_mdft import InputError, MetaMerger, ModelPool, Task
 from hf_mdft.core.class_names import displaced_classes, order_by_name, same_classes, shared_classes
 from hf_mdft.core.reference import PoolReference
+from hf_mdft.embedding import embed_images, embed_views
 from hf_mdft.experts import (
     RelatedExpert,
     Source,
@@ -43,6 +45,7 @@ from hf_mdft.experts import (
     average_model,
     combined,
     greedy_average,
+    learned_average,
     related_experts,
     weigh,
 )
@@ -56,6 +59,8 @@ from hf_mdft.shifts import SHIFTS
 from hf_mdft.shifts.images import ShiftedImages
 from hf_mdft.specialize import specialize_task
 from hf_mdft.specialize.one_task import as_asked
+from hf_mdft.specialize.starts import find_start
+from hf_mdft.specialize.teacher import Models
 from hf_mdft.studies.rank import spearman
 from hf_mdft.tasks.pictures import pictures
 from hf_mdft.teachers import OutsideTeacher
@@ -225,6 +230,58 @@ def test_a_model_that_is_surer_than_it_is_consistent_counts_less():
     alike = {name: replace(source, consistency=0.7) for name, source in pair.items()}
     top = combined(alike, even).log_probs.topk(2, dim=-1).values
     torch.testing.assert_close(top[:, 0], top[:, 1])
+
+
+def test_coefficients_are_learned_within_the_span_of_the_experts(several, unlabelled_data):
+    """They fit the targets better than the average that they start as, and nothing but coefficients moves."""
+    merger = MetaMerger(several, {"shade": Task(unlabelled_data["shade"], class_names=TASKS["shade"])})
+    experts, images = merger.experts("shade"), merger.unlabelled("shade")
+    seen = experts.observe(images)
+    wanted = seen["shade/1"].logits.mul(20).softmax(-1)
+    weights = {"shade/1": 0.4, "shade/2": 0.6, "shade/3": 0.0}
+    tower, head = learned_average(experts, weights, images, wanted)
+
+    def loss(tower, head):
+        found = head(embed_images(tower, several.architecture, images))
+        return -(wanted * found.log_softmax(-1)).sum(-1).mean().item()
+
+    assert loss(tower, head) < loss(*average_model(experts, weights))
+    base, first, second = (several.tower(name).state_dict() for name in (None, "shade/1", "shade/2"))
+    rises = []
+    for key, value in tower.named_parameters():
+        vectors = torch.stack([(state[key] - base[key]).flatten() for state in (first, second)], dim=1).double()
+        moved = (value - base[key]).flatten().double()
+        found = torch.linalg.lstsq(vectors, moved[:, None]).solution
+        torch.testing.assert_close(vectors @ found, moved[:, None], atol=1e-5, rtol=1e-4)
+        rises.append(found[0].item() - 0.4)
+    assert max(map(abs, rises)) > 0.1
+    again, _ = learned_average(experts, weights, images, wanted)
+    assert all(torch.equal(a, b) for a, b in zip(tower.parameters(), again.parameters(), strict=True))
+
+
+def test_coefficients_are_compared_on_images_that_they_were_not_learned_on(several, unlabelled_data, monkeypatch):
+    learned, compared = [], []
+
+    def learn(experts, weights, images, targets, **options):
+        learned.append((images, targets))
+        return average_model(experts, weights)
+
+    def embed(models, tower, title, views, images=None):
+        compared.append(images)
+        return embed_views(tower, several.architecture, images, views)
+
+    monkeypatch.setattr("hf_mdft.specialize.starts.learned_average", learn)
+    monkeypatch.setattr(Models, "embed", embed)
+    merger = MetaMerger(several, {"shade": Task(unlabelled_data["shade"], class_names=TASKS["shade"])})
+    experts, images = merger.experts("shade"), merger.unlabelled("shade")
+    models = Models(experts, several.tower(), merger.head("shade"), images)
+    probabilities = torch.rand(len(images), 3, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    find_start(models, SimpleNamespace(probabilities=probabilities), dict.fromkeys(experts.heads, 1 / 3))
+    ((rest, targets),) = learned
+    seen = {tuple(images.rows) for images in compared}
+    assert len(compared) == 6 and len(seen) == 1, "three experts, their average, Model Stock, learned coefficients"
+    assert not set(rest.rows) & set(*seen) and len(rest) + len(*seen) == len(images)
+    assert torch.equal(targets, probabilities[torch.isin(torch.tensor(images.rows), torch.tensor(rest.rows))])
 
 
 def test_average_and_model_stock(several):

@@ -2,6 +2,7 @@
 
 from .average import WAYS, average_model, greedy_average
 from .ensemble import combined, joint_features
+from .learned import learned_average
 from .observation import Source, observe
 from .of_task import TaskExperts
 from .related import RelatedExpert, related_experts
@@ -17,6 +18,7 @@ __all__ = [
     "combined",
     "greedy_average",
     "joint_features",
+    "learned_average",
     "observe",
     "related_experts",
     "weigh",

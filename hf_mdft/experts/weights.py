@@ -10,11 +10,12 @@ from ..objectives import image_information
 from .observation import Source
 
 
-SHARPNESS, NOISE = 8.0, 0.2
-"""How fast a model's weight falls with the distance of its log-odds from the largest, and the distance below which it
-falls slower: experts alike differ by 0.1 to 0.3 by chance. (Accuracy of ensembles over nine views before training,
-average of four tasks: three experts with 256 labels each have 66.7, evenly weighted 67.1; two of those beside one with
-4,000 labels, 75.2 alone, leave 74.9 of it, evenly weighted 71.4.)"""
+SHARPNESS, NOISE, FOR_IMAGES = 8.0, 0.2, 1000
+"""How fast a model's weight falls with the distance of its log-odds from the largest; the distance below which it
+falls slower, since experts alike differ by 0.1 to 0.3 by chance; and images below which chance differences are
+larger, with the root of their number. (Accuracy of ensembles over nine views before training, average of four tasks:
+three experts with 256 labels each have 66.7, evenly weighted 67.1; two of those beside one with 4,000 labels, 75.2
+alone, leave 74.9 of it, evenly weighted 71.4.)"""
 
 LEAST = 0.02
 """Bound from 0 and 1 of the shares that odds are computed of."""
@@ -52,6 +53,7 @@ def weigh(sources: Mapping[str, Source]) -> dict[str, float]:
     confident = log_probs.exp().amax(dim=-1, keepdim=True) * log_probs
     classes, alone = log_probs.argmax(dim=-1), int(groups.max()) + 1
     share = torch.ones(len(sources), dtype=torch.double)
+    noise = NOISE * max(1.0, (FOR_IMAGES / log_probs.shape[1]) ** 0.5)
     for _ in range(ITERATIONS if alone > 2 else 1):
         votes = share / torch.bincount(groups, share)[groups] * _of_group(share, groups)
         agreeing = torch.ones_like(share)
@@ -62,7 +64,7 @@ def weigh(sources: Mapping[str, Source]) -> dict[str, float]:
                 agreeing[model] = (together.argmax(dim=-1) == classes[model]).double().mean()
             agreeing = _odds(agreeing)
         behind = ((consistent * agreeing).max() / (consistent * agreeing)).log()
-        share = (-SHARPNESS * behind**2 / (behind + NOISE)).exp()
+        share = (-SHARPNESS * behind**2 / (behind + noise)).exp()
         share = share / share.sum()
     share = share / torch.bincount(groups)[groups]  # one vote for all with the same outputs
     if alone == 2:

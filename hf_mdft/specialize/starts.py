@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from accelerate.utils import broadcast_object_list
 
 from ..embedding.views import FEW_VIEWS
-from ..experts import WAYS, average_model, observe
+from ..experts import WAYS, average_model, learned_average, observe
 from ..heads import Head
 from .teacher import Models, Teacher
 
 
 IMAGES = 1000
-"""Images on which starts are compared."""
+"""Images on which starts are compared, or half of them where there are fewer than twice as many: coefficients are
+learned on the others."""
+
+LEARNED = "learned coefficients of the experts"
+"""Name of the start whose coefficients are learned for the task."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +38,28 @@ class Start:
     head: Head
 
 
-def find_start(models: Models, teacher: Teacher, trusted: Mapping[str, float]) -> Start:
-    """The meta-model for a task without an expert, a sole expert; of several experts the one, their weighted average
-    or their Model Stock, whichever predicts the teacher's class for the largest share of images (as EnsV chooses among
-    models, Hu et al. 2024, "Towards Reliable Model Selection for Unsupervised Domain Adaptation").
+def find_start(models: Models, teacher: Teacher, trusted: Mapping[str, float], seed: int = 0) -> Start:
+    """The meta-model for a task without an expert, a sole expert; of several experts the one, their weighted average,
+    their Model Stock or coefficients learned for this task, whichever predicts the teacher's class for the largest
+    share of images (as EnsV chooses among models, Hu et al. 2024, "Towards Reliable Model Selection for Unsupervised
+    Domain Adaptation").
 
     Args:
         models: The models of the task.
         teacher: Soft targets of the images.
         trusted: How far each expert is trusted, by name.
+        seed: Order of the images that coefficients are learned on.
     """
     if not models.has_expert:
         return Start("meta-model", models.meta.state_dict(), models.head)
     if len(models.experts.heads) == 1:
         return _expert(models, models.expert)
-    rows = torch.linspace(0, len(models.images) - 1, min(IMAGES, len(models.images))).round().long()
+    count = len(models.images)
+    rows = torch.linspace(0, count - 1, max(1, min(IMAGES, count // 2))).round().long()
     images, wanted = models.images.subset(rows.tolist()), teacher.probabilities.argmax(dim=-1)[rows]
-    tower, agreement, candidates = models.pool.tower(), {}, _candidates(models, trusted)
+    others = torch.ones(count, dtype=torch.bool).index_fill(0, rows, False).nonzero().squeeze(-1)
+    learn = cache(partial(_learned, models, teacher, trusted, others if len(others) else rows, seed))
+    tower, agreement, candidates = models.pool.tower(), {}, _candidates(models, trusted, learn)
     for name, make in candidates.items():
         start = make()
         tower.load_state_dict(start.state)
@@ -61,15 +70,26 @@ def find_start(models: Models, teacher: Teacher, trusted: Mapping[str, float]) -
     return candidates[best]()
 
 
-def _candidates(models: Models, trusted: Mapping[str, float]) -> dict[str, Callable[[], Start]]:
-    """What makes each start, by name: experts that count, the chosen one first, their average, and Model Stock."""
+def _candidates(
+    models: Models, trusted: Mapping[str, float], learn: Callable[[], Start]
+) -> dict[str, Callable[[], Start]]:
+    """What makes each start, by name: experts that count, the chosen one first, their average, Model Stock and learned
+    coefficients."""
     kept = {name: trusted[name] for name in models.experts.heads if trusted[name]} or {models.expert: 1.0}
     found: dict[str, Callable[[], Start]] = {}
     for name in sorted(kept, key=lambda name: (name != models.expert, -kept[name])):
         found[f"expert {name}"] = partial(_expert, models, name)
     if len(kept) > 1:
-        found |= {name: partial(_between, models, kept, name) for name in WAYS}
+        found |= {name: partial(_between, models, kept, name) for name in WAYS} | {LEARNED: learn}
     return found
+
+
+def _learned(models: Models, teacher: Teacher, trusted: Mapping[str, float], rows: torch.Tensor, seed: int) -> Start:
+    shares = {name: trusted[name] for name in models.experts.heads}
+    images, targets = models.images.subset(rows.tolist()), teacher.probabilities[rows]
+    title = f"{models.task}: start at {LEARNED}"
+    tower, head = learned_average(models.experts, shares, images, targets, seed=seed, title=title)
+    return Start(LEARNED, tower.state_dict(), head)
 
 
 def _between(models: Models, kept: Mapping[str, float], name: str) -> Start:
