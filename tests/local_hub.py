@@ -35,6 +35,8 @@ class Repo:
     private: bool = False
     gated: bool = False
     downloads: int = 0
+    parents: dict[str, str] = field(default_factory=dict)
+    requests: list[dict[str, Any]] = field(default_factory=list)
 
     def sha(self, revision: str) -> str | None:
         return self.refs.get(revision) or (revision if revision in self.commits else None)
@@ -44,6 +46,9 @@ class Repo:
         for name, content in sorted(files.items()):
             digest.update(name.encode() + hashlib.sha1(content).digest())
         self.commits[digest.hexdigest()] = dict(files)
+        parent = self.refs.get(ref) or self.refs.get("main")
+        if parent and parent != digest.hexdigest():
+            self.parents[digest.hexdigest()] = parent
         self.refs[ref] = digest.hexdigest()
         return self.refs[ref]
 
@@ -95,6 +100,19 @@ class LocalHub:
             if is_lfs(name):
                 self.objects[hashlib.sha256(content).hexdigest()] = content
         return found.write(source)
+
+    def open_request(
+        self, repo: str, files: dict[str, bytes], title: str, author: str, parent: str | None = None, status="open"
+    ) -> tuple[str, str]:
+        """A pull request that adds files to a commit; gives its reference and its commit."""
+        found = self.repos[repo]
+        ref = f"refs/pr/{len(found.requests) + 1}"
+        found.requests.append({"title": title, "author": author, "status": status, "num": len(found.requests) + 1})
+        found.refs[ref] = parent or found.refs["main"]
+        for name, content in files.items():
+            if is_lfs(name):
+                self.objects[hashlib.sha256(content).hexdigest()] = content
+        return ref, found.write({**found.commits[found.refs[ref]], **files}, ref)
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
         found = self.repos[repo]
@@ -287,6 +305,33 @@ class Handler(BaseHTTPRequestHandler):
         found.sort(key=lambda info: -info["downloads"])
         self.answer(200, found[: int(self.query.get("limit", ["1000"])[0])])
 
+    def discussions(self, owner: str, name: str) -> None:
+        found, asked = self.repo(f"{owner}/{name}"), {key: value[0] for key, value in self.query.items()}
+        listed = [
+            {
+                "title": request["title"], "num": request["num"], "author": {"name": request["author"]},
+                "createdAt": "2023-01-01T00:00:00.000Z", "status": request["status"], "isPullRequest": True,
+                "repo": {"name": f"{owner}/{name}", "type": "model"},
+            }
+            for request in reversed(found.requests)
+            if asked.get("author") in (None, request["author"]) and asked.get("status") in (None, request["status"])
+        ]  # fmt: skip
+        start = 2 * int(asked.get("p", 0))  # pages of two
+        self.answer(200, {"discussions": listed[start : start + 2], "count": len(listed), "start": start})
+
+    def commits(self, owner: str, name: str, revision: str) -> None:
+        sha, _ = self.commit(f"{owner}/{name}", revision)
+        parents, chain = self.hub.repos[f"{owner}/{name}"].parents, [sha]
+        while chain[-1] in parents:
+            chain.append(parents[chain[-1]])
+        self.answer(
+            200,
+            [
+                {"id": sha, "title": "", "message": "", "authors": [], "date": "2023-01-01T00:00:00.000Z"}
+                for sha in chain
+            ],
+        )
+
     def tree(self, owner: str, name: str, revision: str, *rest: str) -> None:
         _, files = self.commit(f"{owner}/{name}", revision)
         entries = []
@@ -478,6 +523,8 @@ ROUTES: list[tuple[str, tuple[str, ...], Callable]] = [
     ("PATCH", ("api", "collections", "*", "*", "items", "*"), Handler.change_item),
     ("POST", ("api", "collections"), Handler.new_collection),
     ("GET", ("api", "collections", "*", "*"), Handler.collection),
+    ("GET", ("api", "models", "*", "*", "discussions"), Handler.discussions),
+    ("GET", ("api", "models", "*", "*", "commits", "*"), Handler.commits),
     ("GET", ("api", "models", "*", "*", "tree", "*"), Handler.tree),
     ("GET", ("api", "models", "*", "*"), Handler.model),
     ("GET", ("api", "models"), Handler.models),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from ..architectures.identity import functional_config
-from ..core.errors import InputError
+from ..core.errors import HubError, InputError
 from ..core.hashing import file_hash
 from ..core.reference import ModelReference
+from ..hub.conversion import find_conversion
 from ..hub.download import RepoFile, cached_folder, fetch_files, fetch_weights
+from .layout import advice
 
+
+logger = logging.getLogger(__name__)
 
 INDEX_FILE = "model.safetensors.index.json"
 PROCESSOR_FILES = [
@@ -102,17 +107,51 @@ class ModelSource:
             folder, files = cached_folder(reference) if reference.is_commit else None, None
             if folder is None:
                 raise
-        if files is None:
+        pinned = ModelReference(reference.id, folder.name)
+        cut_off = files is None
+        if cut_off:
             files = {file.name: RepoFile(file.stat().st_size) for file in folder.iterdir()}
-            if not any(name.endswith(".safetensors") for name in files):
-                raise InputError(
-                    f"{reference.where}: the local cache does not have its weights, and the Hub cannot be reached: "
-                    "check the connection"
-                )
-        found = {name: files[name] for name in weight_names(folder, files, reference.where)}
+        try:
+            names = weight_names(folder, files, reference.where, reference.spec)
+        except NoSafetensors as error:
+            unreachable = NoSafetensors(
+                f"{reference.where}: the local cache does not have its weights, and the Hub cannot be reached: "
+                "check the connection"
+            )
+            return cls._converted(pinned, reference, unreachable if cut_off else error, token, patterns)
+        found = {name: files[name] for name in names}
         sizes = {name: file.size for name, file in found.items()}
         checksums = {name: file.sha256 for name, file in found.items()}
-        return cls(ModelReference(reference.id, folder.name), folder, sizes, checksums, token)
+        return cls(pinned, folder, sizes, checksums, token)
+
+    @classmethod
+    def _converted(
+        cls,
+        pinned: ModelReference,
+        given: ModelReference,
+        reason: NoSafetensors,
+        token: str | bool | None,
+        patterns: Sequence[str],
+    ) -> ModelSource:
+        """The safetensors copy that the Hub's conversion bot has made of a repo, where there is one."""
+        try:
+            found = find_conversion(pinned, token)
+        except HubError:
+            found = None  # the missing weights are what the user must know
+        if found is None:
+            raise reason
+        if found.commit is None:
+            raise NoSafetensors(
+                f"{reason}; or give {given.id}@{found.ref}, the conversion bot's pull request, if it holds the same "
+                "model: it was made from another commit"
+            ) from reason
+        logger.warning(
+            "%s: no safetensors there; those of the conversion bot's pull request (%s) are used, pinned at %s",
+            given.where,
+            found.ref,
+            found.commit[:12],
+        )
+        return cls._from_hub(ModelReference(given.id, found.commit), token, patterns)
 
     @classmethod
     def from_reference(cls, reference: ModelReference, token: str | bool | None = None) -> ModelSource:
@@ -162,16 +201,22 @@ class ModelSource:
                     )
 
 
-def weight_names(folder: Path, available: Iterable[str], where: str) -> list[str]:
+class NoSafetensors(InputError):
+    """A model without safetensors weights."""
+
+
+def weight_names(folder: Path, available: Iterable[str], where: str, given: str | None = None) -> list[str]:
     """Names of a model's safetensors files, in order.
 
     Args:
         folder: Holds the index, where the weights are sharded.
         available: Names of the files that the model has.
         where: Names the model in messages.
+        given: As the user names it, for commands in messages; the default is `where`.
 
     Raises:
-        InputError: There are none, or a shard is missing. Other formats are never read: they can run code.
+        InputError: A shard is missing; `NoSafetensors` where there are none. Other formats are never read here: they
+            can run code.
     """
     available = set(available)
     if INDEX_FILE in available:
@@ -185,10 +230,7 @@ def weight_names(folder: Path, available: Iterable[str], where: str) -> list[str
                 raise InputError(f"{where}: shard '{name}' of {INDEX_FILE} is missing; take another revision")
         return names
     if "model.safetensors" not in available:
-        raise InputError(
-            f"{where}: no model.safetensors; weights are read from safetensors only (for a Hub repo without them, its "
-            "automatic conversion may be at '@refs/pr/N', see the repo's pull requests)"
-        )
+        raise NoSafetensors(f"{where}: {advice(available, given or where)}")
     return ["model.safetensors"]
 
 
