@@ -9,7 +9,7 @@ import hf_mdft
 
 
 ROOMS = (
-    "peft_hook core hub cards architectures transforms objectives tasks restorations shifts pool heads "
+    "peft_hook core hub cards architectures transforms objectives tasks restorations shifts pool convert heads "
     "adapter embedding teachers experts task_data evaluation artifacts trainers meta specialize reporting merger "
     "recipes studies bench demo cli __main__ __init__"
 ).split()

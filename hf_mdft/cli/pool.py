@@ -55,6 +55,34 @@ def discover(
         progress(f"Recipe to edit: {output}")
 
 
+@commands.command(epilog="Example: `hf-mdft pool convert laion/CLIP-ViT-B-32-laion2B-s34B-b79K clip-laion`")
+def convert(
+    source: Annotated[str, typer.Argument(help="A folder, or a Hub id (id@revision).", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Folder to write; new or empty.", show_default=False)],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")] = None,
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make a folder of safetensors, as pools read it, of a model whose weights are in another format.
+
+    Of transformers: `.bin`, `.pt`, variants such as `model.fp16.safetensors`, weights saved under `module.` or
+    `_orig_mod.`. Of open_clip: ViT models with their text tower, as CLIPModel. Pickled files are read with
+    `torch.load(weights_only=True)`, which runs no code. The result is compared with the source on random inputs.
+    """
+    prepare(verbose, token)
+    from ..convert import convert as make
+
+    made = make(source, folder, revision=revision, token=token)
+    same = "has the source's tensors bit by bit"
+    if made.difference is not None:
+        same = f"outputs differ from the source's by at most {made.difference:.1e} of the largest (rounding)"
+    typer.echo(
+        f"{made.folder}: {made.model}, {made.parameters / 1e6:.1f} M parameters in fp32, from {made.files[0]}; {same}"
+    )
+    if made.without_tokenizer:
+        progress(f"{source} has no tokenizer: for zero-shot heads, put the files of its tokenizer into {made.folder}")
+
+
 @commands.command(epilog="Example: `hf-mdft pool inspect recipe.yaml --figure cosines.png`")
 def inspect(
     pool: Annotated[str, typer.Argument(help="A recipe, or the Hub id of a published pool.", show_default=False)],
