@@ -242,7 +242,8 @@ def test_open_clip_as_clip_model(open_clip, tmp_path, file):
     torch.testing.assert_close(found.logits_per_image, logits, atol=1e-3, rtol=1e-3)
     processor = CLIPImageProcessor.from_pretrained(tmp_path / "made")
     assert list(processor.image_mean) == [0.5, 0.4, 0.3] and dict(processor.crop_size) == {"height": 16, "width": 16}
-    pool = ModelPool.from_pretrained(tmp_path / "made", {"x": tmp_path / "made"})
+    perturbed(plain, 5).save_pretrained(tmp_path / "tuned")
+    pool = ModelPool.from_pretrained(tmp_path / "made", {"x": tmp_path / "tuned"})
     assert pool.architecture.name == "clip"
 
 

@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 
 import hf_mdft.pool.manifest as manifest_module
 import hf_mdft.pool.vectors as vectors_module
-from hf_mdft import InputError, ModelPool
+from hf_mdft import InputError, ModelPool, Task
 from hf_mdft.architectures.blocks import depths
 from hf_mdft.core.cache import cache_root, discard
 from hf_mdft.core.hashing import _hash_of, file_hash
+from hf_mdft.heads import build_head
 from hf_mdft.pool.geometry import geometry, task_vector_gram
 from hf_mdft.pool.inspect import geometry_text, listing
 from hf_mdft.pool.vectors import checksum, write_vectors
@@ -209,7 +210,7 @@ def test_unfit_experts_are_named(clip_paths, vit_paths, tmp_path):
     pickled.mkdir()
     (pickled / "config.json").write_text(json.dumps(config))
     (pickled / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(InputError, match="safetensors only"):
+    with pytest.raises(InputError, match="no safetensors, only pytorch_model.bin.*pool convert"):
         ModelPool.from_pretrained(base, {"x": pickled})
 
     (pickled / "model.safetensors").write_bytes(b"not a tensor file")
@@ -222,6 +223,97 @@ def test_unfit_experts_are_named(clip_paths, vit_paths, tmp_path):
         ModelPool.from_pretrained(base, {"x": "owner/nowhere"})
     with pytest.raises(InputError, match="no expert"):
         ModelPool.from_pretrained(base, {"x": None})
+
+
+def resaved(folder, change, config=None):
+    """A copy of a model's folder with other tensors or another config, in place."""
+    tensors = change(load_file(folder / "model.safetensors"))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    if config:
+        found = json.loads((folder / "config.json").read_text())
+        config(found)
+        (folder / "config.json").write_text(json.dumps(found))
+    return folder
+
+
+def without(key):
+    return lambda tensors: {name: tensor for name, tensor in tensors.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("change", "config", "said"),
+    [
+        (without("text_projection.weight"), None, "tensor 'text_projection.weight' is missing"),
+        (without("logit_scale"), None, "tensor 'logit_scale' is missing"),
+        (
+            without("text_model.embeddings.token_embedding.weight"),
+            None,
+            "tensor 'text_model.embeddings.token_embedding.weight' is missing",
+        ),
+        (
+            lambda t: {**t, "visual_projection.weight": t["visual_projection.weight"].to(torch.int8)},
+            None,
+            "tensor 'visual_projection.weight' is stored as I8",
+        ),
+        (lambda t: t, lambda c: c["text_config"].update(num_hidden_layers=5), "tensor 'text_model.*' is missing"),
+        (
+            lambda t: t,
+            lambda c: c["vision_config"].update(num_hidden_layers=1),
+            "is of a layer more than config.json has",
+        ),
+        (lambda t: {f"module.{name}": x for name, x in t.items()}, None, "has the prefix of a wrapper.*pool convert"),
+    ],
+)
+def test_nothing_of_a_base_is_made_up(clip_paths, tmp_path, change, config, said):
+    base = resaved(shutil.copytree(clip_paths["base"], tmp_path / "base"), change, config)
+    with pytest.raises(InputError, match=said):
+        ModelPool.from_pretrained(base, {"x": clip_paths["shade"]})
+
+
+def test_experts_with_more_layers_are_refused(vit_paths, tmp_path):
+    def deeper(tensors):
+        last = max(int(name.split(".")[3]) for name in tensors if ".layer." in name)
+        old, new = f".layer.{last}.", f".layer.{last + 1}."
+        more = {name.replace(old, new): tensor.clone() for name, tensor in tensors.items() if old in name}
+        return {**tensors, **more}
+
+    expert = resaved(shutil.copytree(vit_paths["shade"], tmp_path / "deep"), deeper)
+    with pytest.raises(InputError, match="is of a layer more than the base has"):
+        ModelPool.from_pretrained(vit_paths["base"], {"x": expert})
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_undone(vit_paths, tmp_path, prefix):
+    wrapped = resaved(
+        shutil.copytree(vit_paths["shade"], tmp_path / "wrapped"),
+        lambda tensors: {f"{prefix}{name}": tensor for name, tensor in tensors.items()},
+    )
+    pool = ModelPool.from_pretrained(vit_paths["base"], {"plain": vit_paths["shade"], "wrapped": wrapped})
+    plain = dict(pool.weights("plain").items())
+    found = dict(pool.weights("wrapped").items())
+    assert found.keys() == plain.keys() and all(torch.equal(found[name], plain[name]) for name in plain)
+    heads = [build_head(task, Task(None), pool) for task in ("plain", "wrapped")]
+    assert torch.equal(heads[0].weight, heads[1].weight) and heads[0].class_names == heads[1].class_names
+
+
+def test_classifiers_of_several_labels_are_refused(vit_paths, tmp_path):
+    expert = resaved(
+        shutil.copytree(vit_paths["shade"], tmp_path / "multi"),
+        lambda tensors: tensors,
+        lambda config: config.update(problem_type="multi_label_classification"),
+    )
+    with pytest.raises(InputError, match="several labels at once"):
+        ModelPool.from_pretrained(vit_paths["base"], {"x": expert})
+
+
+def test_an_empty_tokenizer_is_refused(clip_paths, tmp_path):
+    base = shutil.copytree(clip_paths["base"], tmp_path / "base")
+    for path in base.iterdir():
+        if path.name.startswith(("tokenizer", "vocab", "merges", "special_tokens")):
+            path.unlink()
+    pool = ModelPool.from_pretrained(base, {"shade": clip_paths["shade"]})
+    with pytest.raises(InputError, match="no tokenizer"):
+        build_head("shade", Task(None, class_names=TASKS["shade"]), pool)
 
 
 def test_half_written_cache_is_not_used(clip_paths, tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -28,6 +30,10 @@ class Weights(Protocol):
 
     def raw(self, key: str) -> torch.Tensor:
         """A tensor by its key, in fp32."""
+
+
+def _without_numbers(name: str) -> str:
+    return re.sub(r"\.\d+(?=\.)", ".*", name)
 
 
 class ClassHead(Protocol):
@@ -79,6 +85,8 @@ class Architecture:
             InputError: Another kind of model, or another value of a key in `must_agree`.
         """
         advice = "an expert must be fine-tuned from the pool's base"
+        if self.own_heads and getattr(config, "problem_type", None) == "multi_label_classification":
+            raise InputError(f"{where}: a classifier of several labels at once (problem_type); give one of one label")
         if config.model_type not in self.model_types:
             raise InputError(
                 f"{where}: model type '{config.model_type}' does not fit the base {base} "
@@ -95,6 +103,11 @@ class Architecture:
     def new_tower(self, config: PreTrainedConfig) -> PreTrainedModel:
         """A tower with the config's shapes; weights random, or without storage under `torch.device("meta")`."""
         return self.tower_class(self.tower_config(config))
+
+    def complete_model(self, config: PreTrainedConfig) -> PreTrainedModel | None:
+        """The whole of a base that heads and results are made of, with the config's shapes; `None` where that is the
+        tower alone."""
+        return None
 
     def find_tower(self, model: nn.Module) -> tuple[str, nn.Module]:
         """Name and module of the tower inside `model`; the name is `""` where the model is a tower.
@@ -115,16 +128,27 @@ class Architecture:
         Keys that are not the tower's (text tower, classifier, old `position_ids`) are left out. Files of one pool
         may use different layouts, so keys of two files are never compared directly.
         """
-        renamings = [t for t in get_model_conversion_mapping(tower) if isinstance(t, WeightRenaming)]
         state = tower.state_dict()
-        names = {}
+        return {name: key for name, key in self._renamed(tower, keys, state) if name in state}
+
+    def surplus(self, tower: PreTrainedModel, keys: list[str]) -> list[str]:
+        """Keys in a file that are of further layers than the tower's: they have the name of one of its tensors, but
+        for the layer's number."""
+        state = tower.state_dict()
+        kinds = {_without_numbers(name) for name in state}
+        renamed = self._renamed(tower, keys, state)
+        return [key for name, key in renamed if name not in state and _without_numbers(name) in kinds]
+
+    def _renamed(
+        self, tower: PreTrainedModel, keys: list[str], state: Mapping[str, torch.Tensor]
+    ) -> Iterator[tuple[str, str]]:
+        """Name that each key would have in the tower, and the key."""
+        renamings = [t for t in get_model_conversion_mapping(tower) if isinstance(t, WeightRenaming)]
+        wrapper = f"{self.wrapper_prefix}."
+        is_wrapped = any(name.startswith(wrapper) for name in state)
         for key in keys:
             name, _ = rename_source_key(key, renamings, [], tower.base_model_prefix, state)
-            if name not in state:
-                name = name.removeprefix(f"{self.wrapper_prefix}.")
-            if name in state:
-                names[name] = key
-        return names
+            yield (name if is_wrapped or name in state else name.removeprefix(wrapper)), key
 
     def depths(self, tower: nn.Module) -> dict[str, int]:
         """Depth of every parameter: 0 for the embeddings, i for block i (from 1), -1 behind the last block."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import AutoTokenizer, CLIPModel, CLIPVisionModel, PreTrainedConfig
+from transformers import AutoTokenizer, CLIPModel, CLIPVisionModel, PreTrainedConfig, PreTrainedModel
 
 from ..core.errors import InputError
 from .base import ARCHITECTURES, ClassHead, VisionTransformer, read_config
@@ -35,6 +35,9 @@ class ClipVision(VisionTransformer):
     def has_text_tower(self, config: PreTrainedConfig) -> bool:
         return config.model_type == "clip"
 
+    def complete_model(self, config: PreTrainedConfig) -> PreTrainedModel | None:
+        return CLIPModel(config) if self.has_text_tower(config) else None
+
     @torch.no_grad()
     def text_embeddings(
         self, folder: Path, class_names: list[str], templates: list[str], where: str
@@ -46,10 +49,15 @@ class ClipVision(VisionTransformer):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # an untrusted file: its parser may raise anything
             raise InputError(f"{folder}: no tokenizer that can be read beside the base; add its files") from error
+        if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+            # transformers makes an empty one where there are no files.
+            raise InputError(f"{folder}: no tokenizer beside the base; add its files (tokenizer.json)")
         rows = []
         for class_name in class_names:
             prompts = [template.replace("{}", class_name) for template in templates]
             tokens = tokenizer(prompts, padding=True, truncation=True, return_tensors="pt")
+            if tokens.input_ids.max() >= model.config.text_config.vocab_size:
+                raise InputError(f"{folder}: the tokenizer has more tokens than the text tower; add its own")
             embeddings = model.get_text_features(**tokens).pooler_output
             rows.append(F.normalize(F.normalize(embeddings, dim=-1).mean(dim=0), dim=0))
         return {

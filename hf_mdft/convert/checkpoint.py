@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..core.errors import InputError
+from ..pool.headers import WRAPPERS
 from ..pool.layout import PICKLED, SAVED_STATE, VARIANT
 from ..pool.source import INDEX_FILE
 
@@ -25,9 +25,6 @@ PLACES = (
 
 NESTED = ("state_dict", "model_state_dict", "model", "module", "state_dict_ema")
 """Keys under which training scripts keep the weights beside other things; the first that there is."""
-
-WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
-"""Prefixes of DataParallel, DistributedDataParallel and torch.compile."""
 
 
 def weight_files(folder: Path, names: Iterable[str], where: str) -> list[str]:

@@ -27,6 +27,7 @@ class Fit:
         with torch.device("meta"):
             self.tower = self.architecture.new_tower(self.config)
             """Has the right names and shapes, and no storage."""
+            self.complete = self.architecture.complete_model(self.config)
         saved = self.tower.state_dict()
         for name, buffer in self.tower.named_buffers():
             if name in saved and buffer.is_floating_point():
@@ -41,7 +42,15 @@ class Fit:
         Raises:
             InputError: It has another architecture, other shapes, or lacks tensors.
         """
+        header = read_header(source)
         if source != self.base:
             config = read_config(source.folder, str(source))
             self.architecture.check_config(config, self.config, str(source), str(self.base))
-        check_header(source, read_header(source), self.architecture, self.tower)
+            return check_header(source, header, self.architecture, self.tower)
+        wrapped = next((found.key for name, found in header.items() if found.key != name), None)
+        if wrapped is not None:
+            raise InputError(
+                f"{source}: tensor '{wrapped}' has the prefix of a wrapper, so transformers would make it up; "
+                f"'hf-mdft pool convert {source} FOLDER' makes a base of it"
+            )
+        check_header(source, header, self.architecture, self.complete or self.tower, is_base=True)

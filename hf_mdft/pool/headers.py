@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -17,10 +18,15 @@ from .source import ModelSource
 DTYPES = ("F64", "F32", "F16", "BF16")
 
 
+WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
+"""Prefixes of DataParallel, DistributedDataParallel and torch.compile, which are left out of names."""
+
+
 class TensorHeader(NamedTuple):
-    """Where one tensor lies: its file, its type (safetensors' name) and shape."""
+    """Where one tensor lies: its file, the key there, its type (safetensors' name) and shape."""
 
     file: str
+    key: str
     dtype: str
     shape: tuple[int, ...]
 
@@ -39,44 +45,59 @@ def read_header(source: ModelSource) -> Header:
     for name in source.weights:
         if name in missing:
             found = remote_header(source.reference, name, source.token)
-            header |= {key: TensorHeader(name, dtype, shape) for key, (dtype, shape) in found.items()}
         else:
-            header |= _local(source, name)
+            found = _local(source, name)
+        header |= {WRAPPERS.sub("", key): TensorHeader(name, key, *what) for key, what in found.items()}
     return header
 
 
-def _local(source: ModelSource, name: str) -> Header:
+def _local(source: ModelSource, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
     try:
         with safe_open(source.folder / name, framework="pt") as file:
             parts = {key: file.get_slice(key) for key in file.keys()}
-            return {key: TensorHeader(name, part.get_dtype(), tuple(part.get_shape())) for key, part in parts.items()}
+            return {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in parts.items()}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{source}: {name} is damaged or no safetensors file ({error})") from error
 
 
-def check_header(source: ModelSource, header: Header, architecture: Architecture, tower: PreTrainedModel) -> None:
-    """Whether a model's files hold the tower of a pool.
+def check_header(
+    source: ModelSource, header: Header, architecture: Architecture, model: PreTrainedModel, *, is_base: bool = False
+) -> None:
+    """Whether a model's files hold a tower, or a complete model, and no other layers of it.
 
     Args:
         source: The model, for the message.
         header: Header of the model's files.
         architecture: Architecture of the pool.
-        tower: A tower of the right shapes (the meta device will do).
+        model: A model of the right shapes (the meta device will do).
+        is_base: Whether it is the base, for the message.
 
     Raises:
-        InputError: A tensor is missing, has another shape, or is stored in a type that is no plain number.
+        InputError: A tensor is missing, has another shape, is stored in a type that is no plain number, or is of a
+            layer that the config does not have.
     """
-    keys = architecture.canonical_names(tower, list(header))
-    advice = "an expert must be fine-tuned from the pool's base"
-    for name, wanted in tower.named_parameters():
+    keys = architecture.canonical_names(model, list(header))
+    advice, of = "an expert must be fine-tuned from the pool's base", " of the base"
+    if is_base:
+        advice, of = "transformers would make it up; take another base or revision", ""
+    for name, wanted in model.named_parameters():
         if name not in keys:
-            raise InputError(f"{source}: tensor '{name}' of the base is missing; {advice}")
+            raise InputError(f"{source}: tensor '{name}'{of} is missing; {advice}")
         found = header[keys[name]]
         if found.shape != tuple(wanted.shape):
+            theirs = "config.json says" if is_base else "the base has"
             raise InputError(
-                f"{source}: tensor '{name}' has shape {found.shape}, the base has {tuple(wanted.shape)}; {advice}"
+                f"{source}: tensor '{name}' has shape {found.shape}, {theirs} {tuple(wanted.shape)}; "
+                + ("take another revision" if is_base else advice)
             )
         if found.dtype not in DTYPES:
             raise InputError(
                 f"{source}: tensor '{name}' is stored as {found.dtype}; take a revision in fp32, fp16 or bf16"
             )
+    surplus = architecture.surplus(model, list(header))
+    if surplus:
+        says = "config.json has" if is_base else "the base has"
+        raise InputError(
+            f"{source}: tensor '{surplus[0]}' is of a layer more than {says}; "
+            + ("correct the config" if is_base else advice)
+        )

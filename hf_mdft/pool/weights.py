@@ -35,12 +35,13 @@ class TowerWeights:
         self._parameters = {name for name, _ in tower.named_parameters()}
 
     def keys(self) -> list[str]:
-        """All keys of the files, the tower's and others, as they stand there."""
+        """All keys of the files, the tower's and others, without the prefixes of wrappers."""
         return list(self._header)
 
     def raw(self, key: str) -> torch.Tensor:
-        """A tensor by its key in the file, in fp32; whole numbers as they are."""
-        tensor = self._files[self._header[key].file].get_tensor(key)
+        """A tensor by its key, in fp32; whole numbers as they are."""
+        found = self._header[key]
+        tensor = self._files[found.file].get_tensor(found.key)
         return tensor.float() if tensor.is_floating_point() else tensor
 
     def tensor(self, name: str) -> torch.Tensor:
