@@ -21,6 +21,7 @@ from conftest import (
     specialize_arguments,
     write_recipe,
 )
+from peft import get_peft_model
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import (
@@ -34,7 +35,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from hf_mdft import InputError, MetaMerger, ModelPool, Task
+from hf_mdft import InputError, MdftConfig, MetaMerger, ModelPool, Task
 from hf_mdft.core.class_names import displaced_classes, order_by_name, same_classes, shared_classes
 from hf_mdft.core.reference import PoolReference
 from hf_mdft.embedding import embed_images, embed_views
@@ -282,6 +283,18 @@ def test_coefficients_are_compared_on_images_that_they_were_not_learned_on(sever
     assert len(compared) == 6 and len(seen) == 1, "three experts, their average, Model Stock, learned coefficients"
     assert not set(rest.rows) & set(*seen) and len(rest) + len(*seen) == len(images)
     assert torch.equal(targets, probabilities[torch.isin(torch.tensor(images.rows), torch.tensor(rest.rows))])
+
+
+def test_coefficients_start_at_the_average_of_all_experts(several):
+    """One over the number of experts, of all tasks, not of tasks."""
+    config = MdftConfig(pool=several.reference())
+    assert len(several.experts) == 4 and config.start == 1 / 4
+    model = get_peft_model(several.tower(), config)
+    states = [several.tower(name).state_dict() for name in several.experts]
+    for name, value in model.merge_and_unload().state_dict().items():
+        if value.is_floating_point():
+            mean = torch.stack([state[name] for state in states]).mean(dim=0)
+            torch.testing.assert_close(value, mean, atol=1e-3, rtol=1e-3)
 
 
 def test_average_and_model_stock(several):

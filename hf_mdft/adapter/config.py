@@ -8,7 +8,7 @@ from typing import Any
 from peft import PeftConfig
 
 from ..core.errors import InputError, suggest
-from ..core.reference import PoolReference
+from ..core.reference import PoolReference, several
 from ..transforms import TRANSFORMS
 from .peft_type import mdft_peft_type
 
@@ -76,4 +76,4 @@ class MdftConfig(PeftConfig):
         """Where every coefficient starts."""
         if self.init_coefficient is not None:
             return self.init_coefficient
-        return 1 / sum(expert is not None for expert in self.pool["experts"].values())
+        return 1 / sum(len(several(experts)) for experts in self.pool["experts"].values())
