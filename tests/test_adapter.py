@@ -10,7 +10,7 @@ import pickle
 import pytest
 import torch
 from peft import AutoPeftModel, PeftConfig, PeftModel, PeftType, get_peft_model
-from transformers import AutoModel, CLIPModel
+from transformers import AutoModel, CLIPModel, CLIPVisionModel
 
 from hf_mdft import InputError, MdftConfig, MdftLayer
 from hf_mdft.adapter import combined_once
@@ -128,6 +128,26 @@ def test_one_hot_gives_the_expert(pool, pixels):
         for name, expert in pool.tower(task).named_parameters():
             allowed = 1.01 * 2**-11 * (expert - base[name]).abs() + 1e-7
             assert ((merged[name] - expert).abs() <= allowed).all(), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_model_that_is_not_the_base_is_refused(pool, dtype):
+    """The same size is not the same model; the base itself is taken in any precision."""
+    config = MdftConfig(pool=pool.reference())
+    get_peft_model(pool.tower().to(dtype), config)
+    other = pool.tower(next(iter(pool.experts))).to(dtype)
+    with pytest.raises(InputError, match="is not that of the pool's base .*the same size is not the same model"):
+        get_peft_model(other, config)
+    allowed = get_peft_model(other, MdftConfig(pool=pool.reference(), allow_base_mismatch=True))
+    assert copy.deepcopy(allowed) is not None
+
+
+def test_a_saved_adapter_is_not_loaded_on_another_model(clip_pool, tmp_path):
+    adapted(clip_pool).save_pretrained(tmp_path)
+    torch.manual_seed(5)
+    other = CLIPVisionModel(clip_pool.tower().config)
+    with pytest.raises(InputError, match="load the adapter on that base"):
+        PeftModel.from_pretrained(other, tmp_path)
 
 
 @pytest.mark.usefixtures("unrounded")

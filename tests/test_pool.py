@@ -296,6 +296,23 @@ def test_prefixes_of_wrappers_are_undone(vit_paths, tmp_path, prefix):
     assert torch.equal(heads[0].weight, heads[1].weight) and heads[0].class_names == heads[1].class_names
 
 
+def test_an_expert_of_another_base_is_refused(clip_paths, tmp_path):
+    """The same shapes, but weights of another start."""
+    torch.manual_seed(11)
+    other = resaved(
+        shutil.copytree(clip_paths["shade"], tmp_path / "other"),
+        lambda tensors: {name: torch.randn_like(t) * t.std() if t.dim() > 1 else t for name, t in tensors.items()},
+    )
+    experts = {"shade": clip_paths["shade"], "other": other}
+    pool = ModelPool.from_pretrained(clip_paths["base"], experts)
+    with pytest.raises(
+        InputError, match="other: fine-tuned from another model than the base"
+    ):
+        pool.vectors()
+    allowed = ModelPool.from_pretrained(clip_paths["base"], experts, allow_base_mismatch=True)
+    assert allowed.vectors().experts == ["shade", "other"]
+
+
 def test_classifiers_of_several_labels_are_refused(vit_paths, tmp_path):
     expert = resaved(
         shutil.copytree(vit_paths["shade"], tmp_path / "multi"),

@@ -31,6 +31,8 @@ class MdftConfig(PeftConfig):
         transform: Phi, by name and options.
         init_coefficient: Where every coefficient starts. The default `None` means 1/K, the weight average, which
             needs no choice.
+        allow_base_mismatch: Whether the model may have other weights than the pool's base; by default it is refused:
+            what comes of it is no merge of the pool.
         tower: Name of the combined part within the model; found when the adapter is made.
         target_modules: Filled in: the modules of the tower.
 
@@ -50,6 +52,9 @@ class MdftConfig(PeftConfig):
     )
     init_coefficient: float | None = field(
         default=None, metadata={"help": "Start of every coefficient; the default is 1/K, the weight average."}
+    )
+    allow_base_mismatch: bool = field(
+        default=False, metadata={"help": "Take a model with other weights than the pool's base."}
     )
     tower: str | None = field(default=None, metadata={"help": "Filled in: name of the combined part in the model."})
     target_modules: list[str] | str | None = field(default=None, metadata={"help": "Filled in: modules of the tower."})

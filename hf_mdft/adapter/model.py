@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner
@@ -12,6 +13,10 @@ from ..core.errors import InputError
 from ..transforms import TRANSFORMS
 from .config import MdftConfig
 from .layer import MdftLayer
+
+
+HALF_PRECISION = 2.0**-7
+"""Rounding of a base that was loaded in bfloat16, of a tensor's largest value."""
 
 
 class MdftModel(BaseTuner):
@@ -33,6 +38,12 @@ class MdftModel(BaseTuner):
     tuner_layer_cls = MdftLayer
     target_module_mapping = {}
 
+    def inject_adapter(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().inject_adapter(*args, **kwargs)
+        finally:
+            self._base = None  # open files, which nothing can copy
+
     def _prepare_adapter_config(self, peft_config: MdftConfig, model_config: dict) -> MdftConfig:
         # Not above: importing PEFT imports this module, whoever does it, the pool's modules included.
         from ..pool import ModelPool
@@ -45,6 +56,7 @@ class MdftModel(BaseTuner):
             peft_config.revision = pool.base.reference.revision
         self._architecture = pool.architecture
         self._vectors = pool.vectors(peft_config.transform)
+        self._base = pool.base_weights()
         self._depths = pool.depths()
         self._owners: dict[int, MdftLayer] = {}
         self._tower_name, tower = self._architecture.find_tower(self.model)
@@ -71,7 +83,10 @@ class MdftModel(BaseTuner):
         layer = target if isinstance(target, MdftLayer) else MdftLayer(target)
         tower_key = current_key.removeprefix(self._tower_name).lstrip(".")
         names = {name: f"{tower_key}.{name}" for name, _ in layer.base_layer.named_parameters()}
-        self._check_shapes(layer, names, peft_config.pool["base"]["id"])
+        base = peft_config.pool["base"]["id"]
+        self._check_shapes(layer, names, base)
+        if layer is not target and not peft_config.allow_base_mismatch:
+            self._check_values(layer, names, base)
         owner, rows = None, len(names)
         if peft_config.granularity != "tensor":
             depth = self._depths[next(iter(names.values()))]
@@ -92,6 +107,18 @@ class MdftModel(BaseTuner):
                 raise InputError(
                     f"the pool's base {base} has no tensor '{tensor}' of shape {tuple(parameter.shape)}; "
                     "wrap the base model that the pool was built on"
+                )
+
+    def _check_values(self, layer: MdftLayer, names: dict[str, str], base: str) -> None:
+        """Whether the layer has the base's weights: task vectors added to others give a model that knows nothing."""
+        for name, parameter in layer.base_layer.named_parameters():
+            if parameter.is_meta:
+                continue  # its weights come later
+            wanted = self._base.tensor(names[name]).to(parameter.device)
+            if (parameter.detach().float() - wanted).abs().max() > HALF_PRECISION * wanted.abs().max():
+                raise InputError(
+                    f"'{names[name]}' of this model is not that of the pool's base {base}: the same size is not the "
+                    "same model; load the adapter on that base (MdftConfig(allow_base_mismatch=True) takes any)"
                 )
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:

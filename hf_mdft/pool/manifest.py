@@ -25,6 +25,7 @@ from ..tasks import Task
 from ..transforms import TRANSFORMS, transformed
 from .download import fetch_all
 from .fit import Fit
+from .kinship import check_kinship, warn_of_own_parts
 from .names import check_names, distinct, model_folders
 from .published import PublishedPool, read_published, write_published
 from .source import PROCESSOR_FILES, ModelSource
@@ -68,6 +69,7 @@ class ModelPool:
         base: ModelSource,
         experts: Mapping[str, Sequence[ModelSource] | ModelSource | None],
         descriptions: Mapping[str, Task] | None = None,
+        allow_base_mismatch: bool = True,
     ) -> None:
         self.base = base
         self.by_task = {task: distinct(task, several(sources)) for task, sources in experts.items()}
@@ -86,6 +88,7 @@ class ModelPool:
         self.config, self.architecture = self._fit.config, self._fit.architecture
         each(self._fit.check, self.sources())
         self._expert_weights: dict[str, TowerWeights] = {}
+        self._kin = not allow_base_mismatch
 
     @classmethod
     def from_pretrained(
@@ -95,6 +98,7 @@ class ModelPool:
         *,
         revision: str | None = None,
         token: str | bool | None = None,
+        allow_base_mismatch: bool = False,
     ) -> ModelPool:
         """Pool from folders or Hub ids (`"owner/name"`, `"owner/name@revision"`).
 
@@ -105,6 +109,7 @@ class ModelPool:
             experts: By task: one, or several in a list, or as a pattern of folders (`runs/mnist/*`).
             revision: Revision of `base`: a branch, tag or commit.
             token: For private and gated repos, as in transformers.
+            allow_base_mismatch: Whether to take experts whose weights have nothing in common with the base's.
 
         Raises:
             InputError: A model cannot be found, read, or does not fit the base; the message names it.
@@ -116,7 +121,8 @@ class ModelPool:
         listed = {task: model_folders(several(specs), f"expert of '{task}'") for task, specs in experts.items()}
         specs = [(base, revision), *((spec, None) for specs in listed.values() for spec in specs)]
         found = iter(each(lambda spec: ModelSource.resolve(spec[0], token, spec[1]), specs))
-        return cls(next(found), {task: [next(found) for _ in specs] for task, specs in listed.items()})
+        base, sources = next(found), {task: [next(found) for _ in specs] for task, specs in listed.items()}
+        return cls(base, sources, allow_base_mismatch=allow_base_mismatch)
 
     @classmethod
     def _published(cls, source: str | Path, revision: str | None, token: str | bool | None) -> ModelPool:
@@ -201,6 +207,11 @@ class ModelPool:
         """
         fetch_all(self.sources())
 
+    def base_weights(self) -> TowerWeights:
+        """Tower weights of the base alone; experts that are not here stay where they are."""
+        self.base.fetch()
+        return TowerWeights(self.base, self.architecture, self._fit.tower)
+
     def weights(self, expert: str | None) -> TowerWeights:
         """Tower weights of an expert, or of the base for `None`."""
         if expert not in self._expert_weights:
@@ -208,22 +219,10 @@ class ModelPool:
             source = self.base if expert is None else self.experts[expert]
             self._expert_weights[expert] = TowerWeights(source, self.architecture, self._fit.tower)
             if expert is not None:
-                self._compare_shared(expert)
+                warn_of_own_parts(self._expert_weights[expert], self.weights(None), self.architecture.shared_parts)
+                if self._kin:
+                    check_kinship(self._expert_weights[expert], self.weights(None))
         return self._expert_weights[expert]
-
-    def _compare_shared(self, expert: str) -> None:
-        """Warn where an expert changed a part that the pool takes from the base."""
-        mine, base = self._expert_weights[expert], self.weights(None)
-        for key in self.architecture.shared_parts:
-            if {key} <= set(mine.keys()) & set(base.keys()) and not torch.allclose(
-                mine.raw(key), base.raw(key), atol=1e-2, rtol=1e-2
-            ):
-                logger.warning(
-                    "%s: its '%s' differs from the base's, which is used for all experts: expect other figures than "
-                    "its own",
-                    self.experts[expert],
-                    key,
-                )
 
     def tower(self, expert: str | None = None) -> PreTrainedModel:
         """A fresh fp32 tower in evaluation mode: an expert, or the base for `None`."""

@@ -41,6 +41,7 @@ class Recipe:
         meta: Options of `MdftTrainingArguments`.
         specialize: Options of `SpecializeArguments`.
         seed: Seed of every random choice.
+        allow_base_mismatch: Whether to take experts whose weights have nothing in common with the base's.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Recipe:
     meta: dict[str, Any]
     specialize: dict[str, Any]
     seed: int
+    allow_base_mismatch: bool = False
 
     @classmethod
     def load(cls, path: str | Path, images: bool = True) -> Recipe:
@@ -70,6 +72,8 @@ class Recipe:
         if not content.get("pool"):
             raise InputError(f"{where}: 'pool' is missing")
         base, experts, described = _pool(content["pool"], path)
+        given = content["pool"] if isinstance(content["pool"], Mapping) else {}
+        mismatch = checked(given.get("allow_base_mismatch", False), bool, f"{where}: pool.allow_base_mismatch")
         written = _mapping(content.get("tasks"), f"{where}: tasks")
         if not written and not described:
             raise InputError(f"{where}: 'tasks' is missing")
@@ -92,7 +96,8 @@ class Recipe:
         _add_teachers(tasks, _mapping(content.get("teachers"), f"{where}: teachers"), path)
         parts = {part: read_options(part, content.get(part), f"{where}: {part}") for part in PARTS}
         parts["adapter"] = {"transform": dict(STRONG_TRANSFORM), **parts["adapter"]}
-        return cls(path, base, experts, tasks, **parts, seed=checked(content.get("seed", 0), int, f"{where}: seed"))
+        seed = checked(content.get("seed", 0), int, f"{where}: seed")
+        return cls(path, base, experts, tasks, **parts, seed=seed, allow_base_mismatch=mismatch)
 
     def with_preset(self, name: str) -> Recipe:
         """The same pool and tasks with a published method's settings; what the method leaves open stays.
@@ -106,7 +111,7 @@ class Recipe:
 
     def pool(self) -> ModelPool:
         """The pool, found and checked, with the recipe's tasks as its descriptions."""
-        pool = ModelPool.from_pretrained(self.base, self.experts)
+        pool = ModelPool.from_pretrained(self.base, self.experts, allow_base_mismatch=self.allow_base_mismatch)
         pool.descriptions = dict(self.tasks)
         return pool
 
@@ -176,7 +181,7 @@ def _pool(value: Any, path: Path) -> tuple[str, dict[str, list[str]], dict[str, 
         models = published.reference
         specs = {task: [expert.spec for expert in experts] for task, experts in models.experts.items()}
         return models.base.spec, specs, dict(published.tasks)
-    pool = _mapping(value, where, ("base", "experts"))
+    pool = _mapping(value, where, ("base", "experts", "allow_base_mismatch"))
     for key in ("base", "experts"):
         if not pool.get(key):
             raise InputError(f"{where}.{key} is missing")

@@ -1,0 +1,61 @@
+"""Whether an expert was fine-tuned from the pool's base, or from another model of the same size."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import torch
+
+from ..core.errors import InputError
+from .weights import TowerWeights
+
+
+logger = logging.getLogger(__name__)
+
+LARGEST = 8
+"""Matrices that are compared, the largest first: a few megabytes of a large model."""
+
+LEAST_COSINE = 0.3
+"""Cosine of the matrices below which two models have nothing in common. Fine-tuning leaves more than 0.99 (experts of
+all our pools), training on for long more than 0.9; models trained each from its own start have about 0."""
+
+
+def check_kinship(expert: TowerWeights, base: TowerWeights) -> None:
+    """Refuse an expert of another base.
+
+    Raises:
+        InputError: Its largest matrices point elsewhere than the base's.
+    """
+    sizes = {name: tensor.numel() for name, tensor in base.parameters() if tensor.dim() > 1}
+    product = own = theirs = 0.0
+    for name in sorted(sizes, key=lambda name: -sizes[name])[:LARGEST]:
+        a, b = expert.tensor(name).double(), base.tensor(name).double()
+        product += (a * b).sum().item()
+        own, theirs = own + a.square().sum().item(), theirs + b.square().sum().item()
+    cosine = product / max((own * theirs) ** 0.5, 1e-30)
+    if cosine < LEAST_COSINE:
+        raise InputError(
+            f"{expert.source}: fine-tuned from another model than the base {base.source}, though of the same size "
+            f"(cosine of their weights {cosine:.2f}; fine-tuning leaves 0.9 and more); give its own base "
+            "(allow_base_mismatch: true under pool takes it)"
+        )
+
+
+def warn_of_own_parts(expert: TowerWeights, base: TowerWeights, shared: Iterable[str]) -> None:
+    """Warn where an expert changed a part that the pool takes from the base.
+
+    Args:
+        expert, base: Tensors of both.
+        shared: Keys of these parts.
+    """
+    for key in shared:
+        if {key} <= set(expert.keys()) & set(base.keys()) and not torch.allclose(
+            expert.raw(key), base.raw(key), atol=1e-2, rtol=1e-2
+        ):
+            logger.warning(
+                "%s: its '%s' differs from the base's, which is used for all experts: expect other figures than its "
+                "own",
+                expert.source,
+                key,
+            )
