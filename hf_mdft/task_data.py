@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -16,6 +17,9 @@ from .heads import Head, build_expert_heads, build_head
 from .pool import ModelPool
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
 from .teachers import OutsideTeacher, outside_teachers
+
+
+logger = logging.getLogger(__name__)
 
 
 class TaskData:
@@ -38,6 +42,7 @@ class TaskData:
         self.tasks = dict(tasks)
         self.seed = seed
         self.preprocessor = Preprocessor(pool.base.folder, str(pool.base))
+        check_processors(pool, self.preprocessor)
         self._heads: dict[str, Head] = {}
         self._expert_heads: dict[str, dict[str, Head]] = {}
         self._images: dict[str, Images] = {}
@@ -141,3 +146,29 @@ class TaskData:
     def references(self, key: str, names: Iterable[str] | None = None) -> dict[str, DataReference | None]:
         """The tasks' `unlabelled` or `evaluation` images as others are shown them."""
         return {name: DataReference.of(getattr(self.tasks[name], key)) for name in names or self.tasks}
+
+
+def check_processors(pool: ModelPool, preprocessor: Preprocessor) -> None:
+    """Whether the base's image processor gives what its tower reads, and who was trained with another one.
+
+    Raises:
+        InputError: It gives another size.
+    """
+    reads, gives = pool.architecture.image_shape(pool.config), preprocessor.shape
+    if reads is not None and reads != gives:
+        raise InputError(
+            f"{pool.base}: its image processor gives {gives[1]} x {gives[2]} pixels, its config says {reads[1]} x "
+            f"{reads[2]}; correct preprocessor_config.json"
+        )
+    for source in pool.experts.values():
+        if not (source.folder / "preprocessor_config.json").is_file():
+            continue
+        with contextlib.suppress(InputError):  # one that cannot be read is not used either
+            differences = Preprocessor(source.folder, str(source)).differences(preprocessor)
+            if differences:
+                logger.warning(
+                    "%s: its image processor differs from the base's, which is used for all (%s); expect other "
+                    "figures than its own",
+                    source,
+                    "; ".join(differences[:3]),
+                )

@@ -305,9 +305,7 @@ def test_an_expert_of_another_base_is_refused(clip_paths, tmp_path):
     )
     experts = {"shade": clip_paths["shade"], "other": other}
     pool = ModelPool.from_pretrained(clip_paths["base"], experts)
-    with pytest.raises(
-        InputError, match="other: fine-tuned from another model than the base"
-    ):
+    with pytest.raises(InputError, match="other: fine-tuned from another model than the base"):
         pool.vectors()
     allowed = ModelPool.from_pretrained(clip_paths["base"], experts, allow_base_mismatch=True)
     assert allowed.vectors().experts == ["shade", "other"]

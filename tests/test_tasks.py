@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import struct
 
 import datasets
@@ -11,7 +13,7 @@ import torch
 from conftest import TASKS, make_dataset
 from PIL import Image, ImageOps
 
-from hf_mdft import InputError, Task
+from hf_mdft import InputError, MetaMerger, ModelPool, Task
 from hf_mdft.embedding import embed_images
 from hf_mdft.tasks import Images, Preprocessor, read_labelled, read_unlabelled
 from hf_mdft.tasks.images import as_shown
@@ -212,3 +214,33 @@ def test_embeddings_come_in_order(pool, preprocessor):
     expected = pool.architecture.features(tower(pixel_values=preprocessor.normalize(images.pixels(range(7)))))
     torch.testing.assert_close(embed_images(tower, pool.architecture, images, batch_size=3), expected.detach())
     assert isinstance(images, Images)
+
+
+def with_processor(folder, base, **changes):
+    """A model's folder with the base's image processor, but for some settings."""
+    settings = json.loads((base / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps({**settings, **changes}))
+    return folder
+
+
+def test_an_experts_other_processor_is_told(clip_paths, tmp_path, caplog, unlabelled_data):
+    expert = shutil.copytree(clip_paths["shade"], tmp_path / "shade")
+    task = {"shade": Task(unlabelled_data["shade"], class_names=TASKS["shade"])}
+
+    def told(**changes):
+        with_processor(expert, clip_paths["base"], **changes)
+        caplog.clear()
+        MetaMerger(ModelPool.from_pretrained(clip_paths["base"], {"shade": expert}), task)
+        return [record.getMessage() for record in caplog.records if "image processor" in record.getMessage()]
+
+    assert told() == [] and told(image_processor_type="CLIPImageProcessorFast") == []
+    (line,) = told(image_mean=[0.5, 0.5, 0.25])
+    assert "shade: its image processor differs from the base's" in line and "image_mean: [0.5, 0.5, 0.25], not" in line
+
+
+def test_a_processor_of_another_size_is_refused_at_once(clip_paths, tmp_path, unlabelled_data):
+    base = shutil.copytree(clip_paths["base"], tmp_path / "base")
+    with_processor(base, clip_paths["base"], size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
+    pool = ModelPool.from_pretrained(base, {"shade": clip_paths["shade"]})
+    with pytest.raises(InputError, match="its image processor gives 24 x 24 pixels, its config says 32 x 32"):
+        MetaMerger(pool, {"shade": Task(unlabelled_data["shade"], class_names=TASKS["shade"])})

@@ -104,6 +104,10 @@ class Architecture:
         """A tower with the config's shapes; weights random, or without storage under `torch.device("meta")`."""
         return self.tower_class(self.tower_config(config))
 
+    def image_shape(self, config: PreTrainedConfig) -> tuple[int, int, int] | None:
+        """Shape `(3, height, width)` of the images that a tower reads; `None` where it reads any."""
+        return None
+
     def complete_model(self, config: PreTrainedConfig) -> PreTrainedModel | None:
         """The whole of a base that heads and results are made of, with the config's shapes; `None` where that is the
         tower alone."""
@@ -245,6 +249,10 @@ class VisionTransformer(Architecture):
     """What towers with a class token and square patches have in common."""
 
     must_agree = ("hidden_act", "num_attention_heads", "image_size", "patch_size", "layer_norm_eps")
+
+    def image_shape(self, config: PreTrainedConfig) -> tuple[int, int, int]:
+        size = self.tower_config(config).image_size
+        return (3, *size) if isinstance(size, list | tuple) else (3, size, size)
 
     def tokens_per_image(self, config: PreTrainedConfig, shape: tuple[int, ...]) -> int:
         size = self.tower_config(config).patch_size

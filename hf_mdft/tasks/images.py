@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -17,6 +18,13 @@ from transformers import AutoImageProcessor
 
 from ..core.cache import cache_root, key_of
 from ..core.errors import InputError
+
+
+SETTINGS = (
+    "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
+    "image_mean", "image_std",
+)  # fmt: skip
+"""What of an image processor decides about pixels."""
 
 
 class Preprocessor:
@@ -51,6 +59,19 @@ class Preprocessor:
         """Changes with every setting of the processor."""
         return key_of(self._spec)
 
+    def differences(self, other: Preprocessor) -> list[str]:
+        """Settings that make other pixels than another one's, in words: `image_mean: [0.5, 0.5, 0.5], not [...]`."""
+        return [
+            f"{key}: {self._spec.get(key)}, not {other._spec.get(key)}"
+            for key in SETTINGS
+            if _rounded(self._spec.get(key)) != _rounded(other._spec.get(key))
+        ]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape `(3, height, width)` of what it makes of a picture wider than high."""
+        return self.encode([Image.new("RGB", (70, 50))]).shape[1:]
+
     def encode(self, images: list[Image.Image]) -> np.ndarray:
         """Bytes `(N, 3, height, width)` after resize and crop."""
         images = [image.convert("RGB") for image in images]
@@ -61,6 +82,15 @@ class Preprocessor:
         """What the model reads, fp32, from bytes `(N, 3, height, width)`; on the bytes' device."""
         mean, std = self._mean.to(pixels.device), self._std.to(pixels.device)
         return (pixels.float() * self._scale - mean) / std
+
+
+def _rounded(value: Any) -> Any:
+    """Values as they compare: numbers to six digits, whatever sequence they are in; null settings left out."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return round(float(value), 6) if isinstance(value, float | int) and not isinstance(value, bool) else value
 
 
 class Images:
