@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 from conftest import files_of, perturbed
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -120,6 +121,81 @@ def test_files_that_are_no_checkpoint(source, tmp_path):
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(InputError, match="exists already"):
         convert(folder, tmp_path / "taken")
+
+
+# Adapters
+
+
+def adapter(vit_paths, folder, **options):
+    """A trained adapter with a classifier of its own on the pool's base, and what peft computes with it."""
+    base = ViTForImageClassification.from_pretrained(vit_paths["base"], num_labels=3, ignore_mismatched_sizes=True)
+    config = LoraConfig(
+        **{"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj", "fc1"], **options},
+        modules_to_save=["classifier"],
+        init_lora_weights=False,
+    )
+    model = get_peft_model(base, config)
+    perturbed(model.base_model.model.classifier, 4)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(0.03)
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_rslora": True, "rank_pattern": {"fc1": 2}, "alpha_pattern": {"v_proj": 3}},
+        {"use_dora": True},
+    ],
+    ids=["lora", "patterns", "dora"],
+)
+@torch.no_grad()
+def test_adapters_are_merged_into_their_base(vit_paths, tmp_path, options):
+    model = adapter(vit_paths, tmp_path / "lora", **options)
+    with pytest.raises(InputError, match="a PEFT adapter, not a model; 'hf-mdft pool convert"):
+        ModelPool.from_pretrained(vit_paths["base"], {"shade": tmp_path / "lora"})
+    made = convert(tmp_path / "lora", tmp_path / "made")
+    assert made.model == "ViTForImageClassification" and made.difference < 1e-5
+    plain = ViTForImageClassification.from_pretrained(tmp_path / "made").eval()
+    side = plain.config.image_size
+    images = torch.randn(5, 3, side, side)
+    torch.testing.assert_close(plain(images).logits, model(images).logits, atol=1e-5, rtol=1e-4)
+    assert (tmp_path / "made" / "preprocessor_config.json").is_file(), "the base's"
+    pool = ModelPool.from_pretrained(vit_paths["base"], {"shade": tmp_path / "made"})
+    assert pool.vectors().stack(pool.vectors().names()[0]).shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda c, t: (c, dict(list(t.items())[1:])), "of the adapter does not fit"),
+        (
+            lambda c, t: (c, {**t, "base_model.model.other.lora_A.weight": torch.ones(2)}),
+            "of the adapter does not fit",
+        ),
+        (lambda c, t: (c, {k: v * torch.nan for k, v in t.items()}), "holds NaN"),
+        (lambda c, t: ({**c, "base_model_name_or_path": None}, t), "names no base"),
+        (lambda c, t: ({**c, "base_model_name_or_path": "/nowhere"}, t), "no such folder"),
+        (lambda c, t: ({**c, "auto_mapping": {"base_model_class": "Other"}}, t), "'Other' is none of transformers"),
+        (lambda c, t: ({**c, "peft_type": "NEW"}, t), "cannot be read"),
+        (lambda c, t: ({**c, "target_modules": ["nothing"]}, t), "peft cannot put it on"),
+    ],
+)
+def test_adapters_that_do_not_fit(vit_paths, tmp_path, damage, said):
+    folder = tmp_path / "lora"
+    adapter(vit_paths, folder)
+    config, tensors = damage(
+        json.loads((folder / "adapter_config.json").read_text()), load_file(folder / "adapter_model.safetensors")
+    )
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=said) as refused:
+        convert(folder, tmp_path / "made")
+    assert "\n" not in str(refused.value) and not (tmp_path / "made").exists()
 
 
 # open_clip

@@ -66,7 +66,8 @@ def convert(
     """Make a folder of safetensors, as pools read it, of a model whose weights are in another format.
 
     Of transformers: `.bin`, `.pt`, variants such as `model.fp16.safetensors`, weights saved under `module.` or
-    `_orig_mod.`. Of open_clip: ViT models with their text tower, as CLIPModel. Pickled files are read with
+    `_orig_mod.`. Of open_clip: ViT models with their text tower, as CLIPModel. Of peft: LoRA adapters and the like,
+    merged into their base. Pickled files are read with
     `torch.load(weights_only=True)`, which runs no code. The result is compared with the source on random inputs.
     """
     prepare(verbose, token)

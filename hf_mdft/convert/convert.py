@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.utils import filter_repo_objects
+from peft.utils import CONFIG_NAME as PEFT_CONFIG
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import PreTrainedModel
 
 from ..core.cache import key_of
@@ -17,6 +20,7 @@ from ..core.reference import ModelReference
 from ..hub.download import cached_folder, fetch_files, fetch_weights
 from ..pool.source import PROCESSOR_FILES
 from .checkpoint import read_tensors, weight_files
+from .from_adapter import adapted_model
 from .from_transformers import model_of, plain_model
 from .open_clip import CONFIG as OPEN_CLIP
 from .open_clip import clip_model, image_processor, read_open_clip
@@ -56,8 +60,8 @@ def convert(
     """Write a model as a folder of safetensors in fp32, and compare it with its source on random inputs.
 
     Args:
-        source: A folder or Hub repo: of transformers with weights in `.bin`, `.pt` or a variant, or of open_clip (ViT
-            towers).
+        source: A folder or Hub repo: of transformers with weights in `.bin`, `.pt` or a variant, of open_clip (ViT
+            towers), or of a PEFT adapter, which is merged into its base.
         folder: Where the result goes; it must not exist, or be empty.
         revision: Branch, tag or commit of a repo.
         token: As in transformers.
@@ -69,40 +73,82 @@ def convert(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists already; give another folder")
     here, names, get = _find(ModelReference.parse(source, revision), token)
-    files = tuple(weight_files(here, names, str(source)))
-    tensors, plain = read_tensors([get(name) for name in files], str(source))
     work = folder.with_name(f".{folder.name}-{key_of(str(source))[:8]}")
     shutil.rmtree(work, ignore_errors=True)
     try:
-        if OPEN_CLIP in names:
-            found = read_open_clip(here, str(source))
-            model = clip_model(found, tensors, str(source))
-            model.save_pretrained(work)
-            image_processor(found, str(source)).save_pretrained(work)
-            copied = [name for name in PROCESSOR_FILES if "processor" not in name]
-            wanted = open_clip_outputs(found["model_cfg"], tensors, *_inputs(model))
-        else:
-            model = model_of(here, tensors, str(source))
-            model.save_pretrained(work)
-            copied, wanted = PROCESSOR_FILES, None
-            if plain and set(files) & {"pytorch_model.bin", "model.safetensors"}:
-                wanted = outputs(plain_model(here, type(model)))
-        for name in filter_repo_objects(names, allow_patterns=[*copied, "README.md"]):
+        read = _adapter if PEFT_CONFIG in names else _open_clip if OPEN_CLIP in names else _transformers
+        found = read(here, names, get, str(source), token)
+        found.model.save_pretrained(work)
+        for files in found.beside:
+            files(work)
+        for name in filter_repo_objects(names, allow_patterns=[*found.copied, "README.md"]):
             shutil.copyfile(get(name), work / name)
-        made = outputs(plain_model(work, type(model)))
-        difference = None if wanted is None else _difference(made, wanted)
+        made = outputs(plain_model(work, type(found.model)))
+        difference = None if found.outputs is None else _difference(made, found.outputs)
         if difference is not None and not difference <= ROUNDING:
             raise InputError(
                 f"{source}: the converted model computes something else (outputs differ by {difference:.1e} of the "
                 "largest), so nothing is written"
             )
+        bare = hasattr(found.model.config, "text_config") and not any(
+            path.name.startswith(("tokenizer", "vocab")) for path in work.iterdir()
+        )
         if folder.exists():
             folder.rmdir()
         work.rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    text = hasattr(model.config, "text_config") and not any(name.startswith(("tokenizer", "vocab")) for name in names)
-    return Converted(folder, type(model).__name__, model.num_parameters(), files, difference, text)
+    model = found.model
+    return Converted(folder, type(model).__name__, model.num_parameters(), found.files, difference, bare)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read of a source: the model, its files, the source's own outputs where something else than this reads
+    it, which of its other files are copied, and what writes more beside the model."""
+
+    model: PreTrainedModel
+    files: tuple[str, ...]
+    outputs: list[torch.Tensor] | None
+    copied: Sequence[str]
+    beside: Sequence[Callable[[Path], Any]] = ()
+
+
+Get = Callable[[str], Path]
+
+
+def _transformers(here: Path, names: list[str], get: Get, where: str, token: Any) -> _Read:
+    files = tuple(weight_files(here, names, where))
+    tensors, plain = read_tensors([get(name) for name in files], where)
+    model = model_of(here, tensors, where)
+    own = plain and set(files) & {"pytorch_model.bin", "model.safetensors"}
+    return _Read(model, files, outputs(plain_model(here, type(model))) if own else None, PROCESSOR_FILES)
+
+
+def _open_clip(here: Path, names: list[str], get: Get, where: str, token: Any) -> _Read:
+    files = tuple(weight_files(here, names, where))
+    tensors, _ = read_tensors([get(name) for name in files], where)
+    found = read_open_clip(here, where)
+    model = clip_model(found, tensors, where)
+    own = open_clip_outputs(found["model_cfg"], tensors, *_inputs(model))
+    copied = [name for name in PROCESSOR_FILES if "processor" not in name]
+    return _Read(model, files, own, copied, [image_processor(found, where).save_pretrained])
+
+
+def _adapter(here: Path, names: list[str], get: Get, where: str, token: Any) -> _Read:
+    if SAFETENSORS_WEIGHTS_NAME not in names:
+        raise InputError(f"{where}: an adapter without {SAFETENSORS_WEIGHTS_NAME}; save it anew with peft")
+    get(SAFETENSORS_WEIGHTS_NAME)
+    adapted, base = adapted_model(here, where, token)
+    own = outputs(adapted)
+    wanted = [path for path in base.folder.iterdir() if path.name not in names]
+    missing = list(filter_repo_objects(wanted, allow_patterns=PROCESSOR_FILES, key=lambda path: path.name))
+
+    def copy_of_base(work: Path) -> None:
+        for path in missing:
+            shutil.copyfile(path, work / path.name)
+
+    return _Read(adapted.merge_and_unload(), (SAFETENSORS_WEIGHTS_NAME,), own, PROCESSOR_FILES, [copy_of_base])
 
 
 def _find(reference: ModelReference, token: str | bool | None) -> tuple[Path, list[str], Callable[[str], Path]]:

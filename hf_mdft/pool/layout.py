@@ -29,10 +29,7 @@ def advice(names: Collection[str], given: str) -> str:
     variants = sorted(name for name in names if VARIANT.fullmatch(name))
     pickled = sorted(name for name in names if PICKLED.fullmatch(name) and name not in SAVED_STATE)
     if PEFT_CONFIG in names:
-        return (
-            "a PEFT adapter, not a model; load it on its base with peft, merge_and_unload() it and save the result "
-            "with save_pretrained"
-        )
+        return f"a PEFT adapter, not a model; {convert}, merged into its base"
     if "open_clip_config.json" in names:
         return f"an open_clip model; {convert}, as CLIPModel"
     if variants:
