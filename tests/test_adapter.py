@@ -140,6 +140,12 @@ def test_a_model_that_is_not_the_base_is_refused(pool, dtype):
         get_peft_model(other, config)
     allowed = get_peft_model(other, MdftConfig(pool=pool.reference(), allow_base_mismatch=True))
     assert copy.deepcopy(allowed) is not None
+    with pytest.raises(InputError, match="the same size is not the same model"):
+        allowed.add_adapter("second", MdftConfig(pool=pool.reference()))
+    broken = pool.tower()
+    next(broken.parameters()).data.fill_(torch.nan)
+    with pytest.raises(InputError, match="the same size is not the same model"):
+        get_peft_model(broken, config)
 
 
 def test_a_saved_adapter_is_not_loaded_on_another_model(clip_pool, tmp_path):

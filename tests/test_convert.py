@@ -13,7 +13,15 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
-from transformers import CLIPImageProcessor, CLIPModel, ViTForImageClassification
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPImageProcessor,
+    CLIPModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTForImageClassification,
+)
 
 from hf_mdft import InputError, ModelPool
 from hf_mdft.convert import convert
@@ -58,7 +66,7 @@ def sharded(folder, tensors):
         shard = f"pytorch_model-0000{number + 1}-of-00002.bin"
         torch.save({name: tensors[name] for name in names}, folder / shard)
         index |= dict.fromkeys(names, shard)
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
 
 
 @pytest.mark.parametrize("layout", [pickled, wrapped, nested, variant, wrapped_safetensors, sharded])
@@ -66,7 +74,7 @@ def test_other_formats(source, vit_paths, tmp_path, layout):
     folder, tensors = source
     layout(folder, tensors)
     made = convert(folder, tmp_path / "made")
-    assert (made.difference == 0.0) if layout is pickled else made.difference is None
+    assert made.difference == (0.0 if layout in (pickled, sharded) else None), "compared where transformers reads it"
     plain = ViTForImageClassification.from_pretrained(vit_paths["shade"]).state_dict()
     found = ViTForImageClassification.from_pretrained(tmp_path / "made").state_dict()
     assert found.keys() == plain.keys() and all(torch.equal(found[name], plain[name]) for name in plain)
@@ -324,9 +332,46 @@ def test_open_clip_as_clip_model(open_clip, tmp_path, file):
     assert pool.architecture.name == "clip"
 
 
+def test_a_repo_of_both_libraries_is_one_of_transformers(open_clip, clip_paths, tmp_path):
+    folder, _, model = open_clip
+    torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
+    shutil.copy(clip_paths["base"] / "config.json", folder)
+    torch.save(load_file(clip_paths["base"] / "model.safetensors"), folder / "pytorch_model.bin")
+    made = convert(folder, tmp_path / "made")
+    assert made.files == ("pytorch_model.bin",) and made.difference == 0.0
+
+
+def test_into_the_folder_that_one_is_in(source, tmp_path, monkeypatch):
+    folder, tensors = source
+    pickled(folder, tensors)
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "tokenizer_config.json").write_text("{}")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    convert(folder, ".")
+    assert (tmp_path / "here" / "model.safetensors").is_file()
+
+
+def test_models_that_are_none_of_images(tmp_path):
+    config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    with pytest.raises(InputError, match="BertModel is no image model"):
+        convert(tmp_path / "bert", tmp_path / "made")
+
+
+def test_models_with_counts_and_any_size_of_images(tmp_path):
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=3)
+    model = ResNetForImageClassification(config)
+    config.architectures = ["ResNetForImageClassification"]
+    config.save_pretrained(tmp_path / "resnet")
+    torch.save(model.state_dict(), tmp_path / "resnet" / "pytorch_model.bin")
+    assert convert(tmp_path / "resnet", tmp_path / "made").difference == 0.0
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (lambda cfg: cfg["vision_cfg"].update(head_width=5), "describes no model"),
         (lambda cfg: cfg["vision_cfg"].update(layers=[3, 4, 6, 3]), "the image tower is no ViT"),
         (lambda cfg: cfg["vision_cfg"].update(timm_model_name="x"), "vision_cfg has 'timm_model_name: x'"),
         (lambda cfg: cfg["text_cfg"].update(pool_type="last"), "text_cfg has 'pool_type: last'"),

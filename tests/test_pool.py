@@ -296,6 +296,15 @@ def test_prefixes_of_wrappers_are_undone(vit_paths, tmp_path, prefix):
     assert torch.equal(heads[0].weight, heads[1].weight) and heads[0].class_names == heads[1].class_names
 
 
+def test_names_with_and_without_a_prefix_are_refused(vit_paths, tmp_path):
+    both = resaved(
+        shutil.copytree(vit_paths["shade"], tmp_path / "both"),
+        lambda tensors: {**tensors, "module.classifier.bias": tensors["classifier.bias"] + 1},
+    )
+    with pytest.raises(InputError, match="'classifier.bias' with and without a wrapper's prefix"):
+        ModelPool.from_pretrained(vit_paths["base"], {"x": both})
+
+
 def test_an_expert_of_another_base_is_refused(clip_paths, tmp_path):
     """The same shapes, but weights of another start."""
     torch.manual_seed(11)
@@ -307,8 +316,12 @@ def test_an_expert_of_another_base_is_refused(clip_paths, tmp_path):
     pool = ModelPool.from_pretrained(clip_paths["base"], experts)
     with pytest.raises(InputError, match="other: fine-tuned from another model than the base"):
         pool.vectors()
+    with pytest.raises(InputError, match="another model than the base"):
+        pool.weights("other")  # not at the second time either
     allowed = ModelPool.from_pretrained(clip_paths["base"], experts, allow_base_mismatch=True)
     assert allowed.vectors().experts == ["shade", "other"]
+    with pytest.raises(InputError, match="another model than the base"):
+        ModelPool.from_pretrained(clip_paths["base"], experts).vectors()  # though the cache has them now
 
 
 def test_classifiers_of_several_labels_are_refused(vit_paths, tmp_path):

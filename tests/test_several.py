@@ -253,7 +253,7 @@ def test_coefficients_are_learned_within_the_span_of_the_experts(several, unlabe
         vectors = torch.stack([(state[key] - base[key]).flatten() for state in (first, second)], dim=1).double()
         moved = (value - base[key]).flatten().double()
         found = torch.linalg.lstsq(vectors, moved[:, None]).solution
-        torch.testing.assert_close(vectors @ found, moved[:, None], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(vectors @ found, moved[:, None], atol=2e-4, rtol=1e-3)  # half precision
         rises.append(found[0].item() - 0.4)
     assert max(map(abs, rises)) > 0.1
     again, _ = learned_average(experts, weights, images, wanted)

@@ -18,6 +18,9 @@ from .layer import MdftLayer
 HALF_PRECISION = 2.0**-7
 """Rounding of a base that was loaded in bfloat16, of a tensor's largest value."""
 
+SMALLEST = 2.0**-24
+"""Smallest number above 0 in fp16, to whose multiples small numbers are rounded."""
+
 
 class MdftModel(BaseTuner):
     """A model whose tower is `theta_0 + sum_k lambda_k Phi(theta_k - theta_0)`; only lambda is trainable.
@@ -85,7 +88,7 @@ class MdftModel(BaseTuner):
         names = {name: f"{tower_key}.{name}" for name, _ in layer.base_layer.named_parameters()}
         base = peft_config.pool["base"]["id"]
         self._check_shapes(layer, names, base)
-        if layer is not target and not peft_config.allow_base_mismatch:
+        if not layer.merged and not peft_config.allow_base_mismatch:
             self._check_values(layer, names, base)
         owner, rows = None, len(names)
         if peft_config.granularity != "tensor":
@@ -115,7 +118,8 @@ class MdftModel(BaseTuner):
             if parameter.is_meta:
                 continue  # its weights come later
             wanted = self._base.tensor(names[name]).to(parameter.device)
-            if (parameter.detach().float() - wanted).abs().max() > HALF_PRECISION * wanted.abs().max():
+            rounding = HALF_PRECISION * wanted.abs().max() + SMALLEST
+            if not (parameter.detach().float() - wanted).abs().max() <= rounding:  # or NaN
                 raise InputError(
                     f"'{names[name]}' of this model is not that of the pool's base {base}: the same size is not the "
                     "same model; load the adapter on that base (MdftConfig(allow_base_mismatch=True) takes any)"

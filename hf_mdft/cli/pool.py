@@ -74,7 +74,7 @@ def convert(
     from ..convert import convert as make
 
     made = make(source, folder, revision=revision, token=token)
-    same = "has the source's tensors bit by bit"
+    same = "holds every tensor of the source"
     if made.difference is not None:
         same = f"outputs differ from the source's by at most {made.difference:.1e} of the largest (rounding)"
     typer.echo(

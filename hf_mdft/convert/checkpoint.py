@@ -17,33 +17,32 @@ from ..pool.layout import PICKLED, SAVED_STATE, VARIANT
 from ..pool.source import INDEX_FILE
 
 
-PLACES = (
-    "model.safetensors", INDEX_FILE, "pytorch_model.bin", "pytorch_model.bin.index.json",
-    "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
-)  # fmt: skip
-"""Where weights are looked for first, in this order: safetensors before what must be unpickled."""
+TRANSFORMERS = ("model.safetensors", INDEX_FILE, "pytorch_model.bin", "pytorch_model.bin.index.json")
+OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+"""Where each library looks for weights, safetensors before what must be unpickled."""
 
 NESTED = ("state_dict", "model_state_dict", "model", "module", "state_dict_ema")
 """Keys under which training scripts keep the weights beside other things; the first that there is."""
 
 
-def weight_files(folder: Path, names: Iterable[str], where: str) -> list[str]:
+def weight_files(folder: Path, names: Iterable[str], places: Iterable[str], where: str) -> list[str]:
     """Names of the files that hold a model's weights.
 
     Args:
         folder: Holds the index of sharded weights.
         names: Names of all of the model's files.
+        places: Where they are looked for first.
         where: Names the model in messages.
 
     Raises:
         InputError: There are none, several that could be meant, or a shard is missing.
     """
     names = {name for name in names if "/" not in name}
-    own = [name for name in PLACES if name in names]
+    own = [name for name in places if name in names]
     if not own:
         own = sorted(name for name in names if VARIANT.fullmatch(name))
         own = own or sorted(n for n in names if n.endswith(".safetensors") and not n.startswith("adapter_"))
-        own = own or sorted(name for name in names if PICKLED.fullmatch(name) and name not in SAVED_STATE)
+        own = own or sorted(n for n in names if PICKLED.fullmatch(n) and not SAVED_STATE.fullmatch(n))
         if len(own) > 1:
             raise InputError(f"{where}: {' and '.join(own[:3])} could be meant; leave one of them in a folder")
     if not own:

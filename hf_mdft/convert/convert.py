@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from ..core.errors import InputError
 from ..core.reference import ModelReference
 from ..hub.download import cached_folder, fetch_files, fetch_weights
 from ..pool.source import PROCESSOR_FILES
-from .checkpoint import read_tensors, weight_files
+from .checkpoint import OPEN_CLIP as OPEN_CLIP_WEIGHTS
+from .checkpoint import TRANSFORMERS, read_tensors, weight_files
 from .from_adapter import adapted_model
 from .from_transformers import model_of, plain_model
 from .open_clip import CONFIG as OPEN_CLIP
@@ -32,6 +34,10 @@ ROUNDING = 1e-4
 """Largest difference, of the largest output, that is rounding: two ways of summing in fp32."""
 
 
+ANY_SIZE = 224
+"""Side of the images for models that read any size."""
+
+
 @dataclass(frozen=True)
 class Converted:
     """What was made.
@@ -42,7 +48,7 @@ class Converted:
         parameters: Number of its parameters.
         files: Names of the files that its weights were read from.
         difference: Largest difference of its outputs to the source's, of the largest output; `None` where nothing but
-            this reads the source (wrapped names, variants), whose tensors it has bit by bit.
+            this reads the source (wrapped names, variants), whose tensors it holds all of.
         without_tokenizer: Whether it embeds text but the source has no tokenizer.
     """
 
@@ -70,18 +76,22 @@ def convert(
         InputError: The source cannot be read whole and safely, computes what its class in transformers does not, or
             the folder is taken. Nothing is left behind.
     """
+    shown, folder = folder, Path(folder).expanduser().resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists already; give another folder")
+        raise InputError(f"{shown}: exists already; give another folder")
     here, names, get = _find(ModelReference.parse(source, revision), token)
     work = folder.with_name(f".{folder.name}-{key_of(str(source))[:8]}")
     shutil.rmtree(work, ignore_errors=True)
     try:
-        read = _adapter if PEFT_CONFIG in names else _open_clip if OPEN_CLIP in names else _transformers
+        # Repos of open_clip may hold the same model for transformers, too.
+        is_open_clip = OPEN_CLIP in names and not ({"config.json"} <= set(names) and set(TRANSFORMERS) & set(names))
+        read = _adapter if PEFT_CONFIG in names else _open_clip if is_open_clip else _transformers
         found = read(here, names, get, str(source), token)
         found.model.save_pretrained(work)
         for files in found.beside:
             files(work)
-        for name in filter_repo_objects(names, allow_patterns=[*found.copied, "README.md"]):
+        beside = [name for name in names if "/" not in name]
+        for name in filter_repo_objects(beside, allow_patterns=[*found.copied, "README.md"]):
             shutil.copyfile(get(name), work / name)
         made = outputs(plain_model(work, type(found.model)))
         difference = None if found.outputs is None else _difference(made, found.outputs)
@@ -99,7 +109,7 @@ def convert(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     model = found.model
-    return Converted(folder, type(model).__name__, model.num_parameters(), found.files, difference, bare)
+    return Converted(Path(shown), type(model).__name__, model.num_parameters(), found.files, difference, bare)
 
 
 @dataclass(frozen=True)
@@ -118,15 +128,18 @@ Get = Callable[[str], Path]
 
 
 def _transformers(here: Path, names: list[str], get: Get, where: str, token: Any) -> _Read:
-    files = tuple(weight_files(here, names, where))
+    files = tuple(weight_files(here, names, TRANSFORMERS, where))
     tensors, plain = read_tensors([get(name) for name in files], where)
     model = model_of(here, tensors, where)
-    own = plain and set(files) & {"pytorch_model.bin", "model.safetensors"}
-    return _Read(model, files, outputs(plain_model(here, type(model))) if own else None, PROCESSOR_FILES)
+    own = None
+    if plain and set(TRANSFORMERS) & set(names):
+        with contextlib.suppress(Exception):  # plain transformers reads it from there, or stumbles
+            own = outputs(plain_model(here, type(model)))
+    return _Read(model, files, own, PROCESSOR_FILES)
 
 
 def _open_clip(here: Path, names: list[str], get: Get, where: str, token: Any) -> _Read:
-    files = tuple(weight_files(here, names, where))
+    files = tuple(weight_files(here, names, OPEN_CLIP_WEIGHTS, where))
     tensors, _ = read_tensors([get(name) for name in files], where)
     found = read_open_clip(here, where)
     model = clip_model(found, tensors, where)
@@ -167,8 +180,9 @@ def _inputs(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Random images and, for a model with a text tower, random texts; the same for the same config."""
     generator = torch.Generator().manual_seed(0)
     config = getattr(model.config, "vision_config", model.config)
-    side = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
-    pixels = torch.randn(4, getattr(config, "num_channels", 3), side, side, generator=generator)
+    size = getattr(config, "image_size", None) or ANY_SIZE
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = torch.randn(4, getattr(config, "num_channels", 3), height, width, generator=generator)
     text = getattr(model.config, "text_config", None)
     if text is None:
         return pixels, None

@@ -13,6 +13,9 @@ from ..architectures import read_config
 from ..core.errors import InputError
 
 
+COUNTS = ("position_ids", "num_batches_tracked", "relative_position_index")
+"""Ends of names of tensors that hold whole numbers."""
+
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -33,8 +36,12 @@ def model_of(folder: Path, tensors: Mapping[str, torch.Tensor], where: str) -> P
     model_class = getattr(transformers, name, None)
     if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
         raise InputError(f"{where}: '{name}' of config.json's architectures is no class of transformers; name one")
+    if model_class.main_input_name != "pixel_values" and not hasattr(config, "vision_config"):
+        raise InputError(f"{where}: {name} is no image model")
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(f"{where}: a quantized model (quantization_config); take a revision in fp32, fp16 or bf16")
     for key, tensor in tensors.items():
-        if tensor.dtype not in FLOATS and not key.endswith("position_ids"):
+        if tensor.dtype not in FLOATS and not key.endswith(COUNTS):
             raise InputError(f"{where}: tensor '{key}' is stored as {tensor.dtype}; take a revision in fp32 or fp16")
         if not torch.isfinite(tensor).all():
             raise InputError(f"{where}: tensor '{key}' holds NaN or infinity; take another revision")

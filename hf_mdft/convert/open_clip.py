@@ -20,6 +20,12 @@ TEXT = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
 MODEL = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale"}
 """What of a config is understood. Anything else may change what the model computes, so it is refused by name."""
 
+VISION_DEFAULTS = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "image_size": 224}
+TEXT_DEFAULTS = {
+    "context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12, "mlp_ratio": 4.0,
+}  # fmt: skip
+"""What open_clip takes where a config is silent."""
+
 HARMLESS: dict[str, Any] = {
     "pool_type": ("tok", "argmax"), "final_ln_after_pool": (False,), "attentional_pool": (False,),
     "global_average_pool": (False,), "no_ln_pre": (False,), "ls_init_value": (None,), "output_tokens": (False,),
@@ -47,7 +53,8 @@ def read_open_clip(folder: Path, where: str) -> dict[str, Any]:
         found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         model = found["model_cfg"]
         vision, text = model["vision_cfg"], model["text_cfg"]
-        model["embed_dim"], vision["width"], vision["image_size"], text["width"], text["heads"]  # noqa: B018
+        vision, text = {**VISION_DEFAULTS, **vision}, {**TEXT_DEFAULTS, **text}
+        found["model_cfg"] = {**model, "embed_dim": model["embed_dim"], "vision_cfg": vision, "text_cfg": text}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{where}: {CONFIG} is damaged or no config of a CLIP model") from error
     if not isinstance(vision.get("layers"), int) or not isinstance(vision["image_size"], int):
@@ -150,7 +157,11 @@ def clip_model(found: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], wh
     Raises:
         InputError: A tensor is missing, left over or of another shape.
     """
-    model = CLIPModel(clip_config(found["model_cfg"]))
+    try:
+        model = CLIPModel(clip_config(found["model_cfg"]))
+    except Exception as error:  # a stranger's numbers: whatever they break
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise InputError(f"{where}: {CONFIG} describes no model ({reason[:120]})") from error
     state, wanted = clip_state(tensors, where), model.state_dict()
     for name, tensor in wanted.items():
         if name.endswith("position_ids"):

@@ -9,6 +9,8 @@ from torch import nn
 from torch.func import functional_call
 from tqdm.auto import tqdm
 
+from ..adapter.combine import combine
+from ..core.device import fast_bf16
 from ..heads import Head, mean_head
 from ..tasks import Images
 from .of_task import TaskExperts
@@ -25,6 +27,7 @@ def learned_average(
     targets: torch.Tensor,
     *,
     seed: int = 0,
+    at_once: int = BATCH,
     title: str | None = None,
 ) -> tuple[nn.Module, Head]:
     """A tower between a task's experts, with one coefficient for every expert and tensor, and the mean of their heads.
@@ -38,8 +41,10 @@ def learned_average(
         images: Unlabelled images.
         targets: Probabilities that they learn, `(N, C)`, in the images' order.
         seed: Order of the images.
+        at_once: Images of one forward pass: what fits in memory. The gradient is that of `BATCH` all the same.
         title: Title of a progress bar; the default shows none.
     """
+    device = torch.device(experts.device)
     kept = {name: share for name, share in weights.items() if share}
     shares = torch.tensor(list(kept.values())) / sum(kept.values())
     tower = experts.pool.tower().to(experts.device).eval().requires_grad_(False)
@@ -47,25 +52,28 @@ def learned_average(
     sources = [experts.pool.weights(name) for name in kept]
     base = dict(tower.named_parameters())
     vectors = {
-        name: torch.stack([source.tensor(name).to(experts.device) for source in sources]) - parameter
+        # In half precision, as the adapter keeps them: they are all in memory.
+        name: (torch.stack([source.tensor(name) for source in sources]).to(parameter) - parameter).half()
         for name, parameter in base.items()
     }
     coefficients = nn.Parameter(shares.repeat(len(vectors), 1).to(experts.device))
 
     def parameters() -> dict[str, torch.Tensor]:
         pairs = zip(vectors.items(), coefficients, strict=True)
-        return {name: base[name] + torch.einsum("k,k...->...", own, vector) for (name, vector), own in pairs}
+        return {name: combine(base[name], vector, own) for (name, vector), own in pairs}
 
     optimizer = torch.optim.Adam([coefficients], LEARNING_RATE)
     generator = torch.Generator().manual_seed(seed)
     for _ in tqdm(range(STEPS), desc=title, leave=False, disable=title is None):
         rows = torch.randint(len(images), (min(BATCH, len(images)),), generator=generator)
-        pixel_values = images.preprocessor.normalize(images.pixels(rows).to(experts.device))
-        outputs = functional_call(tower, parameters(), kwargs={"pixel_values": pixel_values})
-        log_probs = head(experts.pool.architecture.features(outputs).float()).log_softmax(dim=-1)
-        loss = -(targets[rows].to(experts.device) * log_probs).sum(dim=-1).mean()
         optimizer.zero_grad()
-        loss.backward()
+        for piece in rows.split(at_once):
+            pixel_values = images.preprocessor.normalize(images.pixels(piece).to(experts.device))
+            with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
+                outputs = functional_call(tower, parameters(), kwargs={"pixel_values": pixel_values})
+            log_probs = head(experts.pool.architecture.features(outputs).float()).log_softmax(dim=-1)
+            loss = -(targets[piece].to(device) * log_probs).sum() / len(rows)
+            loss.backward()
         optimizer.step()
     with torch.no_grad():
         tower.load_state_dict(parameters(), strict=False)

@@ -47,7 +47,11 @@ def read_header(source: ModelSource) -> Header:
             found = remote_header(source.reference, name, source.token)
         else:
             found = _local(source, name)
-        header |= {WRAPPERS.sub("", key): TensorHeader(name, key, *what) for key, what in found.items()}
+        for key, what in found.items():
+            plain = WRAPPERS.sub("", key)
+            if plain in header and (plain != key or header[plain].key != plain):
+                raise InputError(f"{source}: tensor '{plain}' with and without a wrapper's prefix; save it anew")
+            header[plain] = TensorHeader(name, key, *what)
     return header
 
 

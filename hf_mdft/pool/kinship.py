@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 
 import torch
@@ -14,7 +15,7 @@ from .weights import TowerWeights
 logger = logging.getLogger(__name__)
 
 LARGEST = 8
-"""Matrices that are compared, the largest first: a few megabytes of a large model."""
+"""Matrices that are compared, the largest first."""
 
 LEAST_COSINE = 0.3
 """Cosine of the matrices below which two models have nothing in common. Fine-tuning leaves more than 0.99 (experts of
@@ -27,7 +28,8 @@ def check_kinship(expert: TowerWeights, base: TowerWeights) -> None:
     Raises:
         InputError: Its largest matrices point elsewhere than the base's.
     """
-    sizes = {name: tensor.numel() for name, tensor in base.parameters() if tensor.dim() > 1}
+    shapes = base.shapes()
+    sizes = {name: math.prod(shape) for name, shape in shapes.items() if len(shape) > 1}
     product = own = theirs = 0.0
     for name in sorted(sizes, key=lambda name: -sizes[name])[:LARGEST]:
         a, b = expert.tensor(name).double(), base.tensor(name).double()
@@ -38,7 +40,7 @@ def check_kinship(expert: TowerWeights, base: TowerWeights) -> None:
         raise InputError(
             f"{expert.source}: fine-tuned from another model than the base {base.source}, though of the same size "
             f"(cosine of their weights {cosine:.2f}; fine-tuning leaves 0.9 and more); give its own base "
-            "(allow_base_mismatch: true under pool takes it)"
+            "(allow_base_mismatch: true under a recipe's pool takes it)"
         )
 
 

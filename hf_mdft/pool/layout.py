@@ -12,7 +12,7 @@ PICKLED = re.compile(r".*\.(bin|pt|pth|ckpt)")
 VARIANT = re.compile(r"model\.(?!safetensors)[\w-]+\.safetensors(\.index\.json)?")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)(/.*)?")
 
-SAVED_STATE = {"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"}
+SAVED_STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state)(_\d+)?\.(bin|pt|pth)")
 """Files that a Trainer writes beside weights."""
 
 
@@ -27,15 +27,15 @@ def advice(names: Collection[str], given: str) -> str:
     convert = f"'hf-mdft pool convert {given} FOLDER' makes a folder of safetensors of it"
     checkpoints = [int(found[1]) for name in names if (found := CHECKPOINT.fullmatch(name))]
     variants = sorted(name for name in names if VARIANT.fullmatch(name))
-    pickled = sorted(name for name in names if PICKLED.fullmatch(name) and name not in SAVED_STATE)
+    pickled = sorted(name for name in names if PICKLED.fullmatch(name) and not SAVED_STATE.fullmatch(name))
     if PEFT_CONFIG in names:
         return f"a PEFT adapter, not a model; {convert}, merged into its base"
-    if "open_clip_config.json" in names:
+    if "open_clip_config.json" in names and not names & {"pytorch_model.bin", "pytorch_model.bin.index.json"}:
         return f"an open_clip model; {convert}, as CLIPModel"
     if variants:
         return f"weights only as a variant ({variants[0]}); {convert}"
     if checkpoints and not pickled:
-        return f"a Trainer's output folder; give one of its checkpoints, such as {given}/checkpoint-{max(checkpoints)}"
+        return f"a Trainer's output folder; give the folder of a checkpoint, as checkpoint-{max(checkpoints)}"
     if "config.json" in names and pickled:
         return f"no safetensors, only {pickled[0]}, which is not read as it is; {convert}"
     if pickled:

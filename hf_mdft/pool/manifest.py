@@ -115,7 +115,7 @@ class ModelPool:
             InputError: A model cannot be found, read, or does not fit the base; the message names it.
         """
         if experts is None:
-            return cls._published(base, revision, token)
+            return cls._published(base, revision, token, allow_base_mismatch)
         if not isinstance(experts, Mapping):
             raise InputError(f"experts must be a mapping from task to model, got {type(experts).__name__}")
         listed = {task: model_folders(several(specs), f"expert of '{task}'") for task, specs in experts.items()}
@@ -125,9 +125,12 @@ class ModelPool:
         return cls(base, sources, allow_base_mismatch=allow_base_mismatch)
 
     @classmethod
-    def _published(cls, source: str | Path, revision: str | None, token: str | bool | None) -> ModelPool:
+    def _published(
+        cls, source: str | Path, revision: str | None, token: str | bool | None, allow_base_mismatch: bool
+    ) -> ModelPool:
         published = read_published(source, revision, token)
         pool = cls.from_reference(published.reference, token=token)
+        pool._kin = not allow_base_mismatch
         pool.descriptions = dict(published.tasks)
         return pool
 
@@ -217,11 +220,12 @@ class ModelPool:
         if expert not in self._expert_weights:
             self.fetch()
             source = self.base if expert is None else self.experts[expert]
-            self._expert_weights[expert] = TowerWeights(source, self.architecture, self._fit.tower)
+            found = TowerWeights(source, self.architecture, self._fit.tower)
             if expert is not None:
-                warn_of_own_parts(self._expert_weights[expert], self.weights(None), self.architecture.shared_parts)
+                warn_of_own_parts(found, self.weights(None), self.architecture.shared_parts)
                 if self._kin:
-                    check_kinship(self._expert_weights[expert], self.weights(None))
+                    check_kinship(found, self.weights(None))
+            self._expert_weights[expert] = found
         return self._expert_weights[expert]
 
     def tower(self, expert: str | None = None) -> PreTrainedModel:
@@ -259,6 +263,9 @@ class ModelPool:
         Args:
             transform: Name or `{"name": ..., **options}` of a registered transform.
         """
+        if self._kin:  # also where the cache has their vectors
+            for expert in self.experts:
+                self.weights(expert)
         phi, depths = TRANSFORMS.build(transform), self._relative_depths()
         revisions = [source.reference.revision for source in self.sources()]
         key = key_of("task vectors", FORMAT, revisions, phi.key(), depths)

@@ -113,12 +113,16 @@ class ModelSource:
             files = {file.name: RepoFile(file.stat().st_size) for file in folder.iterdir()}
         try:
             names = weight_names(folder, files, reference.where, reference.spec)
-        except NoSafetensors as error:
-            unreachable = NoSafetensors(
-                f"{reference.where}: the local cache does not have its weights, and the Hub cannot be reached: "
-                "check the connection"
-            )
-            return cls._converted(pinned, reference, unreachable if cut_off else error, token, patterns)
+        except InputError as error:
+            reason = error
+            if cut_off:
+                reason = NoSafetensors(
+                    f"{reference.where}: the local cache does not have its weights, and the Hub cannot be reached: "
+                    "check the connection"
+                )
+            elif not isinstance(error, NoSafetensors):
+                raise
+            return cls._converted(pinned, reference, reason, token, patterns)
         found = {name: files[name] for name in names}
         sizes = {name: file.size for name, file in found.items()}
         checksums = {name: file.sha256 for name, file in found.items()}

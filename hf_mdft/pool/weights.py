@@ -38,6 +38,10 @@ class TowerWeights:
         """All keys of the files, the tower's and others, without the prefixes of wrappers."""
         return list(self._header)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tower's parameters, by name; nothing is read."""
+        return {name: self._header[key].shape for name, key in self._keys.items() if name in self._parameters}
+
     def raw(self, key: str) -> torch.Tensor:
         """A tensor by its key, in fp32; whole numbers as they are."""
         found = self._header[key]

@@ -38,7 +38,7 @@ from .teacher import SOURCES, Models, Teacher, build_teacher, observe_sources
 
 logger = logging.getLogger(__name__)
 
-VERSION = 12
+VERSION = 13
 """Version of what a task's folder holds and of how it is made."""
 
 SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})
@@ -212,7 +212,8 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     # The first process decides for all: another one's outputs could differ in the last bit.
     (steps,) = broadcast_object_list([steps_to_train(args, to_learn, len(models.images))])
     trusted = models.experts.weights(models.restored, as_they_are=models.images)
-    start, student = find_start(models, teacher, trusted, args.seed), pool.tower()
+    at_once = args.per_device_train_batch_size
+    start, student = find_start(models, teacher, trusted, seed=args.seed, at_once=at_once), pool.tower()
     student.load_state_dict(interpolate(start.state, meta.state_dict(), args.start))
     trainer = StudentTrainer(
         student,

@@ -38,7 +38,9 @@ class Start:
     head: Head
 
 
-def find_start(models: Models, teacher: Teacher, trusted: Mapping[str, float], seed: int = 0) -> Start:
+def find_start(
+    models: Models, teacher: Teacher, trusted: Mapping[str, float], *, seed: int = 0, at_once: int = 64
+) -> Start:
     """The meta-model for a task without an expert, a sole expert; of several experts the one, their weighted average,
     their Model Stock or coefficients learned for this task, whichever predicts the teacher's class for the largest
     share of images (as EnsV chooses among models, Hu et al. 2024, "Towards Reliable Model Selection for Unsupervised
@@ -49,6 +51,7 @@ def find_start(models: Models, teacher: Teacher, trusted: Mapping[str, float], s
         teacher: Soft targets of the images.
         trusted: How far each expert is trusted, by name.
         seed: Order of the images that coefficients are learned on.
+        at_once: Images of one forward and backward pass.
     """
     if not models.has_expert:
         return Start("meta-model", models.meta.state_dict(), models.head)
@@ -58,7 +61,8 @@ def find_start(models: Models, teacher: Teacher, trusted: Mapping[str, float], s
     rows = torch.linspace(0, count - 1, max(1, min(IMAGES, count // 2))).round().long()
     images, wanted = models.images.subset(rows.tolist()), teacher.probabilities.argmax(dim=-1)[rows]
     others = torch.ones(count, dtype=torch.bool).index_fill(0, rows, False).nonzero().squeeze(-1)
-    learn = cache(partial(_learned, models, teacher, trusted, others if len(others) else rows, seed))
+    options = {"seed": seed, "at_once": at_once}
+    learn = cache(partial(_learned, models, teacher, trusted, others if len(others) else rows, options))
     tower, agreement, candidates = models.pool.tower(), {}, _candidates(models, trusted, learn)
     for name, make in candidates.items():
         start = make()
@@ -84,11 +88,13 @@ def _candidates(
     return found
 
 
-def _learned(models: Models, teacher: Teacher, trusted: Mapping[str, float], rows: torch.Tensor, seed: int) -> Start:
+def _learned(
+    models: Models, teacher: Teacher, trusted: Mapping[str, float], rows: torch.Tensor, options: Mapping[str, int]
+) -> Start:
     shares = {name: trusted[name] for name in models.experts.heads}
     images, targets = models.images.subset(rows.tolist()), teacher.probabilities[rows]
     title = f"{models.task}: start at {LEARNED}"
-    tower, head = learned_average(models.experts, shares, images, targets, seed=seed, title=title)
+    tower, head = learned_average(models.experts, shares, images, targets, title=title, **options)
     return Start(LEARNED, tower.state_dict(), head)
 
 

@@ -20,11 +20,11 @@ from ..core.cache import cache_root, key_of
 from ..core.errors import InputError
 
 
-SETTINGS = (
-    "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
-    "image_mean", "image_std",
-)  # fmt: skip
-"""What of an image processor decides about pixels."""
+STEPS = {
+    "do_resize": ("size", "resample"), "do_center_crop": ("crop_size",), "do_rescale": ("rescale_factor",),
+    "do_normalize": ("image_mean", "image_std"),
+}  # fmt: skip
+"""What of an image processor decides about pixels: steps, and the settings of each."""
 
 
 class Preprocessor:
@@ -51,8 +51,13 @@ class Preprocessor:
         self._spec = json.loads(self.processor.to_json_string())
         scale = self._spec.get("rescale_factor", 1 / 255) if self._spec.get("do_rescale", True) else 1.0
         normalize = self._spec.get("do_normalize", False)
-        self._mean = torch.tensor(self._spec["image_mean"] if normalize else [0.0] * 3).view(3, 1, 1)
-        self._std = torch.tensor(self._spec["image_std"] if normalize else [1.0] * 3).view(3, 1, 1)
+        try:
+            self._mean = torch.tensor(self._spec["image_mean"] if normalize else [0.0] * 3).view(3, 1, 1)
+            self._std = torch.tensor(self._spec["image_std"] if normalize else [1.0] * 3).view(3, 1, 1)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{where}: image_mean and image_std of preprocessor_config.json must be three numbers each"
+            ) from error
         self._scale = scale
 
     def key(self) -> str:
@@ -61,11 +66,17 @@ class Preprocessor:
 
     def differences(self, other: Preprocessor) -> list[str]:
         """Settings that make other pixels than another one's, in words: `image_mean: [0.5, 0.5, 0.5], not [...]`."""
-        return [
-            f"{key}: {self._spec.get(key)}, not {other._spec.get(key)}"
-            for key in SETTINGS
-            if _rounded(self._spec.get(key)) != _rounded(other._spec.get(key))
-        ]
+        mine, theirs = self._effective(), other._effective()
+        return [f"{key}: {mine[key]}, not {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+
+    def _effective(self) -> dict[str, Any]:
+        """Settings that decide about pixels; those of a step that is off are `None`."""
+        found = {}
+        for step, settings in STEPS.items():
+            on = bool(self._spec.get(step, step == "do_rescale"))
+            found[step] = on
+            found |= {key: _rounded(self._spec.get(key)) if on else None for key in settings}
+        return found
 
     @property
     def shape(self) -> tuple[int, ...]:
