@@ -31,7 +31,7 @@ from hf_mdft.transforms import TRANSFORMS
 
 PAGES = [Path(__file__).with_name(name) for name in ("recipes.md", "shift.md")]
 BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
-FILLED_IN = ("pool", "tower", "target_modules")
+FILLED_IN = ("allow_base_mismatch", "pool", "tower", "target_modules")
 """Options of the adapter that no recipe sets."""
 
 
