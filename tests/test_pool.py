@@ -22,6 +22,7 @@ from hf_mdft.core.hashing import _hash_of, file_hash
 from hf_mdft.heads import build_head
 from hf_mdft.pool.geometry import geometry, task_vector_gram
 from hf_mdft.pool.inspect import geometry_text, listing
+from hf_mdft.pool.parity import parity, parity_text
 from hf_mdft.pool.vectors import checksum, write_vectors
 from hf_mdft.transforms import TRANSFORMS
 
@@ -294,6 +295,23 @@ def test_prefixes_of_wrappers_are_undone(vit_paths, tmp_path, prefix):
     assert found.keys() == plain.keys() and all(torch.equal(found[name], plain[name]) for name in plain)
     heads = [build_head(task, Task(None), pool) for task in ("plain", "wrapped")]
     assert torch.equal(heads[0].weight, heads[1].weight) and heads[0].class_names == heads[1].class_names
+
+
+def test_parity_with_plain_transformers(pool, monkeypatch):
+    found = parity(pool)
+    assert list(found) == ["base", *pool.experts] and max(found.values()) < 1e-6
+    assert f"{len(found)} models compute the same" in parity_text(found)
+    own = pool.tower
+
+    def spoiled(expert=None):
+        tower = own(expert)
+        if expert == "colour":
+            dict(tower.named_parameters())[next(n for n, _ in tower.named_parameters() if "layers.1" in n)].data *= 3
+        return tower
+
+    monkeypatch.setattr(pool, "tower", spoiled)
+    with pytest.raises(InputError, match="colour: its (logits|embeddings) in this pool differ from those of plain"):
+        parity(pool)
 
 
 def test_names_with_and_without_a_prefix_are_refused(vit_paths, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -30,10 +31,6 @@ class Weights(Protocol):
 
     def raw(self, key: str) -> torch.Tensor:
         """A tensor by its key, in fp32."""
-
-
-def _without_numbers(name: str) -> str:
-    return re.sub(r"\.\d+(?=\.)", ".*", name)
 
 
 class ClassHead(Protocol):
@@ -104,13 +101,16 @@ class Architecture:
         """A tower with the config's shapes; weights random, or without storage under `torch.device("meta")`."""
         return self.tower_class(self.tower_config(config))
 
+    def plain_outputs(self, folder: Path, pixel_values: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        """Logits of a folder's model in plain transformers where it is a classifier, else its embedding; and which."""
+        raise NotImplementedError
+
     def image_shape(self, config: PreTrainedConfig) -> tuple[int, int, int] | None:
         """Shape `(3, height, width)` of the images that a tower reads; `None` where it reads any."""
         return None
 
     def complete_model(self, config: PreTrainedConfig) -> PreTrainedModel | None:
-        """The whole of a base that heads and results are made of, with the config's shapes; `None` where that is the
-        tower alone."""
+        """All of a base that heads and results are made of, with the config's shapes; `None` where it is the tower."""
         return None
 
     def find_tower(self, model: nn.Module) -> tuple[str, nn.Module]:
@@ -136,12 +136,12 @@ class Architecture:
         return {name: key for name, key in self._renamed(tower, keys, state) if name in state}
 
     def surplus(self, tower: PreTrainedModel, keys: list[str]) -> list[str]:
-        """Keys in a file that are of further layers than the tower's: they have the name of one of its tensors, but
-        for the layer's number."""
+        """Keys in a file that are of more layers: of a tensor's name but for the layer's number."""
         state = tower.state_dict()
-        kinds = {_without_numbers(name) for name in state}
+        kind = partial(re.sub, r"\.\d+(?=\.)", ".*")
+        kinds = {kind(name) for name in state}
         renamed = self._renamed(tower, keys, state)
-        return [key for name, key in renamed if name not in state and _without_numbers(name) in kinds]
+        return [key for name, key in renamed if name not in state and kind(name) in kinds]
 
     def _renamed(
         self, tower: PreTrainedModel, keys: list[str], state: Mapping[str, torch.Tensor]

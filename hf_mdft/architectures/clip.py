@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import AutoTokenizer, CLIPModel, CLIPVisionModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, CLIPModel, CLIPVisionModel, PreTrainedConfig, PreTrainedModel
 
 from ..core.errors import InputError
 from .base import ARCHITECTURES, ClassHead, VisionTransformer, read_config
@@ -34,6 +34,11 @@ class ClipVision(VisionTransformer):
 
     def has_text_tower(self, config: PreTrainedConfig) -> bool:
         return config.model_type == "clip"
+
+    def plain_outputs(self, folder: Path, pixel_values: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        model = AutoModel.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32).eval()
+        tower = getattr(model, "vision_model", model)
+        return self.features(tower(pixel_values=pixel_values)), False
 
     def complete_model(self, config: PreTrainedConfig) -> PreTrainedModel | None:
         return CLIPModel(config) if self.has_text_tower(config) else None

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, ViTForImageClassification, ViTModel
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ViTForImageClassification,
+    ViTModel,
+)
 
 from ..core.errors import InputError
 from .base import ARCHITECTURES, ClassHead, VisionTransformer, read_config
@@ -26,6 +33,13 @@ class Vit(VisionTransformer):
 
     def new_tower(self, config: PreTrainedConfig) -> PreTrainedModel:
         return ViTModel(config, add_pooling_layer=False)
+
+    def plain_outputs(self, folder: Path, pixel_values: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        is_classifier = "ViTForImageClassification" in (read_config(folder, str(folder)).architectures or ())
+        auto = AutoModelForImageClassification if is_classifier else AutoModel
+        model = auto.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32).eval()
+        outputs = model(pixel_values=pixel_values)
+        return (outputs.logits if is_classifier else self.features(outputs)), is_classifier
 
     def features(self, outputs: Any) -> torch.Tensor:
         return outputs.last_hidden_state[:, 0]

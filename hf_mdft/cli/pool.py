@@ -93,10 +93,14 @@ def inspect(
     token: Token = None,
     verbose: Verbose = False,
 ) -> None:
-    """Show a pool: revisions, sizes, what is to be downloaded, licenses, norms and cosines of task vectors."""
+    """Show a pool: revisions, sizes, what is to be downloaded, licenses, norms and cosines of task vectors.
+
+    It also compares what each model computes here with what plain transformers computes from its files.
+    """
     prepare(verbose, token)
     from ..pool.geometry import geometry
     from ..pool.inspect import facts, geometry_text, listing
+    from ..pool.parity import parity, parity_text
 
     if figure and figure.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"{figure}: give a file that ends in .png, .svg or .pdf")
@@ -106,10 +110,11 @@ def inspect(
     if form == "table":
         typer.echo(listing(loaded))
     shape = None if dry_run else geometry(loaded)
+    same = None if dry_run else parity(loaded)
     if form == "json":
-        typer.echo(json.dumps(facts(loaded, shape), indent=2))
+        typer.echo(json.dumps({**facts(loaded, shape), **({"parity": same} if same else {})}, indent=2))
     elif shape:
-        typer.echo("\n" + geometry_text(shape))
+        typer.echo(f"\n{geometry_text(shape)}\n\n{parity_text(same)}")
     if figure:
         from ..artifacts.figures import cosine_figure, save
 
