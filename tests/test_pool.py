@@ -293,6 +293,7 @@ def test_prefixes_of_wrappers_are_undone(vit_paths, tmp_path, prefix):
     plain = dict(pool.weights("plain").items())
     found = dict(pool.weights("wrapped").items())
     assert found.keys() == plain.keys() and all(torch.equal(found[name], plain[name]) for name in plain)
+    assert list(parity(pool)) == ["base", "plain"], "transformers does not find the tensors of the other"
     heads = [build_head(task, Task(None), pool) for task in ("plain", "wrapped")]
     assert torch.equal(heads[0].weight, heads[1].weight) and heads[0].class_names == heads[1].class_names
 

@@ -55,7 +55,7 @@ def discover(
         progress(f"Recipe to edit: {output}")
 
 
-@commands.command(epilog="Example: `hf-mdft pool convert laion/CLIP-ViT-B-32-laion2B-s34B-b79K clip-laion`")
+@commands.command(epilog="Example: `hf-mdft pool convert lab/my-open-clip ./my-clip`")
 def convert(
     source: Annotated[str, typer.Argument(help="A folder, or a Hub id (id@revision).", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="Folder to write; new or empty.", show_default=False)],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 from ..core.errors import InputError
 from ..pool.headers import WRAPPERS
 from ..pool.layout import PICKLED, SAVED_STATE, VARIANT
-from ..pool.source import INDEX_FILE
+from ..pool.source import INDEX_FILE, shards
 
 
 TRANSFORMERS = ("model.safetensors", INDEX_FILE, "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -47,16 +46,7 @@ def weight_files(folder: Path, names: Iterable[str], places: Iterable[str], wher
             raise InputError(f"{where}: {' and '.join(own[:3])} could be meant; leave one of them in a folder")
     if not own:
         raise InputError(f"{where}: no weights in .safetensors, .bin or .pt; give another folder or repo")
-    if not own[0].endswith(".index.json"):
-        return own[:1]
-    try:
-        shards = sorted(set(json.loads((folder / own[0]).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{where}: {own[0]} is damaged; take another revision") from error
-    for shard in shards:
-        if shard not in names:
-            raise InputError(f"{where}: shard '{shard}' of {own[0]} is missing; take another revision")
-    return shards
+    return shards(folder, own[0], names, where) if own[0].endswith(".index.json") else own[:1]
 
 
 def read_tensors(files: Iterable[Path], where: str) -> tuple[dict[str, torch.Tensor], bool]:

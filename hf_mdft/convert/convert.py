@@ -84,7 +84,7 @@ def convert(
     shutil.rmtree(work, ignore_errors=True)
     try:
         # Repos of open_clip may hold the same model for transformers, too.
-        is_open_clip = OPEN_CLIP in names and not ({"config.json"} <= set(names) and set(TRANSFORMERS) & set(names))
+        is_open_clip = OPEN_CLIP in names and not ("config.json" in names and set(TRANSFORMERS) & set(names))
         read = _adapter if PEFT_CONFIG in names else _open_clip if is_open_clip else _transformers
         found = read(here, names, get, str(source), token)
         found.model.save_pretrained(work)

@@ -106,6 +106,7 @@ def clip_state(tensors: Mapping[str, torch.Tensor], where: str) -> dict[str, tor
     for key, tensor in tensors.items():
         name = key.removeprefix("text.") if not key.startswith("visual.") else key
         image = name.startswith("visual.")
+        single = VISION_NAMES if image else TEXT_NAMES
         tower, name = ("vision_model", name.removeprefix("visual.")) if image else ("text_model", name)
         if name.startswith("transformer.resblocks."):
             number, part = name.removeprefix("transformer.resblocks.").split(".", 1)
@@ -119,8 +120,8 @@ def clip_state(tensors: Mapping[str, torch.Tensor], where: str) -> dict[str, tor
             if stem in BLOCK:
                 state[f"{block}.{BLOCK[stem]}.{kind}"] = tensor
                 continue
-        elif name in (SINGLE := VISION_NAMES if image else TEXT_NAMES):
-            target, turned = SINGLE[name]
+        elif name in single:
+            target, turned = single[name]
             state[target] = tensor.T if turned else tensor
             continue
         elif name == "attn_mask":

@@ -17,7 +17,7 @@ from .of_task import TaskExperts
 
 
 STEPS, BATCH, LEARNING_RATE = 100, 64, 0.02
-"""A few hundred coefficients need little: after 100 steps of Adam the loss on other images is flat."""
+"""A few hundred coefficients need little: these steps take 7 % of a specialist's time (22 of 302 to 335 seconds)."""
 
 
 def learned_average(

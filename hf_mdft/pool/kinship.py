@@ -18,8 +18,8 @@ LARGEST = 8
 """Matrices that are compared, the largest first."""
 
 LEAST_COSINE = 0.3
-"""Cosine of the matrices below which two models have nothing in common. Fine-tuning leaves more than 0.99 (experts of
-all our pools), training on for long more than 0.9; models trained each from its own start have about 0."""
+"""Cosine of the matrices below which two models have nothing in common. The experts of the development pools have
+0.996 and more; matrices of independent starts have about 0."""
 
 
 def check_kinship(expert: TowerWeights, base: TowerWeights) -> None:
@@ -39,7 +39,7 @@ def check_kinship(expert: TowerWeights, base: TowerWeights) -> None:
     if cosine < LEAST_COSINE:
         raise InputError(
             f"{expert.source}: fine-tuned from another model than the base {base.source}, though of the same size "
-            f"(cosine of their weights {cosine:.2f}; fine-tuning leaves 0.9 and more); give its own base "
+            f"(cosine of their weights {cosine:.2f}, after fine-tuning it is close to 1); give its own base "
             "(allow_base_mismatch: true under a recipe's pool takes it)"
         )
 

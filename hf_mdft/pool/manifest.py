@@ -88,7 +88,7 @@ class ModelPool:
         self.config, self.architecture = self._fit.config, self._fit.architecture
         each(self._fit.check, self.sources())
         self._expert_weights: dict[str, TowerWeights] = {}
-        self._kin = not allow_base_mismatch
+        self._kin = not allow_base_mismatch  # pinned pools are taken as they are
 
     @classmethod
     def from_pretrained(

@@ -19,7 +19,8 @@ another order of sums."""
 @torch.no_grad()
 def parity(pool: ModelPool) -> dict[str, float]:
     """Largest difference, of the largest output, of base and every expert on random images: logits where a model is a
-    classifier, else the embedding.
+    classifier, else the embedding. Experts whose names have a wrapper's prefix are left out: plain transformers does
+    not find their tensors.
 
     Args:
         pool: Its weights are downloaded where they are not here yet.
@@ -34,6 +35,8 @@ def parity(pool: ModelPool) -> dict[str, float]:
     found = {}
     for expert, source in named:
         weights = pool.weights(expert)
+        if weights.wrapped:
+            continue
         plain, is_classifier = pool.architecture.plain_outputs(source.folder, pixels)
         ours = pool.architecture.features(pool.tower(expert)(pixel_values=pixels)).float()
         if is_classifier:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -224,18 +224,26 @@ def weight_names(folder: Path, available: Iterable[str], where: str, given: str 
     """
     available = set(available)
     if INDEX_FILE in available:
-        try:
-            index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-            names = sorted(set(index["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"{where}: {INDEX_FILE} is damaged; take another revision") from error
-        for name in names:
-            if name not in available:
-                raise InputError(f"{where}: shard '{name}' of {INDEX_FILE} is missing; take another revision")
-        return names
+        return shards(folder, INDEX_FILE, available, where)
     if "model.safetensors" not in available:
         raise NoSafetensors(f"{where}: {advice(available, given or where)}")
     return ["model.safetensors"]
+
+
+def shards(folder: Path, index: str, available: Collection[str], where: str) -> list[str]:
+    """Names of the files that an index of sharded weights names, in order.
+
+    Raises:
+        InputError: The index is damaged, or a shard is missing.
+    """
+    try:
+        names = sorted(set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{where}: {index} is damaged; take another revision") from error
+    for name in names:
+        if name not in available:
+            raise InputError(f"{where}: shard '{name}' of {index} is missing; take another revision")
+    return names
 
 
 def _fingerprint(folder: Path, weights: list[str]) -> str:

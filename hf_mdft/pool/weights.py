@@ -38,6 +38,11 @@ class TowerWeights:
         """All keys of the files, the tower's and others, without the prefixes of wrappers."""
         return list(self._header)
 
+    @property
+    def wrapped(self) -> bool:
+        """Whether names in the files have the prefixes of wrappers, so that plain transformers does not find them."""
+        return any(found.key != name for name, found in self._header.items())
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the tower's parameters, by name; nothing is read."""
         return {name: self._header[key].shape for name, key in self._keys.items() if name in self._parameters}
