@@ -18,10 +18,12 @@ from transformers.trainer_utils import TrainOutput
 from .adapter import STRONG_TRANSFORM, MdftConfig
 from .artifacts import MetaModelParts, Record, folded_tower, load_meta_model, push_meta_model
 from .core.errors import InputError
+from .embedding.statistics import estimate_statistics
 from .evaluation import Report, TransductiveMethod
 from .heads import Head
 from .meta import MdftTrainer, MdftTrainingArguments, resume_key
 from .pool import ModelPool
+from .pool.parity import parity
 from .reporting import compare, report_of
 from .specialize import Specialist, SpecializeArguments, specialize_in_rounds
 from .task_data import TaskData
@@ -115,16 +117,18 @@ class MetaMerger(TaskData):
 
     def fit(self, args: MdftTrainingArguments | None = None) -> TrainOutput:
         """Phase 1: learn the coefficients (and heads) on the unlabelled images of all tasks; labels are never read.
+        Before, base and experts are checked to compute here what plain transformers computes (`hf_mdft.pool.parity`).
 
         With `max_steps=0` the coefficients stay at their start: a static merge. An interrupted run goes on from its
         last checkpoint in `args.output_dir`.
 
         Raises:
-            InputError: A task's images or head cannot be had.
+            InputError: A task's images or head cannot be had, or a model fails that check.
         """
         args = copy.copy(args) if args else MdftTrainingArguments(seed=self.seed)
         with self._timed("prepare"), args.main_process_first(desc="images and heads"):
-            experts = {task: self.experts(task) for task in self.tasks}  # what is wrong with one is told before work
+            parity(self.pool)  # what is wrong with a model is told before work
+            experts = {task: self.experts(task) for task in self.tasks}
             images, heads = {task: self.unlabelled(task) for task in self.tasks}, self.heads()
             key = resume_key(self.pool, self.config, heads, images, args, experts)
             checkpoint = resumable(Path(args.output_dir), key)
@@ -133,7 +137,9 @@ class MetaMerger(TaskData):
             self.model = get_peft_model(self.pool.tower(), copy.deepcopy(self.config))
             self._meta_heads, self._fit_args, self._phases = {}, args, {"meta": options_of(args)}
             history, output = [], TrainOutput(0, 0.0, {})
-            if args.max_steps != 0:
+            if args.max_steps == 0:
+                estimate_statistics(self.model, list(images.values()))
+            else:
                 trainer = MdftTrainer(self.model, args, train_dataset=images, heads=heads, experts=experts)
                 output = trainer.train(resume_from_checkpoint=checkpoint)
                 self.model, history = trainer.accelerator.unwrap_model(trainer.model).cpu(), trainer.state.log_history

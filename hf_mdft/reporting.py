@@ -79,8 +79,8 @@ def _subjects(
 ) -> Iterator[Subject]:
     methods = {name: other for name, other in baselines.items() if callable(other)}
     taken = {task: run.expert(task) for task in tasks}
-    several = [task for task in tasks if len(run.pool.experts_of(task)) > 1 and run.tasks[task].unlabelled is not None]
-    unlabelled = {task: run.unlabelled(task) for task in several}
+    needing = run.tasks if run.pool.keeps_statistics else [t for t in tasks if len(run.pool.experts_of(t)) > 1]
+    unlabelled = {task: run.unlabelled(task) for task in needing if run.tasks[task].unlabelled is not None}
     yield from pool_subjects(
         run.pool, run.head, taken, lambda task: run.experts(task, best_device()), tasks, methods, unlabelled
     )

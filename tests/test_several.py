@@ -246,7 +246,7 @@ def test_coefficients_are_learned_within_the_span_of_the_experts(several, unlabe
         found = head(embed_images(tower, several.architecture, images))
         return -(wanted * found.log_softmax(-1)).sum(-1).mean().item()
 
-    assert loss(tower, head) < loss(*average_model(experts, weights))
+    assert loss(tower, head) < loss(*average_model(experts, images, weights))
     base, first, second = (several.tower(name).state_dict() for name in (None, "shade/1", "shade/2"))
     rises = []
     for key, value in tower.named_parameters():
@@ -265,7 +265,7 @@ def test_coefficients_are_compared_on_images_that_they_were_not_learned_on(sever
 
     def learn(experts, weights, images, targets, **options):
         learned.append((images, targets))
-        return average_model(experts, weights)
+        return average_model(experts, images, weights)
 
     def embed(models, tower, title, views, images=None):
         compared.append(images)
@@ -297,15 +297,17 @@ def test_coefficients_start_at_the_average_of_all_experts(several):
             torch.testing.assert_close(value, mean, atol=1e-3, rtol=1e-3)
 
 
-def test_average_and_model_stock(several):
+def test_average_and_model_stock(several, unlabelled_data):
+    merger = MetaMerger(several, {"shade": Task(unlabelled_data["shade"], class_names=TASKS["shade"])})
+    images = merger.unlabelled("shade")
     head = build_head("shade", Task(None, class_names=TASKS["shade"]), several)
     experts = TaskExperts("shade", several, dict.fromkeys(several.experts_of("shade"), head))
-    tower, mean = average_model(experts)
+    tower, mean = average_model(experts, images)
     states = [several.tower(name).state_dict() for name in several.experts_of("shade")]
     for key, value in tower.state_dict().items():
         torch.testing.assert_close(value, torch.stack([state[key] for state in states]).mean(0), atol=1e-6, rtol=1e-5)
     assert mean is not None and mean.class_names == head.class_names
-    tower, _ = average_model(experts, {"shade/1": 3.0, "shade/2": 0.0, "shade/3": 1.0})
+    tower, _ = average_model(experts, images, {"shade/1": 3.0, "shade/2": 0.0, "shade/3": 1.0})
     for key, value in tower.state_dict().items():
         torch.testing.assert_close(value, 0.75 * states[0][key] + 0.25 * states[2][key], atol=1e-6, rtol=1e-5)
     a = torch.randn(8)

@@ -10,6 +10,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .combine import combine
 
@@ -39,19 +40,22 @@ class MdftLayer(nn.Module, BaseTunerLayer):
 
     Works for any module (bare parameters included) because it calls the module functionally instead of rewriting
     its forward pass. `mdft_lambda[adapter]` is `(P, K)` for granularity `tensor` (P parameter tensors below the
-    module, in `names` order), `(1, K)` for a coefficient that covers more. `held` are parameters that were combined
-    already, see `combined_once`.
+    module, in `names` order), `(1, K)` for a coefficient that covers more. `mdft_statistics[adapter]` are the running
+    statistics (BatchNorm) of the module with the adapter, one after the other: the base's at first. `held` are
+    parameters that were combined already, see `combined_once`.
     """
 
     adapter_layer_names = ("mdft_lambda",)
-    other_param_names = ("mdft_vectors",)
+    other_param_names = ("mdft_vectors", "mdft_statistics")
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.mdft_lambda = nn.ParameterDict()
         self.mdft_vectors: dict[str, LayerVectors] = {}
+        self.mdft_statistics = nn.ParameterDict()
         self.held: dict[str, torch.Tensor] | None = None
+        self._before: dict[str, torch.Tensor] = {}
         self._disable_adapters = False
         self._active_adapter: list[str] = []
         self.merged_adapters = []
@@ -80,6 +84,10 @@ class MdftLayer(nn.Module, BaseTunerLayer):
             device = next(self.base_layer.parameters()).device
             coefficients = torch.full((rows, len(vectors.experts)), float(start), device=device)
             self.mdft_lambda[adapter_name] = nn.Parameter(coefficients)
+        statistics = running_statistics(self.base_layer)
+        if statistics:
+            joined = torch.cat([buffer.flatten() for buffer in statistics.values()])
+            self.mdft_statistics[adapter_name] = nn.Parameter(joined.clone(), requires_grad=False)
         self.set_adapter(self.active_adapters or [adapter_name], inference_mode=inference_mode)
 
     def coefficients(self, adapter_name: str) -> torch.Tensor:
@@ -102,7 +110,16 @@ class MdftLayer(nn.Module, BaseTunerLayer):
             for row, (name, tensor) in zip(self.coefficients(adapter_name), mine.names.items(), strict=True):
                 stack = mine.vectors.stack(tensor, parameters[name].device)
                 parameters[name] = combine(parameters[name], stack, sign * row)
-        return parameters
+        return parameters | self._statistics(adapter_names)
+
+    def _statistics(self, adapter_names: list[str]) -> dict[str, torch.Tensor]:
+        """Views of the running statistics with the last of these adapters, by name within the module."""
+        kept = [name for name in adapter_names if name in self.mdft_statistics]
+        if not kept:
+            return {}
+        own = running_statistics(self.base_layer)
+        parts = self.mdft_statistics[kept[-1]].data.split([buffer.numel() for buffer in own.values()])
+        return {name: part.view(own[name].shape) for name, part in zip(own, parts, strict=True)}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.disable_adapters and self.merged:
@@ -131,6 +148,9 @@ class MdftLayer(nn.Module, BaseTunerLayer):
                     raise ValueError(f"merging {adapter_names} gives NaN or infinity in '{name}'")
         for name, parameter in self.base_layer.named_parameters():
             parameter.data = folded[name].detach()
+        self._before = {name: buffer.clone() for name, buffer in running_statistics(self.base_layer).items()}
+        for name, buffer in running_statistics(self.base_layer).items():
+            buffer.copy_(folded.get(name, buffer))
         self.merged_adapters.extend(adapter_names)
 
     @torch.no_grad()
@@ -142,7 +162,19 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         unfolded = self.combined(self.merged_adapters, sign=-1.0)
         for name, parameter in self.base_layer.named_parameters():
             parameter.data = unfolded[name].detach()
+        for name, buffer in running_statistics(self.base_layer).items():
+            buffer.copy_(self._before[name])
         self.merged_adapters.clear()
 
     def __repr__(self) -> str:
         return "mdft." + super().__repr__()
+
+
+def running_statistics(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Buffers of BatchNorm in and below a module, by name."""
+    return {
+        f"{prefix}{'.' if prefix else ''}{name}": getattr(norm, name)
+        for prefix, norm in module.named_modules()
+        if isinstance(norm, _BatchNorm) and norm.running_mean is not None
+        for name in ("running_mean", "running_var")
+    }

@@ -12,7 +12,7 @@ from torch import nn
 from ..core.errors import InputError
 from ..transforms import TRANSFORMS
 from .config import MdftConfig
-from .layer import MdftLayer
+from .layer import MdftLayer, running_statistics
 
 
 HALF_PRECISION = 2.0**-7
@@ -70,8 +70,15 @@ class MdftModel(BaseTuner):
                 f"{_place(self._tower_name, tower)}; load it on that model"
             )
         peft_config.tower = self._tower_name
-        peft_config.target_modules = set(parameter_owners(tower, self._tower_name))
+        prefix = f"{self._tower_name}." if self._tower_name else ""
+        outside = {prefix + name for name in self._architecture.output_layers(tower)}
+        self._owning = set(parameter_owners(tower, self._tower_name)) - outside
+        peft_config.target_modules = set(self._owning)
         return peft_config
+
+    def _check_target_module_exists(self, peft_config: MdftConfig, key: str) -> bool:
+        # Not PEFT's, which takes every module whose name ends as a target's: `norm` is also `block.norm`.
+        return key in self._owning
 
     def _create_and_replace(
         self,
@@ -180,12 +187,14 @@ def _place(name: str, tower: nn.Module) -> str:
 
 
 def parameter_owners(module: nn.Module, name: str) -> list[str]:
-    """Names of the top-most modules that own a parameter directly: together they cover every parameter once.
+    """Names of the top-most modules that own a parameter (or running statistics) directly: together they cover every
+    parameter once.
 
     Deeper is not better: an `nn.MultiheadAttention` reads its projection's weight directly and must be wrapped as a
     whole. Higher is not better either: activation checkpointing breaks inside a functional call.
     """
-    if isinstance(module, MdftLayer) or next(module.parameters(recurse=False), None) is not None:
+    owns = next(module.parameters(recurse=False), None) is not None
+    if isinstance(module, MdftLayer) or owns or running_statistics(module).keys() & {"running_mean"}:
         return [name]
     prefix = f"{name}." if name else ""
     return [owner for child, m in module.named_children() for owner in parameter_owners(m, prefix + child)]

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming, rename_source_key
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..core.errors import InputError
 from ..core.registry import Registry
 from .blocks import depths
+from .keys import canonical_names, surplus
+
+
+USUAL_SHAPE = (3, 224, 224)
+"""Shape of the images that a tower is shown which reads any."""
 
 
 class Weights(Protocol):
@@ -109,6 +109,10 @@ class Architecture:
         """Shape `(3, height, width)` of the images that a tower reads; `None` where it reads any."""
         return None
 
+    def output_layers(self, tower: nn.Module) -> list[str]:
+        """Names of the layers within `tower` that are no part of what is combined: a classifier's own."""
+        return []
+
     def complete_model(self, config: PreTrainedConfig) -> PreTrainedModel | None:
         """All of a base that heads and results are made of, with the config's shapes; `None` where it is the tower."""
         return None
@@ -132,31 +136,15 @@ class Architecture:
         Keys that are not the tower's (text tower, classifier, old `position_ids`) are left out. Files of one pool
         may use different layouts, so keys of two files are never compared directly.
         """
-        state = tower.state_dict()
-        return {name: key for name, key in self._renamed(tower, keys, state) if name in state}
+        return canonical_names(tower, keys, self.wrapper_prefix)
 
     def surplus(self, tower: PreTrainedModel, keys: list[str]) -> list[str]:
         """Keys in a file that are of more layers: of a tensor's name but for the layer's number."""
-        state = tower.state_dict()
-        kind = partial(re.sub, r"\.\d+(?=\.)", ".*")
-        kinds = {kind(name) for name in state}
-        renamed = self._renamed(tower, keys, state)
-        return [key for name, key in renamed if name not in state and kind(name) in kinds]
-
-    def _renamed(
-        self, tower: PreTrainedModel, keys: list[str], state: Mapping[str, torch.Tensor]
-    ) -> Iterator[tuple[str, str]]:
-        """Name that each key would have in the tower, and the key."""
-        renamings = [t for t in get_model_conversion_mapping(tower) if isinstance(t, WeightRenaming)]
-        wrapper = f"{self.wrapper_prefix}."
-        is_wrapped = any(name.startswith(wrapper) for name in state)
-        for key in keys:
-            name, _ = rename_source_key(key, renamings, [], tower.base_model_prefix, state)
-            yield (name if is_wrapped or name in state else name.removeprefix(wrapper)), key
+        return surplus(tower, keys, self.wrapper_prefix)
 
     def depths(self, tower: nn.Module) -> dict[str, int]:
         """Depth of every parameter: 0 for the embeddings, i for block i (from 1), -1 behind the last block."""
-        return depths(tower)
+        return depths(tower, self.image_shape(tower.config) or USUAL_SHAPE)
 
     def tokens_per_image(self, config: PreTrainedConfig, shape: tuple[int, ...]) -> int:
         """Number of positions at which a tower computes.
@@ -200,7 +188,8 @@ class Architecture:
         self, folder: Path, class_names: list[str], templates: list[str], where: str
     ) -> dict[str, torch.Tensor]:
         """Tensors of a zero-shot head: `class_embeddings` `(C, dim)`, the mean over templates of each class name's
-        unit-length text embeddings, at unit length; `projection` `(dim, width)`; `logit_scale` `()`.
+        unit-length text embeddings, at unit length; `projection` `(dim, width)`; `logit_scale` `()`, and `logit_bias`
+        `()` where there is one.
 
         Args:
             folder: Folder of the base.
@@ -212,8 +201,8 @@ class Architecture:
             InputError: The base has no text tower, or no readable tokenizer.
         """
         raise InputError(
-            f"{where}: a zero-shot head needs a base with a text tower (CLIPModel), this pool's is "
-            f"'{read_config(folder, str(folder)).model_type}'; use head: linear or a file"
+            f"{where}: a zero-shot head needs a base with a text tower (CLIPModel, SiglipModel), this pool's has "
+            "none; use head: linear or a file"
         )
 
     def pipeline_tag(self, config: PreTrainedConfig) -> str:
@@ -225,12 +214,18 @@ class Architecture:
         return "AutoModel"
 
     def save_complete(
-        self, base: Path, tower_state: dict[str, torch.Tensor], head: ClassHead | None, folder: Path
+        self,
+        base: Path,
+        config: PreTrainedConfig,
+        tower_state: dict[str, torch.Tensor],
+        head: ClassHead | None,
+        folder: Path,
     ) -> None:
         """Write a complete model in fp32 safetensors.
 
         Args:
             base: Folder of the base, which gives everything but the tower's weights.
+            config: Config of the pool.
             tower_state: State dict of the tower.
             head: Head of the task; none writes what serves all tasks at once.
             folder: Where the model is written.
@@ -260,40 +255,3 @@ class VisionTransformer(Architecture):
 
 
 ARCHITECTURES: Registry[type[Architecture]] = Registry("architecture")
-
-
-def architecture_of(config: PreTrainedConfig, where: str) -> Architecture:
-    """The registered architecture for a model's config.
-
-    Args:
-        config: Config of the model.
-        where: Name of the model, for the message.
-
-    Raises:
-        InputError: None is registered for this model type.
-    """
-    for name in ARCHITECTURES.names():
-        part = ARCHITECTURES.get(name)
-        if config.model_type in part.model_types:
-            return part()
-    known = sorted(t for n in ARCHITECTURES.names() for t in ARCHITECTURES.get(n).model_types)
-    raise InputError(f"{where}: model type '{config.model_type}' cannot be pooled; known: {', '.join(known)}")
-
-
-def read_config(folder: Path, where: str) -> PreTrainedConfig:
-    """The model config in a folder; code from the folder is never run.
-
-    Args:
-        folder: Folder of the model.
-        where: Name of the model, for the message.
-
-    Raises:
-        InputError: No readable `config.json`.
-    """
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{where}: no config.json; give a folder or repo that save_pretrained has written")
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # an untrusted file: its parser may raise anything
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise InputError(f"{where}: config.json cannot be read ({reason})") from error

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import nn
 
 
-def depths(tower: nn.Module) -> dict[str, int]:
+def depths(tower: nn.Module, shape: tuple[int, int, int] | None = None) -> dict[str, int]:
     """Depth of every parameter: 0 before the first block, i (from 1) in block i, -1 behind the last block.
 
-    What lies between two blocks, such as a stage's downsampling, belongs to the block that follows. The order of use
-    is taken to be the order in which modules are registered; an architecture for which that does not hold overrides
-    `Architecture.depths`.
+    What is used between two blocks, such as a stage's downsampling, belongs to the block that follows.
 
     Args:
         tower: Any model with a list of blocks, or of stages that hold one each; the meta device will do.
+        shape: Shape `(3, height, width)` of an image that it reads, with which a tower on the meta device is run to
+            see in which order its modules are used. Without it, and for modules that are never called, this is the
+            order in which they are registered.
     """
     numbers = {id(block): number for number, block in enumerate(blocks(tower), start=1)}
+    last = len(numbers)
+    used = {} if shape is None else _blocks_before(tower, shape, numbers)
     found: dict[str, int] = {}
     seen = 0
 
     def walk(module: nn.Module, prefix: str, inside: int | None) -> None:
         nonlocal seen
+        before = used.get(id(module), seen)
+        between = before + 1 if 0 < before < last else -1 if before else 0
         for name, _ in module.named_parameters(recurse=False):
-            between = seen + 1 if 0 < seen < len(numbers) else -1 if seen else 0
             found[prefix + name] = between if inside is None else inside
         for name, child in module.named_children():
             number = numbers.get(id(child), inside)
@@ -31,6 +38,32 @@ def depths(tower: nn.Module) -> dict[str, int]:
 
     walk(tower, "", None)
     return {name: found[name] for name, _ in tower.named_parameters()}
+
+
+@torch.no_grad()
+def _blocks_before(tower: nn.Module, shape: tuple[int, int, int], numbers: dict[int, int]) -> dict[int, int]:
+    """How many blocks have been used before each module that is called; empty where the meta device cannot tell."""
+    before: dict[int, int] = {}
+    count = 0
+
+    def note(module: nn.Module, *_: Any) -> None:
+        nonlocal count
+        count = max(count, numbers.get(id(module), 0))
+        before.setdefault(id(module), count)
+
+    if any(not parameter.is_meta for parameter in tower.parameters()):
+        return {}
+    hooks = [module.register_forward_pre_hook(note) for module in tower.modules() if module is not tower]
+    training = tower.training
+    try:
+        tower.eval()(pixel_values=torch.zeros(1, *shape, device="meta"))
+    except Exception:  # whatever a model does that needs numbers
+        return {}
+    finally:
+        tower.train(training)
+        for hook in hooks:
+            hook.remove()
+    return before
 
 
 def blocks(tower: nn.Module) -> list[nn.Module]:

@@ -16,7 +16,9 @@ from transformers import (
 )
 
 from ..core.errors import InputError
-from .base import ARCHITECTURES, ClassHead, VisionTransformer, read_config
+from .base import ARCHITECTURES, ClassHead, VisionTransformer
+from .finding import read_config
+from .output_layers import with_classes
 
 
 @ARCHITECTURES.register("vit")
@@ -45,14 +47,18 @@ class Vit(VisionTransformer):
         return outputs.last_hidden_state[:, 0]
 
     def save_complete(
-        self, base: Path, tower_state: dict[str, torch.Tensor], head: ClassHead | None, folder: Path
+        self,
+        base: Path,
+        config: PreTrainedConfig,
+        tower_state: dict[str, torch.Tensor],
+        head: ClassHead | None,
+        folder: Path,
     ) -> None:
         """A `ViTForImageClassification` with the head as classifier and its class names as labels.
 
         Raises:
             InputError: The head is not linear.
         """
-        config = read_config(base, str(base))
         if head is None:
             return self.save_tower(config, tower_state, folder)
         classifier = head.linear()
@@ -61,9 +67,7 @@ class Vit(VisionTransformer):
                 "a ViT classification model needs a linear head, this task's is none; give head: FILE.safetensors "
                 "with 'weight' and 'bias'"
             )
-        config.id2label = dict(enumerate(head.class_names))
-        config.label2id = {name: index for index, name in config.id2label.items()}
-        model = ViTForImageClassification(config).to(torch.float32)
+        model = ViTForImageClassification(with_classes(config, head.class_names)).to(torch.float32)
         model.vit.load_state_dict(tower_state)
         model.classifier.load_state_dict(dict(zip(("weight", "bias"), classifier, strict=True)))
         model.config.dtype = torch.float32

@@ -46,8 +46,9 @@ class SpecialistParts:
 
     def write_vision_only(self, folder: Path) -> None:
         """Write the vision tower and the image processor alone."""
-        architecture, base = self.pool.architecture, self.pool.base.folder
-        self._write(folder, VisionTower, lambda: write_tower(architecture, base, self.state, folder))
+        pool = self.pool
+        write = functools.partial(write_tower, pool.architecture, pool.config, pool.base.folder, self.state, folder)
+        self._write(folder, VisionTower, write)
 
     def _write(self, folder: Path, kind: type[Result], write_model: Callable[[], None]) -> None:
         _write(folder, kind, write_model, self.head, self.facts, self.measured)
@@ -85,9 +86,9 @@ class SpecialistModel(_OfOneTask):
 
     def write_vision_only(self, target: Path) -> None:
         """Write its vision tower alone, with a card of its own."""
-        architecture, state = read_tower(self.folder)
+        architecture, config, state = read_tower(self.folder)
         head = load_head(self.folder / HEAD)
-        write = functools.partial(write_tower, architecture, self.folder, state, target)
+        write = functools.partial(write_tower, architecture, config, self.folder, state, target)
         _write(target, VisionTower, write, head, self.facts, self.measured)
 
 

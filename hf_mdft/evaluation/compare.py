@@ -80,8 +80,9 @@ def pool_subjects(
         unlabelled: Unlabelled images by task, where there are any.
     """
     yield _shared("base", pool.tower(), head, tasks)
+    images = list(unlabelled.values())
     for name, coefficient in BASELINES.items():
-        yield _shared(name, combined_tower(pool, coefficient), head, tasks)
+        yield _shared(name, combined_tower(pool, coefficient, images), head, tasks)
     having = tuple(task for task in tasks if taken[task])
 
     def tower(task: str) -> nn.Module:

@@ -36,7 +36,8 @@ class Ensembles:
         seen = list(self._outputs(experts, images))
         average, greedy = seen[0].classes, {}
         if len(seen) > 1:
-            average = self._classes(experts, average_model(experts), images, f"average of experts {task}")
+            found = average_model(experts, self.unlabelled.get(task, images))
+            average = self._classes(experts, found, images, f"average of experts {task}")
         if len(seen) == 1:
             greedy = {"experts_greedy": average}
         elif task in self.unlabelled:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..embedding import embed_images
+from ..embedding.statistics import estimate_statistics
 from ..heads import Head, mean_head
 from ..tasks import Images
 from .ensemble import combined
@@ -41,12 +42,13 @@ WAYS: dict[str, Way] = {"average of the experts": average, "Model Stock of the e
 
 @torch.no_grad()
 def average_model(
-    experts: TaskExperts, weights: Mapping[str, float] | None = None, way: Way = average
+    experts: TaskExperts, images: Images, weights: Mapping[str, float] | None = None, way: Way = average
 ) -> tuple[nn.Module, Head]:
     """A tower between a task's experts, with the mean of their heads.
 
     Args:
         experts: The experts.
+        images: Unlabelled images, from which running statistics are estimated where the tower has any.
         weights: Weight of each, by name; those with 0 are left out. The default is the same for all.
         way: How task vectors are combined.
     """
@@ -57,6 +59,7 @@ def average_model(
     for name, parameter in tower.named_parameters():
         vectors = torch.stack([source.tensor(name) for source in sources]) - parameter
         parameter += way(vectors, shares)
+    tower = estimate_statistics(tower.to(experts.device), [images]).cpu()
     return tower, mean_head([experts.heads[name] for name in kept])
 
 
@@ -74,7 +77,7 @@ def greedy_average(experts: TaskExperts, images: Images, *, title: str | None = 
     wanted = combined(seen, weights).log_probs.argmax(dim=-1)
     kept, most, best = {}, -1.0, None
     for name in sorted(weights, key=lambda name: -weights[name]):
-        tower, head = average_model(experts, {**kept, name: 1.0})
+        tower, head = average_model(experts, images, {**kept, name: 1.0})
         desc = title and f"{title}, average with {name}"
         features = embed_images(tower.to(experts.device), experts.pool.architecture, images, desc=desc)
         agreement = (head(features).argmax(dim=-1) == wanted).double().mean().item()

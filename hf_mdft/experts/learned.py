@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ..adapter.combine import combine
 from ..core.device import fast_bf16
+from ..embedding.statistics import batch_norms, estimate_statistics
 from ..heads import Head, mean_head
 from ..tasks import Images
 from .of_task import TaskExperts
@@ -50,6 +51,8 @@ def learned_average(
     tower = experts.pool.tower().to(experts.device).eval().requires_grad_(False)
     head = mean_head([experts.heads[name] for name in kept]).to(experts.device)
     sources = [experts.pool.weights(name) for name in kept]
+    for norm in batch_norms(tower):
+        norm.train()  # the statistics of weights that change are those of the batch
     base = dict(tower.named_parameters())
     vectors = {
         # In half precision, as the adapter keeps them: they are all in memory.
@@ -77,4 +80,4 @@ def learned_average(
         optimizer.step()
     with torch.no_grad():
         tower.load_state_dict(parameters(), strict=False)
-    return tower.cpu(), head.cpu()
+    return estimate_statistics(tower, [images]).cpu().eval(), head.cpu()

@@ -4,7 +4,7 @@ from .base import HEADS, Head, load_head
 from .build import build_expert_heads, build_head, mean_head
 from .linear import LinearHead
 from .templates import TEMPLATES, resolve_templates
-from .zero_shot import ZeroShotHead
+from .zero_shot import SigmoidHead, ZeroShotHead
 
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "TEMPLATES",
     "Head",
     "LinearHead",
+    "SigmoidHead",
     "ZeroShotHead",
     "build_expert_heads",
     "build_head",

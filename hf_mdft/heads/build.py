@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..architectures.base import read_config
+from ..architectures import read_config
 from ..core.class_names import (
     are_placeholders,
     displaced_classes,
@@ -22,7 +22,7 @@ from ..tasks.source import open_dataset
 from .base import HEADS, Head, load_head
 from .linear import LinearHead
 from .templates import resolve_templates
-from .zero_shot import ZeroShotHead
+from .zero_shot import SigmoidHead, ZeroShotHead
 
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,8 @@ def _from_text(task: Task, pool: ModelPool, where: str) -> Head:
     templates = resolve_templates(task.templates, where)
     if pool.architecture.has_text_tower(pool.config):  # else it is refused below, before anything is downloaded
         pool.fetch()
-    return ZeroShotHead(names, **pool.architecture.text_embeddings(pool.base.folder, names, templates, where))
+    tensors = pool.architecture.text_embeddings(pool.base.folder, names, templates, where)
+    return (SigmoidHead if "logit_bias" in tensors else ZeroShotHead)(names, **tensors)
 
 
 def _dataset_names(task: Task, where: str) -> list[str] | None:

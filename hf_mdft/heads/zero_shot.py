@@ -1,4 +1,4 @@
-"""CLIP's classifier: text embeddings of the class names."""
+"""Classifiers of CLIP and SigLIP: text embeddings of the class names."""
 
 from __future__ import annotations
 
@@ -29,3 +29,15 @@ class ZeroShotHead(Head):
         head = super().trainable(full)
         head.projection.requires_grad_(full)
         return head
+
+
+@HEADS.register("zero_shot_sigmoid")
+class SigmoidHead(ZeroShotHead):
+    """The same with the base's `logit_bias` `()` (SigLIP, Zhai et al. 2023,
+    https://huggingface.co/papers/2303.15343): logits of a sigmoid for each class alone; among the classes of a task
+    it changes nothing."""
+
+    tensor_names = (*ZeroShotHead.tensor_names, "logit_bias")
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return super().forward(features) + self.logit_bias

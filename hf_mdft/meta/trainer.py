@@ -17,6 +17,7 @@ from ..adapter import combined_once
 from ..core.device import fast_bf16
 from ..core.errors import InputError
 from ..embedding import embed_images
+from ..embedding.statistics import estimate_statistics
 from ..evaluation import accuracy, predict
 from ..experts import TaskExperts
 from ..heads import Head
@@ -249,6 +250,7 @@ class MdftTrainer(PushingTrainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As in `Trainer`; with `push_to_hub=True` the final model is pushed at the end."""
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        estimate_statistics(self.accelerator.unwrap_model(self.model), list(self._images_of.values()))
         if self.trained_heads and self.args.head_steps:
             self._finish_heads()
         if self.args.push_to_hub:

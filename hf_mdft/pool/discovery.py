@@ -66,20 +66,19 @@ def discover(
     source = ModelSource.resolve(base)
     if source.reference.is_local:
         raise InputError(f"{base}: a folder has no model tree; give the base's Hub id")
-    fit = Fit(source)
-    fit.check(source)
+    Fit(source).check(source)
     listed = finetunes_of(source.reference.id, author=author, search=search, limit=limit)
     names = _short_names(listed, source.reference.id)
-    found = each(lambda pair: _look_at(*pair, fit), list(zip(listed, names, strict=True)), desc="Reading headers")
+    found = each(lambda pair: _look_at(*pair, source), list(zip(listed, names, strict=True)), desc="Reading headers")
     return source.reference, found
 
 
-def _look_at(listed: ListedModel, task: str, fit: Fit) -> Candidate:
+def _look_at(listed: ListedModel, task: str, base: ModelSource) -> Candidate:
     reference, size, refused = ModelReference(listed.id), 0, None
     try:
         source = ModelSource.resolve(listed.id, patterns=["config.json", INDEX_FILE])
         reference, size = source.reference, sum(source.weights.values())
-        fit.check(source)
+        Fit(base, [source]).check(source)
     except InputError as error:
         refused = re.sub(rf"^{re.escape(listed.id)}(@\w+)?: ", "", str(error))
     return Candidate(reference, task, _datasets(listed), listed.card.get("license"), listed.downloads, size, refused)

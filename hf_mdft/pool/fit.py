@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Iterable
 
-from ..architectures import Architecture, architecture_of, read_config
+import torch
+from transformers import PreTrainedConfig
+
+from ..architectures import Architecture, pool_architecture, read_config
 from ..core.errors import InputError
 from .headers import check_header, read_header
 from .source import ModelSource
@@ -15,26 +18,32 @@ class Fit:
 
     Args:
         base: The base model.
+        experts: Its experts, which say what the base is used as.
 
     Raises:
-        InputError: No known architecture, or one whose towers hold running statistics.
+        InputError: No known architecture, or experts of several kinds.
     """
 
-    def __init__(self, base: ModelSource) -> None:
+    def __init__(self, base: ModelSource, experts: Iterable[ModelSource] = ()) -> None:
         self.base = base
-        self.config = read_config(base.folder, str(base))
-        self.architecture: Architecture = architecture_of(self.config, str(base))
+        self._configs = {source: read_config(source.folder, str(source)) for source in (base, *experts)}
+        own = self._configs[base]
+        others = {str(source): config for source, config in self._configs.items() if source != base}
+        found = pool_architecture(own, str(base), others)
+        self.architecture: Architecture = found[0]
+        self.config: PreTrainedConfig = found[1]
+        """The base's, with the class that the pool's towers are of."""
         with torch.device("meta"):
             self.tower = self.architecture.new_tower(self.config)
             """Has the right names and shapes, and no storage."""
             self.complete = self.architecture.complete_model(self.config)
         saved = self.tower.state_dict()
-        for name, buffer in self.tower.named_buffers():
-            if name in saved and buffer.is_floating_point():
-                raise InputError(
-                    f"{base}: its tower keeps running statistics ('{name}'), and combined running statistics are not "
-                    "supported yet; take a base without BatchNorm"
-                )
+        kept = {name for name, found in self.tower.named_buffers() if name in saved and found.is_floating_point()}
+        self.keeps_statistics = bool(kept)
+        """Whether the tower has running statistics (BatchNorm)."""
+        for name in sorted(kept):
+            if not name.endswith(("running_mean", "running_var")):
+                raise InputError(f"{base}: '{name}' of its tower is neither trained nor a running statistic")
 
     def check(self, source: ModelSource) -> None:
         """Whether a model (the base itself, too) has the base's architecture and tensors.
@@ -44,8 +53,7 @@ class Fit:
         """
         header = read_header(source)
         if source != self.base:
-            config = read_config(source.folder, str(source))
-            self.architecture.check_config(config, self.config, str(source), str(self.base))
+            self.architecture.check_config(self._configs[source], self.config, str(source), str(self.base))
             return check_header(source, header, self.architecture, self.tower)
         wrapped = next((found.key for name, found in header.items() if found.key != name), None)
         if wrapped is not None:

@@ -84,7 +84,11 @@ def check_header(
     advice, of = "an expert must be fine-tuned from the pool's base", " of the base"
     if is_base:
         advice, of = "transformers would make it up; take another base or revision", ""
-    for name, wanted in model.named_parameters():
+    saved = model.state_dict()
+    statistics = ((name, buffer) for name, buffer in model.named_buffers() if name in saved)
+    for name, wanted in (*model.named_parameters(), *statistics):
+        if not wanted.is_floating_point():
+            continue  # counts of steps, which older files lack
         if name not in keys:
             raise InputError(f"{source}: tensor '{name}'{of} is missing; {advice}")
         found = header[keys[name]]

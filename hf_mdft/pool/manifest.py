@@ -84,7 +84,7 @@ class ModelPool:
         if not self.experts:
             raise InputError("the pool has no expert; give at least one under pool.experts")
         check_names(base, self.by_task)
-        self._fit = Fit(base)
+        self._fit = Fit(base, self.experts.values())
         self.config, self.architecture = self._fit.config, self._fit.architecture
         each(self._fit.check, self.sources())
         self._expert_weights: dict[str, TowerWeights] = {}
@@ -200,7 +200,8 @@ class ModelPool:
         """Changes with everything that an expert's (for `None`, the base's) tower computes with: its weights, and the
         config, which is the base's."""
         source = self.base if expert is None else self.experts[expert]
-        return key_of(source.reference.revision, functional_config(self.base.folder))
+        classes = self.config.architectures if self.architecture.own_heads else None
+        return key_of(source.reference.revision, functional_config(self.base.folder), classes)
 
     def fetch(self) -> None:
         """Download all weights that are not here yet.
@@ -252,7 +253,7 @@ class ModelPool:
             folder: Where the model is written.
         """
         self.base.fetch()
-        self.architecture.save_complete(self.base.folder, tower_state, head, folder)
+        self.architecture.save_complete(self.base.folder, self.config, tower_state, head, folder)
         for pattern in PROCESSOR_FILES:
             for file in self.base.folder.glob(pattern):
                 shutil.copyfile(file, folder / file.name)
@@ -279,6 +280,11 @@ class ModelPool:
             names = {name for name, _ in self._fit.tower.named_parameters()}
             vectors = _OPEN_VECTORS[key] = open_vectors(key, make, list(self.experts), names)
         return vectors
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether its towers keep running statistics (BatchNorm)."""
+        return self._fit.keeps_statistics
 
     def depths(self) -> dict[str, int]:
         """Depth of every parameter of the tower; see `Architecture.depths`."""

@@ -19,6 +19,7 @@ from torch import nn
 from ..cards import Trust
 from ..core.hashing import fingerprint
 from ..embedding.restoration import find_restorations
+from ..embedding.statistics import batch_norms, estimate_statistics
 from ..embedding.views import FEW_VIEWS
 from ..experts import Source, TaskExperts, observe
 from ..heads import Head, load_head
@@ -101,9 +102,9 @@ def specialize_task(
             pool.save_complete(trained.state, start.head, work / CANDIDATE)
             start.head.save(work / HEAD)
             if decision.interpolation is not None:
-                kept = interpolate(start.state, trained.state, decision.interpolation)
+                kept = _between(pool, images, start.state, trained.state, decision.interpolation)
                 (work / INTERPOLATED).mkdir(exist_ok=True)
-                pool.save_complete(kept, start.head, work / INTERPOLATED)
+                pool.save_complete(kept.state_dict(), start.head, work / INTERPOLATED)
             if not models.has_expert:
                 (work / FALLBACK).mkdir(exist_ok=True)
                 pool.save_complete(meta.cpu().state_dict(), head, work / FALLBACK)
@@ -213,8 +214,8 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     (steps,) = broadcast_object_list([steps_to_train(args, to_learn, len(models.images))])
     trusted = models.experts.weights(models.restored, as_they_are=models.images)
     at_once = args.per_device_train_batch_size
-    start, student = find_start(models, teacher, trusted, seed=args.seed, at_once=at_once), pool.tower()
-    student.load_state_dict(interpolate(start.state, meta.state_dict(), args.start))
+    start = find_start(models, teacher, trusted, seed=args.seed, at_once=at_once)
+    student = _between(pool, models.images, start.state, meta.state_dict(), args.start)
     trainer = StudentTrainer(
         student,
         _task_arguments(models.experts, args, work, steps),
@@ -229,12 +230,13 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     trainer.train(resume_from_checkpoint=checkpoint)
     trained = trainer.finish()
     student.load_state_dict(trained)
+    if batch_norms(student):  # those of the weights' average are not the average of what training saw
+        trained = copy.deepcopy(estimate_statistics(student, [models.images])).cpu().state_dict()
     reference, *others = sources
     specialist = observe(models.embed(student, "specialist", FEW_VIEWS), start.head)
 
     def between(share: float) -> Source:
-        tower = pool.tower()
-        tower.load_state_dict(interpolate(start.state, trained, share))
+        tower = _between(pool, models.images, start.state, trained, share)
         return observe(models.embed(tower, f"specialist, {share:.0%} of the way", FEW_VIEWS), start.head)
 
     rest = {name: sources[name] for name in others}
@@ -244,6 +246,15 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
         decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)
     trust = Trust(models.expert, start.name, trusted)
     return _Trained(decision, start, trust, trained, trainer.state.log_history)
+
+
+def _between(
+    pool: ModelPool, images: Images, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], share: float
+) -> nn.Module:
+    """Tower with the weights that lie `share` of the way from `a` to `b`."""
+    tower = pool.tower()
+    tower.load_state_dict(interpolate(a, b, share))
+    return estimate_statistics(tower, [images]) if 0 < share < 1 else tower
 
 
 def _task_arguments(experts: TaskExperts, args: SpecializeArguments, work: Path, steps: int) -> SpecializeArguments:

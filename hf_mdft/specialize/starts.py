@@ -99,7 +99,7 @@ def _learned(
 
 
 def _between(models: Models, kept: Mapping[str, float], name: str) -> Start:
-    tower, head = average_model(models.experts, kept, WAYS[name])
+    tower, head = average_model(models.experts, models.images, kept, WAYS[name])
     return Start(name, tower.state_dict(), head)
 
 

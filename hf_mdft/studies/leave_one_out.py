@@ -78,7 +78,7 @@ def _without(task: str, whole: MetaMerger, recipe: Recipe, folder: Path) -> dict
     merger.fit(recipe.meta_arguments(folder))
     merger.specialize(recipe.specialize_arguments(folder))
     chosen = best_expert(merger, task)
-    average, meta = combined_tower(pool, None), merger.meta_tower()
+    average, meta = combined_tower(pool, None, [merger.unlabelled(task)]), merger.meta_tower()
     towers = {
         "base": pool.tower(),
         "weight_average": average,

@@ -1,0 +1,71 @@
+"""Running statistics (BatchNorm) of weights that no training has seen together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..tasks.images import Images
+
+
+BATCH = 128
+"""Images of one forward pass, of all tasks together."""
+
+BATCHES = 8
+"""Forward passes: 1,024 images, beyond which means and variances of some thousand positions do not change."""
+
+
+def batch_norms(tower: nn.Module) -> list[nn.Module]:
+    """Modules that keep the mean and variance of what they have seen."""
+    return [m for m in tower.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+@torch.no_grad()
+def estimate_statistics(tower: nn.Module, images: Sequence[Images]) -> nn.Module:
+    """Estimate a tower's running statistics anew, and return it; a tower without any is left as it is.
+
+    Between models, statistics are neither the base's nor a mean of the models': weights are combined first, then the
+    activations that they give are measured (REPAIR, Jordan et al. 2022, https://huggingface.co/papers/2211.08403).
+
+    Args:
+        tower: Tower, or a PEFT model around it; runs on its own device.
+        images: Unlabelled images of each task that the tower is for; all tasks count alike.
+
+    Raises:
+        ValueError: The tower has statistics and there are no images.
+    """
+    norms = batch_norms(tower)
+    if not norms:
+        return tower
+    if not images:
+        raise ValueError("a tower with running statistics needs images to estimate them from")
+    device, training = next(tower.parameters()).device, tower.training
+    tower.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = None  # the mean over all batches
+        norm.num_batches_tracked.zero_()
+    try:
+        for pixel_values in _mixed(images):
+            tower(pixel_values=pixel_values.to(device))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        tower.train(training)
+    return tower
+
+
+def _mixed(images: Sequence[Images]) -> Iterator[torch.Tensor]:
+    """Batches with as many images of each task, spread over all that it has."""
+    size = max(1, BATCH // len(images))
+    count = min(size * BATCHES, max(map(len, images)))
+    rows = [np.random.default_rng(0).permutation(len(part)) for part in images]
+    for first in range(0, count, size):
+        wanted = np.arange(first, min(first + size, count))
+        parts = [part.subset(own[wanted % len(part)]) for part, own in zip(images, rows, strict=True)]
+        yield torch.cat([next(part.batches(len(part))) for part in parts])
