@@ -15,7 +15,7 @@ from .core.errors import InputError, suggest
 from .experts import TaskExperts, related_experts
 from .heads import Head, build_expert_heads, build_head
 from .pool import ModelPool
-from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
+from .tasks import Images, LabelledImages, Preprocessor, Task, has_processor, read_labelled, read_unlabelled
 from .teachers import OutsideTeacher, outside_teachers
 
 
@@ -161,7 +161,7 @@ def check_processors(pool: ModelPool, preprocessor: Preprocessor) -> None:
             f"{reads[2]}; correct preprocessor_config.json"
         )
     for source in pool.experts.values():
-        if not (source.folder / "preprocessor_config.json").is_file():
+        if not has_processor(source.folder):
             continue
         with contextlib.suppress(InputError):  # one that cannot be read is not used either
             differences = Preprocessor(source.folder, str(source)).differences(preprocessor)

@@ -31,11 +31,19 @@ import yaml
 from local_hub import LocalHub, serve
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_classifiers import tiny_config
 from transformers import (
+    BeitForImageClassification,
     CLIPConfig,
     CLIPModel,
     CLIPVisionModel,
     CLIPVisionModelWithProjection,
+    MetaClip2Config,
+    MetaClip2Model,
+    MetaClip2VisionModel,
+    SiglipConfig,
+    SiglipModel,
+    SiglipVisionModel,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessor,
@@ -89,40 +97,58 @@ def perturbed(model: torch.nn.Module, seed: int, size: float = 0.03) -> torch.nn
     return model
 
 
-def save_clip_pool(folder: Path) -> dict[str, Path]:
-    """A tiny `CLIPModel` base and one `CLIPVisionModel` expert for each task."""
+VISION = dict(
+    hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
+)
+
+
+def save_clip_pool(
+    folder: Path, kind: tuple[type, type, type] = (CLIPConfig, CLIPModel, CLIPVisionModel)
+) -> dict[str, Path]:
+    """A tiny `CLIPModel` base and one `CLIPVisionModel` expert for each task; or the same of SigLIP or MetaCLIP 2."""
+    config_class, model_class, tower_class = kind
     base = folder / "base"
     tokens = len(save_processors(base))
     torch.manual_seed(0)
-    config = CLIPConfig(
-        vision_config=dict(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32,
-            patch_size=16, projection_dim=8,
-        ),
+    projected = {} if config_class is SiglipConfig else {"projection_dim": 8}
+    config = config_class(
+        vision_config=dict(VISION, **projected),
         text_config=dict(
             hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=tokens,
-            max_position_embeddings=64, projection_dim=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+            max_position_embeddings=64, bos_token_id=0, eos_token_id=1, pad_token_id=1, **projected,
         ),
-        projection_dim=8,
+        **projected,
     )  # fmt: skip
-    CLIPModel(config).save_pretrained(base)
+    model_class(config).save_pretrained(base)
     for number, task in enumerate(TASKS):
-        perturbed(CLIPVisionModel.from_pretrained(base), 100 + number).save_pretrained(folder / task)
+        perturbed(tower_class.from_pretrained(base), 100 + number).save_pretrained(folder / task)
     return {"base": base, **{task: folder / task for task in TASKS}}
+
+
+def save_classifier_pool(folder: Path) -> dict[str, Path]:
+    """A tiny BEiT base and classifiers fine-tuned from it."""
+    torch.manual_seed(0)
+    base = BeitForImageClassification(tiny_config("beit", patch_size=16))
+    base.save_pretrained(folder / "base")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder / "base")
+    for number, (task, names) in enumerate(TASKS.items()):
+        config = tiny_config("beit", names, patch_size=16)
+        model = BeitForImageClassification.from_pretrained(
+            folder / "base", config=config, ignore_mismatched_sizes=True
+        )
+        perturbed(model, 100 + number).save_pretrained(folder / task)
+    return {"base": folder / "base", **{task: folder / task for task in TASKS}}
 
 
 def save_vit_pool(folder: Path) -> dict[str, Path]:
     """A tiny ViT base with ten classes, and experts with classifiers of their own."""
     torch.manual_seed(0)
-    shape = dict(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
-    )
     base = folder / "base"
-    model = ViTForImageClassification(ViTConfig(num_labels=10, **shape))
+    model = ViTForImageClassification(ViTConfig(num_labels=10, **VISION))
     model.save_pretrained(base)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(base)
     for number, (task, names) in enumerate(TASKS.items()):
-        config = ViTConfig(id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)}, **shape)
+        config = ViTConfig(id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)}, **VISION)
         expert = ViTForImageClassification(config)
         expert.vit.load_state_dict(model.vit.state_dict())
         perturbed(expert, 100 + number).save_pretrained(folder / task)
@@ -173,6 +199,23 @@ def pool_of(paths: dict[str, Path]) -> ModelPool:
 @pytest.fixture(scope="session")
 def clip_pool(clip_paths: dict[str, Path]) -> ModelPool:
     return pool_of(clip_paths)
+
+
+@pytest.fixture(scope="session")
+def siglip_pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
+    kind = (SiglipConfig, SiglipModel, SiglipVisionModel)
+    return pool_of(save_clip_pool(tmp_path_factory.mktemp("siglip-pool"), kind))
+
+
+@pytest.fixture(scope="session")
+def metaclip_2_pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
+    kind = (MetaClip2Config, MetaClip2Model, MetaClip2VisionModel)
+    return pool_of(save_clip_pool(tmp_path_factory.mktemp("metaclip-pool"), kind))
+
+
+@pytest.fixture(scope="session")
+def classifier_pool(tmp_path_factory: pytest.TempPathFactory) -> ModelPool:
+    return pool_of(save_classifier_pool(tmp_path_factory.mktemp("beit-pool")))
 
 
 @pytest.fixture(scope="session")

@@ -208,6 +208,7 @@ def test_filter(name):
 def test_head(name, tmp_path):
     kind = HEADS.get(name)
     shapes = {"class_embeddings": (3, 4), "projection": (4, 6), "logit_scale": (), "weight": (3, 6), "bias": (3,)}
+    shapes["logit_bias"] = ()
     head = kind(["a", "b", "c"], **{tensor: torch.randn(shapes[tensor]) for tensor in kind.tensor_names})
     features = torch.randn(5, 6)
     assert head(features).shape == (5, 3)

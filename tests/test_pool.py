@@ -298,7 +298,7 @@ def test_prefixes_of_wrappers_are_undone(vit_paths, tmp_path, prefix):
     assert torch.equal(heads[0].weight, heads[1].weight) and heads[0].class_names == heads[1].class_names
 
 
-def test_parity_with_plain_transformers(pool, monkeypatch):
+def test_parity_with_plain_transformers(pool, monkeypatch, tmp_path):
     found = parity(pool)
     assert list(found) == ["base", *pool.experts] and max(found.values()) < 1e-6
     assert f"{len(found)} models compute the same" in parity_text(found)
@@ -311,6 +311,7 @@ def test_parity_with_plain_transformers(pool, monkeypatch):
         return tower
 
     monkeypatch.setattr(pool, "tower", spoiled)
+    monkeypatch.setenv("HF_MDFT_CACHE", str(tmp_path))  # a model is checked once
     with pytest.raises(InputError, match="colour: its (logits|embeddings) in this pool differ from those of plain"):
         parity(pool)
 

@@ -69,21 +69,29 @@ def _blocks_before(tower: nn.Module, shape: tuple[int, int, int], numbers: dict[
 def blocks(tower: nn.Module) -> list[nn.Module]:
     """The tower's blocks in order of use, through all stages.
 
-    They are the elements of the list that holds most of the tower's parameters. Elements that differ from each other
-    (or a single one) are stages where each holds such a list itself; blocks of one stage may differ, and lists inside
-    a block are its own business.
+    They are the elements of the list that holds most of the tower's parameters, and of lists beside it with elements
+    of the same kind (stages that are no list themselves). Elements that differ from each other (or a single one) are
+    stages where each holds such a list itself; blocks of one stage may differ, and lists inside a block are its own
+    business.
     """
-    elements = _main_list(tower)
-    inner = [_main_list(element) for element in elements]
+    lists = _lists(tower)
+    elements = max(lists, key=_sizes, default=[])
+    kinds = {type(element) for element in elements}
+    if not any(map(_is_list, elements)):
+        elements = [element for found in lists if {type(m) for m in found} <= kinds for element in found]
+    inner = [max(_lists(element), key=_sizes, default=[]) for element in elements]
     if all(inner) and (len(elements) == 1 or not _alike(elements)):
         return [block for stage in inner for block in stage]
     return elements
 
 
-def _main_list(module: nn.Module) -> list[nn.Module]:
-    """Composite elements of the outermost list that holds most parameters; a list of plain layers does not count."""
-    lists = [composite for found in _outermost_lists(module) if (composite := [m for m in found if _is_composite(m)])]
-    return max(lists, key=lambda elements: sum(map(_size, elements)), default=[])
+def _lists(module: nn.Module) -> list[list[nn.Module]]:
+    """Composite elements of each outermost list that has any; plain layers do not count."""
+    return [composite for found in _outermost_lists(module) if (composite := [m for m in found if _is_composite(m)])]
+
+
+def _sizes(elements: list[nn.Module]) -> int:
+    return sum(map(_size, elements))
 
 
 def _outermost_lists(module: nn.Module) -> list[nn.Module]:

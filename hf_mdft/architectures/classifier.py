@@ -104,9 +104,9 @@ class Classifier(Architecture):
     def classifier(
         self, weights: Weights, config: PreTrainedConfig, where: str
     ) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-        layers = output_layers(config, str(weights.source))
+        layers = output_layers(config)
         with torch.device("meta"):
-            model = new_classifier(config, str(weights.source))
+            model = new_classifier(config)
         keys = canonical_names(model, weights.keys())
         for name in (f"{layer}.{part}" for layer in layers for part in ("weight", "bias")):
             if name not in keys:

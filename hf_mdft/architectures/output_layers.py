@@ -35,47 +35,47 @@ def classifier_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     return getattr(transformers, classifier_of(config) or CLASSES[config.model_type][0])
 
 
-def new_classifier(config: PreTrainedConfig, where: str = "this model") -> PreTrainedModel:
+def new_classifier(config: PreTrainedConfig) -> PreTrainedModel:
     """A classifier of a config.
 
     Raises:
-        InputError: It needs a package that is not here, or its config makes no model.
+        InputError: It needs a package that is not here, or its config makes no model; the message does not name it.
     """
     try:
         return classifier_class(config)(copy.deepcopy(config))  # some models change the config that they are made of
     except ImportError as error:
-        raise InputError(f"{where}: {' '.join(str(error).split())}") from error
+        raise InputError(" ".join(str(error).split())) from error
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{where}: its config makes no model ({' '.join(str(error).split())[:200]})") from error
+        raise InputError(f"its config makes no model ({' '.join(str(error).split())[:200]})") from error
 
 
-def output_layers(config: PreTrainedConfig, where: str = "this model") -> list[str]:
+def output_layers(config: PreTrainedConfig) -> list[str]:
     """Names of the layers whose shapes depend on the number of classes, in the order of the model.
 
     Raises:
         InputError: There is none, or one is no linear layer with a bias.
     """
-    return list(_output_layers(config.to_json_string(use_diff=False), type(config), classifier_class(config), where))
+    return list(_output_layers(config.to_json_string(use_diff=False), type(config), classifier_class(config)))
 
 
 @lru_cache(maxsize=32)
 def _output_layers(
-    content: str, config_class: type[PreTrainedConfig], model_class: type[PreTrainedModel], where: str
+    content: str, config_class: type[PreTrainedConfig], model_class: type[PreTrainedModel]
 ) -> tuple[str, ...]:
     config = config_class.from_dict(json.loads(content))
     sizes = []
     for count in (2, 3):
         with torch.device("meta"):
-            model = new_classifier(with_classes(config, [f"class {number}" for number in range(count)]), where)
+            model = new_classifier(with_classes(config, [f"class {number}" for number in range(count)]))
         sizes.append({name: tensor.shape for name, tensor in model.state_dict().items()})
     changed = {name.rpartition(".")[0] for name in sizes[0] if sizes[0][name] != sizes[1].get(name)}
     found = [name for name, _ in model.named_modules() if name in changed]
     for name in found:
         layer = model.get_submodule(name)
         if not isinstance(layer, nn.Linear) or layer.bias is None:
-            raise InputError(f"{where}: '{name}' of {model_class.__name__} is no linear layer with a bias")
+            raise InputError(f"'{name}' of {model_class.__name__} is no linear layer with a bias")
     if not found:
-        raise InputError(f"{where}: {model_class.__name__} has no layer of classes")
+        raise InputError(f"{model_class.__name__} has no layer of classes")
     return tuple(found)
 
 

@@ -34,8 +34,11 @@ class Fit:
         self.config: PreTrainedConfig = found[1]
         """The base's, with the class that the pool's towers are of."""
         with torch.device("meta"):
-            self.tower = self.architecture.new_tower(self.config)
-            """Has the right names and shapes, and no storage."""
+            try:
+                self.tower = self.architecture.new_tower(self.config)
+                """Has the right names and shapes, and no storage."""
+            except InputError as error:
+                raise InputError(f"{base}: {error}") from error
             self.complete = self.architecture.complete_model(self.config)
         saved = self.tower.state_dict()
         kept = {name for name, found in self.tower.named_buffers() if name in saved and found.is_floating_point()}

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..architectures import read_config
 from ..core.cache import key_of, prepared
 from ..core.errors import InputError
-from ..tasks import Preprocessor
+from ..tasks import Preprocessor, has_processor
 from .manifest import ModelPool
 from .source import ModelSource
 
@@ -47,7 +47,7 @@ def parity(pool: ModelPool) -> dict[str, float]:
     for expert, source in ((None, pool.base), *pool.experts.items()):
         if pool.weights(expert).wrapped:
             continue
-        processor = source if (source.folder / "preprocessor_config.json").is_file() else pool.base
+        processor = source if has_processor(source.folder) else pool.base
         key = key_of(
             "parity", VERSION, transformers.__version__, source.reference.revision, pool.identity(expert),
             pool.base.reference.revision, Preprocessor(processor.folder, str(processor)).key(),

@@ -4,104 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import datasets
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from transformers import AutoImageProcessor
 
 from ..core.cache import cache_root, key_of
 from ..core.errors import InputError
-
-
-STEPS = {
-    "do_resize": ("size", "resample"), "do_center_crop": ("crop_size",), "do_rescale": ("rescale_factor",),
-    "do_normalize": ("image_mean", "image_std"),
-}  # fmt: skip
-"""What of an image processor decides about pixels: steps, and the settings of each."""
-
-
-class Preprocessor:
-    """The base model's image processor in two halves: geometry, kept as bytes; then scale and mean, done per batch.
-
-    Bytes take a quarter of the space of floats and the second half costs next to nothing, while the result equals
-    the processor's own output.
-
-    Args:
-        folder: Folder of a model with a `preprocessor_config.json`.
-        where: How to name it in messages.
-
-    Raises:
-        InputError: No image processor there.
-    """
-
-    def __init__(self, folder: Path, where: str) -> None:
-        try:
-            self.processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-        except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
-            raise InputError(
-                f"{where}: no image processor that can be read beside the model (preprocessor_config.json)"
-            ) from error
-        self._spec = json.loads(self.processor.to_json_string())
-        scale = self._spec.get("rescale_factor", 1 / 255) if self._spec.get("do_rescale", True) else 1.0
-        normalize = self._spec.get("do_normalize", False)
-        try:
-            self._mean = torch.tensor(self._spec["image_mean"] if normalize else [0.0] * 3).view(3, 1, 1)
-            self._std = torch.tensor(self._spec["image_std"] if normalize else [1.0] * 3).view(3, 1, 1)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{where}: image_mean and image_std of preprocessor_config.json must be three numbers each"
-            ) from error
-        self._scale = scale
-
-    def key(self) -> str:
-        """Changes with every setting of the processor."""
-        return key_of(self._spec)
-
-    def differences(self, other: Preprocessor) -> list[str]:
-        """Settings that make other pixels than another one's, in words: `image_mean: [0.5, 0.5, 0.5], not [...]`."""
-        mine, theirs = self._effective(), other._effective()
-        return [f"{key}: {mine[key]}, not {theirs[key]}" for key in mine if mine[key] != theirs[key]]
-
-    def _effective(self) -> dict[str, Any]:
-        """Settings that decide about pixels; those of a step that is off are `None`."""
-        found = {}
-        for step, settings in STEPS.items():
-            on = bool(self._spec.get(step, step == "do_rescale"))
-            found[step] = on
-            found |= {key: _rounded(self._spec.get(key)) if on else None for key in settings}
-        return found
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape `(3, height, width)` of what it makes of a picture wider than high."""
-        return self.encode([Image.new("RGB", (70, 50))]).shape[1:]
-
-    def encode(self, images: list[Image.Image]) -> np.ndarray:
-        """Bytes `(N, 3, height, width)` after resize and crop."""
-        images = [image.convert("RGB") for image in images]
-        pixels = self.processor(images, return_tensors="np", do_rescale=False, do_normalize=False)["pixel_values"]
-        return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-
-    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What the model reads, fp32, from bytes `(N, 3, height, width)`; on the bytes' device."""
-        mean, std = self._mean.to(pixels.device), self._std.to(pixels.device)
-        return (pixels.float() * self._scale - mean) / std
-
-
-def _rounded(value: Any) -> Any:
-    """Values as they compare: numbers to six digits, whatever sequence they are in; null settings left out."""
-    if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return round(float(value), 6) if isinstance(value, float | int) and not isinstance(value, bool) else value
+from .preprocessor import Preprocessor
 
 
 class Images:

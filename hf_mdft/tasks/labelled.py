@@ -9,7 +9,8 @@ import torch
 
 from ..core.class_names import displaced_classes, order_by_name, same_classes
 from ..core.errors import InputError
-from .images import Images, Preprocessor
+from .images import Images
+from .preprocessor import Preprocessor
 from .source import check_column, open_dataset
 from .task import Task
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .images import Images, Preprocessor
+from .images import Images
+from .preprocessor import Preprocessor
 from .source import check_column, open_dataset
 from .task import Task
 

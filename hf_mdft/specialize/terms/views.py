@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ...embedding.augment import Augmentation
-from ...tasks.images import Preprocessor
+from ...tasks import Preprocessor
 
 
 class Forward(Protocol):
