@@ -180,7 +180,7 @@ def test_the_loader_loads_a_complete_model(pool, tmp_path):
 
 def test_a_clip_tower_alone_has_no_text(clip_paths):
     config = read_config(clip_paths["shade"], "shade")
-    assert ClipVision().loader(config) == "AutoModel" and not ClipVision().has_text_tower(config)
+    assert ClipVision().loader(config) == "CLIPVisionModel" and not ClipVision().has_text_tower(config)
     with pytest.raises(
         InputError, match=r"task 'x': a zero-shot head needs a base with a text tower \(CLIPModel, SiglipModel\)"
     ):

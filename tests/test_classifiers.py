@@ -90,8 +90,7 @@ def test_every_classifier_of_transformers(tmp_path, kind, name):
     torch.testing.assert_close(logits_of(again(pixel_values=pixels)), expected, atol=1e-5, rtol=1e-4)
     assert list(again.config.id2label.values()) == NAMES and again.config.num_labels == 3
 
-    # What the adapter computes is the formula; the classifier stays as it is.
-    model = get_peft_model(copy.deepcopy(plain), MdftConfig(pool=pool, init_coefficient=0.4, allow_base_mismatch=True))
+    # What the adapter computes is the formula.
     model = get_peft_model(pool.tower(), MdftConfig(pool=pool, init_coefficient=0.4)).eval()
     base, a, b = (pool.tower(expert).state_dict() for expert in (None, "a", "b"))
     wanted = pool.tower()

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional as F
-from transformers import AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.errors import InputError
 from .base import ClassHead, VisionTransformer
@@ -38,7 +38,9 @@ class Contrastive(VisionTransformer):
         return config.model_type == self.model_types[0]
 
     def plain_outputs(self, folder: Path, pixel_values: torch.Tensor) -> tuple[torch.Tensor, bool]:
-        model = AutoModel.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32).eval()
+        complete = self.has_text_tower(read_config(folder, str(folder)))
+        kind = self.model_class if complete else self.tower_class  # not all towers have an entry in AutoModel
+        model = kind.from_pretrained(folder, dtype=torch.float32).eval()
         tower = getattr(model, "vision_model", model)
         return self.features(tower(pixel_values=pixel_values)), False
 
@@ -90,7 +92,7 @@ class Contrastive(VisionTransformer):
         return "zero-shot-image-classification" if self.has_text_tower(config) else "image-feature-extraction"
 
     def loader(self, config: PreTrainedConfig) -> str:
-        return self.model_class.__name__ if self.has_text_tower(config) else "AutoModel"
+        return self.model_class.__name__ if self.has_text_tower(config) else self.tower_class.__name__
 
     def save_complete(
         self,
