@@ -337,3 +337,24 @@ def test_names_of_targets_are_exact():
     nn.Module.__init__(tuner)
     tuner._owning = set(owners)
     assert [key for key in ("block", "block.norm", "norm") if tuner._check_target_module_exists(None, key)] == owners
+
+
+def test_cards_load_what_was_saved(tmp_path, unlabelled_data):
+    """The code of a meta-model's card names the class that the adapter fits."""
+    pool = save_pool(tmp_path, "resnet", "ResNetForImageClassification")
+    merger = MetaMerger(pool, {"a": Task(unlabelled_data["shade"], class_names=NAMES)})
+    merger.fit(fit_arguments(tmp_path / "fit", max_steps=1))
+    merger.save_pretrained(tmp_path / "meta")
+    card = (tmp_path / "meta" / "README.md").read_text(encoding="utf-8")
+    code = card.split("```python\n")[1].split("```")[0]
+    assert "from transformers import ResNetForImageClassification" in code
+    code = code.replace('.from_pretrained("base")', f'.from_pretrained("{tmp_path / "base"}")')
+    code = code.replace('"OWNER/NAME"', f'"{tmp_path / "meta"}"')
+    found = {}
+    exec(code, found)
+    pixels = torch.randn(2, 3, 64, 64)
+    plain = found["plain"].eval()
+    folded = merger.meta_tower()
+    for key, tensor in folded.state_dict().items():
+        assert torch.equal(plain.state_dict()[key], tensor) or key.endswith("num_batches_tracked")
+    assert plain(pixels).logits.shape == (2, 3)

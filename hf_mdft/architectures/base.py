@@ -213,6 +213,10 @@ class Architecture:
         """The transformers class with which a card's reader loads a complete model of this base."""
         return "AutoModel"
 
+    def tower_loader(self, config: PreTrainedConfig) -> str:
+        """The transformers class with which a card's reader loads a tower that was saved alone."""
+        return "AutoModel"
+
     def save_complete(
         self,
         base: Path,

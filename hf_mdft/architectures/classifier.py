@@ -118,7 +118,10 @@ class Classifier(Architecture):
         return weight, bias, [config.id2label[index] for index in sorted(config.id2label)]
 
     def loader(self, config: PreTrainedConfig) -> str:
-        return "AutoModelForImageClassification"
+        return classifier_class(config).__name__
+
+    def tower_loader(self, config: PreTrainedConfig) -> str:
+        return self.loader(config)
 
     def save_complete(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import MetaClip2Model, MetaClip2VisionModel
+from transformers import MetaClip2Model, MetaClip2VisionModel, PreTrainedConfig
 
 from .base import ARCHITECTURES
 from .contrastive import Contrastive
@@ -16,3 +16,6 @@ class MetaClip2Vision(Contrastive):
     model_types = ("metaclip_2", "metaclip_2_vision_model")
     model_class = MetaClip2Model
     tower_class = MetaClip2VisionModel
+
+    def tower_loader(self, config: PreTrainedConfig) -> str:
+        return "MetaClip2VisionModel"  # AutoModel does not know it

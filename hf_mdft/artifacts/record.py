@@ -195,6 +195,7 @@ def specialist_facts(made: Made, task: Task, pool: ModelPool, meta: MetaFacts) -
         gate=made.decision,
         class_names=tuple(made.candidate_head.class_names),
         features=pool.architecture.feature_expression,
+        tower_loader=pool.architecture.tower_loader(pool.config),
         template=templates[0] if templates else None,
         history=tuple(made.history),
         restorations=made.restorations,

@@ -170,6 +170,7 @@ class SpecialistFacts:
         history: Log lines of the training.
         restorations: What was done to the images that its expert taught from, by name, in order.
         trust: What was found without labels of its experts; `None` in results of older versions.
+        tower_loader: The transformers class with which a reader loads the tower alone.
     """
 
     task: str
@@ -181,3 +182,4 @@ class SpecialistFacts:
     history: tuple[Mapping[str, Any], ...] = ()
     restorations: tuple[str, ...] = ()
     trust: Trust | None = None
+    tower_loader: str = "AutoModel"

@@ -63,6 +63,8 @@ def meta_card(
         facts,
         figures or {},
         folded=folded,
+        base_id=pool.base.id,
+        base_revision=None if pool.base.is_local else pool.base.revision,
         names=[escaped(task) for task in facts.tasks],
         rows=rows,
         trained_heads=[escaped(task) for task in facts.trained_heads],

@@ -81,6 +81,7 @@ def specialist_card(
         measured=measured,
         vision_only=vision_only,
         features=facts.features,
+        tower_loader=facts.tower_loader,
         expert=model_link(expert) if expert else None,
         experts=[
             f"{model_link(model)}{f', trusted {trust.weights[name]:.0%}' if name in trust.weights else ''}"
