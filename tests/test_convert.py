@@ -165,7 +165,7 @@ def adapter(vit_paths, folder, **options):
 def test_adapters_are_merged_into_their_base(vit_paths, tmp_path, options):
     model = adapter(vit_paths, tmp_path / "lora", **options)
     with pytest.raises(InputError, match="a PEFT adapter, not a model; 'hf-mdft pool convert"):
-        ModelPool.from_pretrained(vit_paths["base"], {"shade": tmp_path / "lora"})
+        ModelPool.from_pretrained(tmp_path / "lora", {"shade": vit_paths["shade"]})
     made = convert(tmp_path / "lora", tmp_path / "made")
     assert made.model == "ViTForImageClassification" and made.difference < 1e-5
     plain = ViTForImageClassification.from_pretrained(tmp_path / "made").eval()

@@ -101,8 +101,19 @@ class Architecture:
         """A tower with the config's shapes; weights random, or without storage under `torch.device("meta")`."""
         return self.tower_class(self.tower_config(config))
 
-    def plain_outputs(self, folder: Path, pixel_values: torch.Tensor) -> tuple[torch.Tensor, bool]:
-        """Logits of a folder's model in plain transformers where it is a classifier, else its embedding; and which."""
+    def plain_model(self, folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
+        """A folder's model as plain transformers loads it, in fp32: a classifier where the config is of one.
+
+        Args:
+            folder: Folder of the model.
+            config: Its config, or that of an adapter on it, which has other classes.
+        """
+        raise NotImplementedError
+
+    def plain_outputs(
+        self, model: nn.Module, config: PreTrainedConfig, pixel_values: torch.Tensor
+    ) -> tuple[torch.Tensor, bool]:
+        """What `plain_model` gave computes: logits where it is a classifier, else its embedding; and which."""
         raise NotImplementedError
 
     def image_shape(self, config: PreTrainedConfig) -> tuple[int, int, int] | None:

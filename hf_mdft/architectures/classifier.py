@@ -13,7 +13,6 @@ from transformers import AutoModelForImageClassification, PreTrainedConfig, PreT
 from ..core.errors import InputError
 from .base import ARCHITECTURES, USUAL_SHAPE, Architecture, ClassHead, Weights
 from .blocks import depths
-from .finding import read_config
 from .identity import COSMETIC
 from .keys import canonical_names
 from .output_layers import (
@@ -92,14 +91,18 @@ class Classifier(Architecture):
         # PP-LCNet's logits have another name.
         return outputs.logits if "logits" in outputs else outputs.last_hidden_state
 
-    def plain_outputs(self, folder: Path, pixel_values: torch.Tensor) -> tuple[torch.Tensor, bool]:
-        config = read_config(folder, str(folder))
-        is_classifier = classifier_of(config) is not None
-        auto = AutoModelForImageClassification if is_classifier else classifier_class(config)
-        model = auto.from_pretrained(folder, dtype=torch.float32)
-        if not is_classifier:
-            model = embedding_model(model, output_layers(config))
-        return self.features(model.eval()(pixel_values=pixel_values)), is_classifier
+    def plain_model(self, folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
+        if classifier_of(config) is not None:
+            auto = AutoModelForImageClassification
+            return auto.from_pretrained(folder, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
+        return embedding_model(
+            classifier_class(config).from_pretrained(folder, dtype=torch.float32), output_layers(config)
+        )
+
+    def plain_outputs(
+        self, model: nn.Module, config: PreTrainedConfig, pixel_values: torch.Tensor
+    ) -> tuple[torch.Tensor, bool]:
+        return self.features(model(pixel_values=pixel_values)), classifier_of(config) is not None
 
     def classifier(
         self, weights: Weights, config: PreTrainedConfig, where: str

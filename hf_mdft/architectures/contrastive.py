@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -37,11 +38,15 @@ class Contrastive(VisionTransformer):
     def has_text_tower(self, config: PreTrainedConfig) -> bool:
         return config.model_type == self.model_types[0]
 
-    def plain_outputs(self, folder: Path, pixel_values: torch.Tensor) -> tuple[torch.Tensor, bool]:
-        complete = self.has_text_tower(read_config(folder, str(folder)))
-        kind = self.model_class if complete else self.tower_class  # not all towers have an entry in AutoModel
-        model = kind.from_pretrained(folder, dtype=torch.float32).eval()
-        tower = getattr(model, "vision_model", model)
+    def plain_model(self, folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
+        # Not AutoModel, which does not know all towers.
+        kind = self.model_class if self.has_text_tower(config) else self.tower_class
+        return kind.from_pretrained(folder, dtype=torch.float32)
+
+    def plain_outputs(
+        self, model: nn.Module, config: PreTrainedConfig, pixel_values: torch.Tensor
+    ) -> tuple[torch.Tensor, bool]:
+        _, tower = self.find_tower(model)
         return self.features(tower(pixel_values=pixel_values)), False
 
     def complete_model(self, config: PreTrainedConfig) -> PreTrainedModel | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
@@ -86,6 +87,34 @@ def with_classes(config: PreTrainedConfig, names: list[str]) -> PreTrainedConfig
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in config.id2label.items()}
     return config
+
+
+def adapted_config(
+    base: PreTrainedConfig, name: str | None, rows: Mapping[str, int], own: PreTrainedConfig | None
+) -> PreTrainedConfig:
+    """Config of a model that an adapter makes of a base.
+
+    Args:
+        base: Config of the base.
+        name: Class of the model that the adapter was trained on, where it says so.
+        rows: Rows of tensors that it brings along, by name; those of an output layer are its classes.
+        own: A config beside the adapter, which may name the classes.
+    """
+    config, known = copy.deepcopy(base), CLASSES.get(base.model_type, ())
+    if name in known:
+        config.architectures = [name]
+    elif known and classifier_of(base) is None:
+        as_classifier = copy.deepcopy(base)
+        as_classifier.architectures = [known[0]]
+        if any(f"{layer}.weight" in rows for layer in output_layers(as_classifier)):
+            config = as_classifier
+    if classifier_of(config) is None:
+        return config
+    counts = [rows[f"{layer}.weight"] for layer in output_layers(config) if f"{layer}.weight" in rows]
+    if not counts:
+        return config
+    names = [own.id2label[index] for index in sorted(own.id2label)] if own is not None else []
+    return with_classes(config, names if len(names) == counts[0] else [f"LABEL_{i}" for i in range(counts[0])])
 
 
 class Place(nn.Module):

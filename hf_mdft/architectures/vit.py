@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoModel,
     AutoModelForImageClassification,
@@ -17,8 +18,7 @@ from transformers import (
 
 from ..core.errors import InputError
 from .base import ARCHITECTURES, ClassHead, VisionTransformer
-from .finding import read_config
-from .output_layers import with_classes
+from .output_layers import classifier_of, with_classes
 
 
 @ARCHITECTURES.register("vit")
@@ -36,11 +36,14 @@ class Vit(VisionTransformer):
     def new_tower(self, config: PreTrainedConfig) -> PreTrainedModel:
         return ViTModel(config, add_pooling_layer=False)
 
-    def plain_outputs(self, folder: Path, pixel_values: torch.Tensor) -> tuple[torch.Tensor, bool]:
-        is_classifier = "ViTForImageClassification" in (read_config(folder, str(folder)).architectures or ())
-        auto = AutoModelForImageClassification if is_classifier else AutoModel
-        model = auto.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32).eval()
-        outputs = model(pixel_values=pixel_values)
+    def plain_model(self, folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
+        auto = AutoModel if classifier_of(config) is None else AutoModelForImageClassification
+        return auto.from_pretrained(folder, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
+
+    def plain_outputs(
+        self, model: nn.Module, config: PreTrainedConfig, pixel_values: torch.Tensor
+    ) -> tuple[torch.Tensor, bool]:
+        outputs, is_classifier = model(pixel_values=pixel_values), classifier_of(config) is not None
         return (outputs.logits if is_classifier else self.features(outputs)), is_classifier
 
     def features(self, outputs: Any) -> torch.Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 
-from ..architectures import read_config
 from ..core.class_names import (
     are_placeholders,
     displaced_classes,
@@ -89,8 +88,7 @@ def _classifiers(name: str, task: Task, pool: ModelPool) -> dict[str, Head]:
     heads: dict[str, Head] = {}
     for expert in experts:
         source = pool.experts[expert]
-        config = read_config(source.folder, str(source))
-        weight, bias, own = pool.architecture.classifier(pool.weights(expert), config, where)
+        weight, bias, own = pool.architecture.classifier(pool.weights(expert), pool.expert_config(expert), where)
         if not heads:
             first = own
             names = task.class_names or own

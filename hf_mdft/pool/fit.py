@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import torch
 from transformers import PreTrainedConfig
@@ -10,7 +10,10 @@ from transformers import PreTrainedConfig
 from ..architectures import Architecture, pool_architecture, read_config
 from ..core.errors import InputError
 from .headers import check_header, read_header
+from .kinship import check_kinship, warn_of_own_parts
+from .lora import Lora, LoraWeights
 from .source import ModelSource
+from .weights import TowerWeights
 
 
 class Fit:
@@ -24,12 +27,20 @@ class Fit:
         InputError: No known architecture, or experts of several kinds.
     """
 
-    def __init__(self, base: ModelSource, experts: Iterable[ModelSource] = ()) -> None:
+    def __init__(self, base: ModelSource, experts: Collection[ModelSource] = ()) -> None:
         self.base = base
-        self._configs = {source: read_config(source.folder, str(source)) for source in (base, *experts)}
-        own = self._configs[base]
-        others = {str(source): config for source, config in self._configs.items() if source != base}
-        found = pool_architecture(own, str(base), others)
+        own = read_config(base.folder, str(base))
+        self.adapters = {source: Lora(source) for source in experts if source.is_adapter}
+        """Experts that are LoRA adapters."""
+        self.configs = {
+            source: self.adapters[source].model_config(own)
+            if source in self.adapters
+            else read_config(source.folder, str(source))
+            for source in experts
+        }
+        """Configs of the experts."""
+        named = {str(source): config for source, config in self.configs.items()}
+        found = pool_architecture(own, str(base), named)
         self.architecture: Architecture = found[0]
         self.config: PreTrainedConfig = found[1]
         """The base's, with the class that the pool's towers are of."""
@@ -54,9 +65,13 @@ class Fit:
         Raises:
             InputError: It has another architecture, other shapes, or lacks tensors.
         """
+        if source != self.base:
+            self.architecture.check_config(self.configs[source], self.config, str(source), str(self.base))
+        if source in self.adapters:
+            outside = [] if self.complete is None else list(self.complete.state_dict())
+            return self.adapters[source].check(self.architecture, self.tower, outside, self.configs[source])
         header = read_header(source)
         if source != self.base:
-            self.architecture.check_config(self._configs[source], self.config, str(source), str(self.base))
             return check_header(source, header, self.architecture, self.tower)
         wrapped = next((found.key for name, found in header.items() if found.key != name), None)
         if wrapped is not None:
@@ -65,3 +80,25 @@ class Fit:
                 f"'hf-mdft pool convert {source} FOLDER' makes a base of it"
             )
         check_header(source, header, self.architecture, self.complete or self.tower, is_base=True)
+
+    def weights(self, source: ModelSource, base: TowerWeights | None, kin: bool) -> TowerWeights | LoraWeights:
+        """Tower weights of a model that was checked and is here.
+
+        Args:
+            source: The model.
+            base: Weights of the base; `None` for itself.
+            kin: Whether it must have been fine-tuned from the base.
+
+        Raises:
+            InputError: It was not.
+        """
+        if source in self.adapters:
+            if kin:
+                self.adapters[source].check_base(self.base)
+            return LoraWeights(self.adapters[source], base, self.architecture, self.tower)
+        found = TowerWeights(source, self.architecture, self.tower)
+        if base is not None:
+            warn_of_own_parts(found, base, self.architecture.shared_parts)
+            if kin:
+                check_kinship(found, base)
+        return found

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import CommitInfo
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..architectures.base import ClassHead
 from ..architectures.identity import functional_config
@@ -25,7 +25,7 @@ from ..tasks import Task
 from ..transforms import TRANSFORMS, transformed
 from .download import fetch_all
 from .fit import Fit
-from .kinship import check_kinship, warn_of_own_parts
+from .lora import LoraWeights
 from .names import check_names, distinct, model_folders
 from .published import PublishedPool, read_published, write_published
 from .source import PROCESSOR_FILES, ModelSource
@@ -84,10 +84,10 @@ class ModelPool:
         if not self.experts:
             raise InputError("the pool has no expert; give at least one under pool.experts")
         check_names(base, self.by_task)
-        self._fit = Fit(base, self.experts.values())
+        self._fit = Fit(base, list(self.experts.values()))
         self.config, self.architecture = self._fit.config, self._fit.architecture
         each(self._fit.check, self.sources())
-        self._expert_weights: dict[str, TowerWeights] = {}
+        self._expert_weights: dict[str | None, TowerWeights | LoraWeights] = {}
         self._kin = not allow_base_mismatch  # pinned pools are taken as they are
 
     @classmethod
@@ -120,7 +120,7 @@ class ModelPool:
             raise InputError(f"experts must be a mapping from task to model, got {type(experts).__name__}")
         listed = {task: model_folders(several(specs), f"expert of '{task}'") for task, specs in experts.items()}
         specs = [(base, revision), *((spec, None) for specs in listed.values() for spec in specs)]
-        found = iter(each(lambda spec: ModelSource.resolve(spec[0], token, spec[1]), specs))
+        found = iter(each(lambda spec: ModelSource.resolve(spec[0], token, spec[1], adapters=spec[0] != base), specs))
         base, sources = next(found), {task: [next(found) for _ in specs] for task, specs in listed.items()}
         return cls(base, sources, allow_base_mismatch=allow_base_mismatch)
 
@@ -146,7 +146,7 @@ class ModelPool:
         if not isinstance(reference, PoolReference):
             reference = PoolReference.from_dict(reference, "the pool's reference")
         pinned = [reference.base, *(model for models in reference.experts.values() for model in models)]
-        found = iter(each(lambda model: ModelSource.from_reference(model, token), pinned))
+        found = iter(each(lambda model: ModelSource.from_reference(model, token, adapters=True), pinned))
         base = next(found)
         return cls(base, {task: [next(found) for _ in models] for task, models in reference.experts.items()})
 
@@ -193,8 +193,8 @@ class ModelPool:
 
     def with_experts(self, experts: Mapping[str, str | Path]) -> ModelPool:
         """A pool in which some tasks' experts are replaced by one each (or given to tasks that had none)."""
-        replaced = {task: [ModelSource.resolve(spec)] for task, spec in experts.items()}
-        return ModelPool(self.base, self.by_task | replaced, self.descriptions)
+        new = {task: [ModelSource.resolve(spec, adapters=True)] for task, spec in experts.items()}
+        return ModelPool(self.base, self.by_task | new, self.descriptions)
 
     def identity(self, expert: str | None = None) -> str:
         """Changes with everything that an expert's (for `None`, the base's) tower computes with: its weights, and the
@@ -216,17 +216,16 @@ class ModelPool:
         self.base.fetch()
         return TowerWeights(self.base, self.architecture, self._fit.tower)
 
-    def weights(self, expert: str | None) -> TowerWeights:
+    def expert_config(self, expert: str) -> PreTrainedConfig:
+        """Config of an expert; of an adapter, that of the model that it makes of the base."""
+        return self._fit.configs[self.experts[expert]]
+
+    def weights(self, expert: str | None) -> TowerWeights | LoraWeights:
         """Tower weights of an expert, or of the base for `None`."""
         if expert not in self._expert_weights:
             self.fetch()
-            source = self.base if expert is None else self.experts[expert]
-            found = TowerWeights(source, self.architecture, self._fit.tower)
-            if expert is not None:
-                warn_of_own_parts(found, self.weights(None), self.architecture.shared_parts)
-                if self._kin:
-                    check_kinship(found, self.weights(None))
-            self._expert_weights[expert] = found
+            source, base = (self.base, None) if expert is None else (self.experts[expert], self.weights(None))
+            self._expert_weights[expert] = self._fit.weights(source, base, self._kin)
         return self._expert_weights[expert]
 
     def tower(self, expert: str | None = None) -> PreTrainedModel:
@@ -254,9 +253,8 @@ class ModelPool:
         """
         self.base.fetch()
         self.architecture.save_complete(self.base.folder, self.config, tower_state, head, folder)
-        for pattern in PROCESSOR_FILES:
-            for file in self.base.folder.glob(pattern):
-                shutil.copyfile(file, folder / file.name)
+        for file in (file for pattern in PROCESSOR_FILES for file in self.base.folder.glob(pattern)):
+            shutil.copyfile(file, folder / file.name)
 
     def vectors(self, transform: str | Mapping[str, Any] = "identity") -> TaskVectors:
         """Phi of all task vectors, prepared once and then memory-mapped from the cache.

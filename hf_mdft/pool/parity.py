@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from peft import PeftModel
 from PIL import Image
 from torch.nn import functional as F
 
@@ -68,9 +69,14 @@ def _difference(pool: ModelPool, expert: str | None, processor: ModelSource) -> 
     ours = Preprocessor(processor.folder, str(processor))
     pixels = ours.normalize(torch.from_numpy(ours.encode(_pictures())))
     plain_pixels = ours.processor(_pictures(), return_tensors="pt")["pixel_values"]
-    architecture, config = pool.architecture, read_config(source.folder, str(source))
+    architecture = pool.architecture
+    config = read_config(source.folder, str(source)) if expert is None else pool.expert_config(expert)
     try:
-        plain, is_classifier = architecture.plain_outputs(source.folder, plain_pixels)
+        if source.is_adapter:
+            model = PeftModel.from_pretrained(architecture.plain_model(pool.base.folder, config), source.folder)
+        else:
+            model = architecture.plain_model(source.folder, config)
+        plain, is_classifier = architecture.plain_outputs(model.eval(), config, plain_pixels)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         shape = tuple(plain_pixels.shape[2:])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
 from ..architectures.identity import functional_config
 from ..core.errors import HubError, InputError
@@ -33,7 +34,7 @@ PROCESSOR_FILES = [
     "vocab.json",
     "merges.txt",
 ]
-SMALL_FILES = ["config.json", INDEX_FILE, "README.md", *PROCESSOR_FILES]
+SMALL_FILES = ["config.json", CONFIG_NAME, INDEX_FILE, "README.md", *PROCESSOR_FILES]
 """What is fetched before a model is checked: never weights, never code."""
 
 FOLDER_IDENTITY = "folder 2"
@@ -79,26 +80,37 @@ class ModelSource:
         token: str | bool | None = None,
         revision: str | None = None,
         patterns: Sequence[str] = SMALL_FILES,
+        adapters: bool = False,
     ) -> ModelSource:
         """Find a folder, or a Hub repo (`"owner/name"` or `"owner/name@revision"`).
 
         A branch or tag is resolved once, to the commit that is stored. Files go to the cache that all Hugging Face
         libraries share; only config, processor, tokenizer and card are fetched here.
 
+        Args:
+            spec: The folder or repo.
+            token, revision: As in transformers.
+            patterns: Files that are fetched.
+            adapters: Whether it may be a PEFT adapter.
+
         Raises:
             InputError: No such folder or repo, no access, or no safetensors in it.
         """
         reference = ModelReference.parse(spec, revision)
         if not reference.is_local:
-            return cls._from_hub(reference, token, patterns)
+            return cls._from_hub(reference, token, patterns, adapters)
         folder = Path(reference.id)
-        names = weight_names(folder, [file.name for file in folder.iterdir()], str(spec))
+        names = weight_names(folder, [file.name for file in folder.iterdir()], str(spec), adapters=adapters)
         sizes = {name: (folder / name).stat().st_size for name in names}
         return cls(ModelReference(reference.id, _fingerprint(folder, names)), folder, sizes)
 
     @classmethod
     def _from_hub(
-        cls, reference: ModelReference, token: str | bool | None, patterns: Sequence[str] = SMALL_FILES
+        cls,
+        reference: ModelReference,
+        token: str | bool | None,
+        patterns: Sequence[str] = SMALL_FILES,
+        adapters: bool = False,
     ) -> ModelSource:
         try:
             folder, files = fetch_files(reference, patterns, token)
@@ -112,7 +124,7 @@ class ModelSource:
         if cut_off:
             files = {file.name: RepoFile(file.stat().st_size) for file in folder.iterdir()}
         try:
-            names = weight_names(folder, files, reference.where, reference.spec)
+            names = weight_names(folder, files, reference.where, reference.spec, adapters)
         except InputError as error:
             reason = error
             if cut_off:
@@ -158,8 +170,10 @@ class ModelSource:
         return cls._from_hub(ModelReference(given.id, found.commit), token, patterns)
 
     @classmethod
-    def from_reference(cls, reference: ModelReference, token: str | bool | None = None) -> ModelSource:
-        """The model that a reference pins.
+    def from_reference(
+        cls, reference: ModelReference, token: str | bool | None = None, adapters: bool = False
+    ) -> ModelSource:
+        """The model that a reference pins; `adapters` as in `resolve`.
 
         Raises:
             InputError: It is gone, or a folder's weights or config changed since the reference was made.
@@ -167,10 +181,10 @@ class ModelSource:
         advice = "; it is pinned by this pool: put it back, or change its id and revision where the pool is stored"
         if not reference.is_local:
             try:
-                return cls._from_hub(reference, token)
+                return cls._from_hub(reference, token, adapters=adapters)
             except InputError as error:
                 raise type(error)(f"{error}{advice}") from error
-        source = cls.resolve(reference.id, token)
+        source = cls.resolve(reference.id, token, adapters=adapters)
         if source.reference.revision != reference.revision:
             raise InputError(
                 f"{source}: its weights or config changed since this pool was pinned "
@@ -178,6 +192,11 @@ class ModelSource:
                 "build the pool again"
             )
         return source
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is a PEFT adapter on a base."""
+        return SAFETENSORS_WEIGHTS_NAME in self.weights
 
     def missing(self) -> dict[str, int]:
         """Weight files that are not here yet, and their sizes."""
@@ -209,7 +228,9 @@ class NoSafetensors(InputError):
     """A model without safetensors weights."""
 
 
-def weight_names(folder: Path, available: Iterable[str], where: str, given: str | None = None) -> list[str]:
+def weight_names(
+    folder: Path, available: Iterable[str], where: str, given: str | None = None, adapters: bool = False
+) -> list[str]:
     """Names of a model's safetensors files, in order.
 
     Args:
@@ -217,6 +238,7 @@ def weight_names(folder: Path, available: Iterable[str], where: str, given: str 
         available: Names of the files that the model has.
         where: Names the model in messages.
         given: As the user names it, for commands in messages; the default is `where`.
+        adapters: Whether it may be a PEFT adapter.
 
     Raises:
         InputError: A shard is missing; `NoSafetensors` where there are none. Other formats are never read here: they
@@ -225,6 +247,10 @@ def weight_names(folder: Path, available: Iterable[str], where: str, given: str 
     available = set(available)
     if INDEX_FILE in available:
         return shards(folder, INDEX_FILE, available, where)
+    if adapters and CONFIG_NAME in available and SAFETENSORS_WEIGHTS_NAME in available:
+        if "model.safetensors" in available:
+            raise InputError(f"{where}: holds a model and an adapter; which of them is meant? Keep one of the two")
+        return [SAFETENSORS_WEIGHTS_NAME]
     if "model.safetensors" not in available:
         raise NoSafetensors(f"{where}: {advice(available, given or where)}")
     return ["model.safetensors"]
@@ -248,7 +274,10 @@ def shards(folder: Path, index: str, available: Collection[str], where: str) -> 
 
 def _fingerprint(folder: Path, weights: list[str]) -> str:
     """What makes a folder this model: its weights, and the parts of its config that change the function."""
-    config = json.dumps([FOLDER_IDENTITY, functional_config(folder)], sort_keys=True)
+    identity = [FOLDER_IDENTITY, functional_config(folder)]
+    if SAFETENSORS_WEIGHTS_NAME in weights:
+        identity.append((folder / CONFIG_NAME).read_text(encoding="utf-8", errors="replace"))
+    config = json.dumps(identity, sort_keys=True)
     digest = hashlib.sha256(config.encode())
     for name in weights:
         digest.update(bytes.fromhex(file_hash(folder / name)))
