@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -15,11 +14,9 @@ from .core.errors import InputError, suggest
 from .experts import TaskExperts, related_experts
 from .heads import Head, build_expert_heads, build_head
 from .pool import ModelPool
-from .tasks import Images, LabelledImages, Preprocessor, Task, has_processor, read_labelled, read_unlabelled
+from .pool.processors import check_processors, processor_of
+from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
 from .teachers import OutsideTeacher, outside_teachers
-
-
-logger = logging.getLogger(__name__)
 
 
 class TaskData:
@@ -41,8 +38,8 @@ class TaskData:
         self.pool = pool
         self.tasks = dict(tasks)
         self.seed = seed
-        self.preprocessor = Preprocessor(pool.base.folder, str(pool.base))
-        check_processors(pool, self.preprocessor)
+        check_processors(pool, list(self.tasks))
+        self._preprocessors: dict[str, Preprocessor] = {}
         self._heads: dict[str, Head] = {}
         self._expert_heads: dict[str, dict[str, Head]] = {}
         self._images: dict[str, Images] = {}
@@ -131,44 +128,25 @@ class TaskData:
         """Head of the expert that one would take without labels."""
         return self.expert_heads(task)[self.expert(task)]
 
+    def preprocessor(self, task: str) -> Preprocessor:
+        """Image processor of the task: its experts' own where they have one, else the base's."""
+        if task not in self._preprocessors:
+            source = processor_of(self.pool, task)
+            self._preprocessors[task] = Preprocessor(source.folder, str(source))
+        return self._preprocessors[task]
+
     def unlabelled(self, task: str) -> Images:
         """The task's unlabelled images, read the first time."""
         if task not in self._images:
-            self._images[task] = read_unlabelled(task, self.tasks[task], self.preprocessor)
+            self._images[task] = read_unlabelled(task, self.tasks[task], self.preprocessor(task))
         return self._images[task]
 
     def labelled(self, task: str) -> LabelledImages | None:
         """The task's evaluation images and labels, where it has any."""
         if self.tasks[task].evaluation is None:
             return None
-        return read_labelled(task, self.tasks[task], self.head(task).class_names, self.preprocessor)
+        return read_labelled(task, self.tasks[task], self.head(task).class_names, self.preprocessor(task))
 
     def references(self, key: str, names: Iterable[str] | None = None) -> dict[str, DataReference | None]:
         """The tasks' `unlabelled` or `evaluation` images as others are shown them."""
         return {name: DataReference.of(getattr(self.tasks[name], key)) for name in names or self.tasks}
-
-
-def check_processors(pool: ModelPool, preprocessor: Preprocessor) -> None:
-    """Whether the base's image processor gives what its tower reads, and who was trained with another one.
-
-    Raises:
-        InputError: It gives another size.
-    """
-    reads, gives = pool.architecture.image_shape(pool.config), preprocessor.shape
-    if reads is not None and reads != gives:
-        raise InputError(
-            f"{pool.base}: its image processor gives {gives[1]} x {gives[2]} pixels, its config says {reads[1]} x "
-            f"{reads[2]}; correct preprocessor_config.json"
-        )
-    for source in pool.experts.values():
-        if not has_processor(source.folder):
-            continue
-        with contextlib.suppress(InputError):  # one that cannot be read is not used either
-            differences = Preprocessor(source.folder, str(source)).differences(preprocessor)
-            if differences:
-                logger.warning(
-                    "%s: its image processor differs from the base's, which is used for all (%s); expect other "
-                    "figures than its own",
-                    source,
-                    "; ".join(differences[:3]),
-                )

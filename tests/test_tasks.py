@@ -10,10 +10,11 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import TASKS, make_dataset
+from conftest import TASKS, fit_arguments, make_dataset, specialize_arguments
+from peft import get_peft_model
 from PIL import Image, ImageOps
 
-from hf_mdft import InputError, MetaMerger, ModelPool, Task
+from hf_mdft import InputError, MdftConfig, MdftTrainer, MetaMerger, ModelPool, Task
 from hf_mdft.embedding import embed_images
 from hf_mdft.tasks import Images, Preprocessor, read_labelled, read_unlabelled
 from hf_mdft.tasks.images import as_shown
@@ -237,6 +238,49 @@ def test_an_experts_other_processor_is_told(clip_paths, tmp_path, caplog, unlabe
     assert told(image_mean=[0.5]) == told(image_mean=0.5) == [], "one that cannot be read is not used"
     (line,) = told(image_mean=[0.5, 0.5, 0.25])
     assert "shade: its image processor differs from the base's" in line and "image_mean: [0.5, 0.5, 0.25], not" in line
+    assert line.endswith("its own is used for all images of 'shade'")
+    with pytest.raises(InputError, match="shade: its image processor gives 24 x 24 pixels, the base's 32 x 32"):
+        told(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
+
+
+def test_an_experts_own_processor_prepares_its_tasks_images(clip_paths, tmp_path, unlabelled_data, test_data):
+    """In both phases, in the evaluation, and beside the specialist; other tasks keep the base's."""
+    expert = shutil.copytree(clip_paths["shade"], tmp_path / "shade")
+    with_processor(expert, clip_paths["base"], image_mean=[0.2, 0.5, 0.25], resample=0)
+    pool = ModelPool.from_pretrained(clip_paths["base"], {"shade": expert, "colour": clip_paths["colour"]})
+    tasks = {name: Task(unlabelled_data[name], test_data[name], class_names=TASKS[name]) for name in pool.tasks}
+    merger = MetaMerger(pool, tasks)
+    own, base = Preprocessor(expert, "expert"), Preprocessor(clip_paths["base"], "base")
+
+    for task, processor in (("shade", own), ("colour", base)):
+        pictures = list(unlabelled_data[task]["image"])[:4]
+        wanted = processor.processor(pictures, return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(next(merger.unlabelled(task).batches(4)), wanted, atol=1e-5, rtol=1e-5)
+    assert merger.labelled("shade").images.preprocessor.key() == own.key()
+
+    seen = []
+    trainer = MdftTrainer(
+        get_peft_model(pool.tower(), MdftConfig(pool=pool)),
+        fit_arguments(tmp_path / "fit", max_steps=1),
+        train_dataset={task: merger.unlabelled(task) for task in tasks},
+        heads=merger.heads(),
+    )
+    trainer.model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["pixel_values"]), with_kwargs=True
+    )
+    batch = trainer.train_dataset.__getitems__([0, 1, 2, 3])
+    trainer.compute_loss(trainer.model, batch)
+    for row, (task, index) in enumerate(zip(batch["task"].tolist(), batch["index"].tolist(), strict=True)):
+        images = merger.unlabelled(["shade", "colour"][task])
+        assert torch.equal(seen[-1][row], next(images.subset([index]).batches(1))[0])
+
+    merger.fit(fit_arguments(tmp_path / "fit2", max_steps=1))
+    made = merger.specialize(specialize_arguments(tmp_path / "phase2", max_steps=1))
+    for task, processor in (("shade", own), ("colour", base)):
+        made[task].save_pretrained(tmp_path / f"{task}-specialist")
+        assert Preprocessor(tmp_path / f"{task}-specialist", "it").differences(processor) == []
+        made[task].save_pretrained(tmp_path / f"{task}-tower", vision_only=True)
+        assert Preprocessor(tmp_path / f"{task}-tower", "it").differences(processor) == []
 
 
 def test_a_processor_of_another_size_is_refused_at_once(clip_paths, tmp_path, unlabelled_data):

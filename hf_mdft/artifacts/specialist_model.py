@@ -14,7 +14,8 @@ from huggingface_hub import ModelCard
 from ..cards import Measured, SpecialistFacts, specialist_card
 from ..core.typed import checked, read
 from ..heads import Head, load_head
-from ..pool import ModelPool
+from ..pool import ModelPool, ModelSource
+from ..pool.processors import copy_processor, processor_of
 from .figures import card_figures
 from .layout import HEAD, MANIFEST
 from .model_files import check_model, read_tower, write_tower
@@ -42,13 +43,26 @@ class SpecialistParts:
 
     def write(self, folder: Path) -> None:
         """Write the complete model: weights, config, the base's processor and tokenizer, head, card."""
-        self._write(folder, SpecialistModel, lambda: self.pool.save_complete(dict(self.state), self.head, folder))
+
+        def write_model() -> None:
+            self.pool.save_complete(dict(self.state), self.head, folder)
+            if self._processor is not self.pool.base:
+                copy_processor(self._processor, folder)
+
+        self._write(folder, SpecialistModel, write_model)
 
     def write_vision_only(self, folder: Path) -> None:
         """Write the vision tower and the image processor alone."""
         pool = self.pool
-        write = functools.partial(write_tower, pool.architecture, pool.config, pool.base.folder, self.state, folder)
+        write = functools.partial(
+            write_tower, pool.architecture, pool.config, self._processor.folder, self.state, folder
+        )
         self._write(folder, VisionTower, write)
+
+    @property
+    def _processor(self) -> ModelSource:
+        """Whose image processor the task's images went through."""
+        return processor_of(self.pool, self.facts.task)
 
     def _write(self, folder: Path, kind: type[Result], write_model: Callable[[], None]) -> None:
         _write(folder, kind, write_model, self.head, self.facts, self.measured)

@@ -40,6 +40,9 @@ Private = Annotated[bool | None, typer.Option(help="Whether a new repo is privat
 Revision = Annotated[str | None, typer.Option(help="Branch to commit to; made if need be.")]
 CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")]
 Message = Annotated[str | None, typer.Option(help="Message of the commit.")]
+AllowBaseMismatch = Annotated[
+    bool, typer.Option("--allow-base-mismatch", help="Take experts that were fine-tuned from another base.")
+]
 Token = Annotated[str | None, typer.Option(help="Hub token; better: 'hf auth login' or HF_TOKEN.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages.")]
 

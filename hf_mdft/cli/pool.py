@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..core.errors import InputError
-from .app import CreatePr, Message, Private, RecipeFile, Repo, Revision, Token, Verbose, app, prepare, progress, show
+from .app import (
+    AllowBaseMismatch,
+    CreatePr,
+    Message,
+    Private,
+    RecipeFile,
+    Repo,
+    Revision,
+    Token,
+    Verbose,
+    app,
+    prepare,
+    progress,
+    show,
+)
 
 
 if TYPE_CHECKING:
@@ -89,6 +103,7 @@ def inspect(
     pool: Annotated[str, typer.Argument(help="A recipe, or the Hub id of a published pool.", show_default=False)],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Download no weights: no norms, no cosines.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw the cosines: .png, .svg or .pdf.")] = None,
+    allow_base_mismatch: AllowBaseMismatch = False,
     form: Form = "table",
     token: Token = None,
     verbose: Verbose = False,
@@ -106,7 +121,7 @@ def inspect(
         raise InputError(f"{figure}: give a file that ends in .png, .svg or .pdf")
     if figure and dry_run:
         raise InputError("--figure needs the weights; leave --dry-run out")
-    loaded = _pool(pool)
+    loaded = _pool(pool, allow_base_mismatch)
     if form == "table":
         typer.echo(listing(loaded))
     shape = None if dry_run else geometry(loaded)
@@ -122,13 +137,15 @@ def inspect(
         progress(f"Figure: {figure}")
 
 
-def _pool(name: str) -> ModelPool:
+def _pool(name: str, allow_base_mismatch: bool = False) -> ModelPool:
     """From a recipe's file, or from the Hub."""
     from ..pool import ModelPool
     from ..recipes.schema import Recipe
 
     is_recipe = Path(name).is_file() or name.endswith((".yaml", ".yml"))
-    return Recipe.load(name, images=False).pool() if is_recipe else ModelPool.from_pretrained(name)
+    if is_recipe:
+        return Recipe.load(name, images=False, allow_base_mismatch=allow_base_mismatch).pool()
+    return ModelPool.from_pretrained(name, allow_base_mismatch=allow_base_mismatch)
 
 
 @commands.command(epilog="Example: `hf-mdft pool rank recipe.yaml --task mnist`")

@@ -10,7 +10,7 @@ import typer
 
 from ..core.errors import InputError
 from ..recipes.presets import TRAINING_FREE, names
-from .app import RecipeFile, Token, Verbose, app, prepare, progress
+from .app import AllowBaseMismatch, RecipeFile, Token, Verbose, app, prepare, progress
 
 
 PRESETS = ", ".join(names())
@@ -41,6 +41,7 @@ def run(
             help=f"To compare with in the same run: a preset, or training-free {', '.join(TRAINING_FREE)}; repeatable."
         ),
     ] = None,
+    allow_base_mismatch: AllowBaseMismatch = False,
     token: Token = None,
     verbose: Verbose = False,
 ) -> None:
@@ -49,10 +50,16 @@ def run(
     With several processes: `accelerate launch --num_processes 2 -m hf_mdft run recipe.yaml`
     """
     prepare(verbose, token)
-    run_recipe(recipe, output_dir, preset, baseline or [])
+    run_recipe(recipe, output_dir, preset, baseline or [], allow_base_mismatch)
 
 
-def run_recipe(path: Path, output_dir: Path, preset: str | None = None, baselines: Sequence[str] = ()) -> None:
+def run_recipe(
+    path: Path,
+    output_dir: Path,
+    preset: str | None = None,
+    baselines: Sequence[str] = (),
+    allow_base_mismatch: bool = False,
+) -> None:
     """Run a recipe, then show the table and where everything else is.
 
     Args:
@@ -60,13 +67,14 @@ def run_recipe(path: Path, output_dir: Path, preset: str | None = None, baseline
         output_dir: Folder of the results.
         preset: Name of a preset to run in place of the recipe's own options.
         baselines: Names of presets and training-free methods to compare with.
+        allow_base_mismatch: Whether to take experts of another base, as the recipe's option.
     """
     from ..artifacts.layout import CHECKPOINTS, META, REPORT, RESULTS, SPECIALISTS
     from ..recipes.run import Baseline
     from ..recipes.run import run as run_all
     from ..recipes.schema import Recipe
 
-    recipe, work = Recipe.load(path), output_dir / CHECKPOINTS
+    recipe, work = Recipe.load(path, allow_base_mismatch=allow_base_mismatch), output_dir / CHECKPOINTS
     compared = {name: Baseline.named(name, recipe, work / "baselines" / name) for name in baselines}
     if preset:
         recipe = recipe.with_preset(preset)

@@ -23,6 +23,7 @@ from ..experts import TaskExperts
 from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
+from ..tasks.preprocessor import normalize_mixed
 from ..trainers.base import own_arguments
 from ..trainers.progress import show_progress
 from .arguments import MdftTrainingArguments
@@ -94,6 +95,7 @@ class MdftTrainer(PushingTrainer):
             objectives = {task: task_objective(given[task], self.heads[task], images[task], args) for task in images}
         self.objective = MetaObjective(objectives, args)
         self._images_of = images
+        self._preprocessors = [found.preprocessor for found in images.values()]
         self.heads |= {task: objective.head for task, objective in objectives.items()}
         self._labelled = dict(eval_dataset or {})
         shape = next(iter(images.values())).shape
@@ -139,7 +141,7 @@ class MdftTrainer(PushingTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        outputs = model(pixel_values=self.preprocessor.normalize(inputs["pixels"]))
+        outputs = model(pixel_values=normalize_mixed(inputs["pixels"], inputs["task"], self._preprocessors))
         features = self._gather_with_gradient(self.pool.architecture.features(outputs).float())
         task, index = self.accelerator.gather((inputs["task"], inputs["index"]))
         loss, self._logs = self.objective(features, task, index)

@@ -40,7 +40,7 @@ def check_kinship(expert: TowerWeights, base: TowerWeights) -> None:
         raise InputError(
             f"{expert.source}: fine-tuned from another model than the base {base.source}, though of the same size "
             f"(cosine of their weights {cosine:.2f}, after fine-tuning it is close to 1); give its own base "
-            "(allow_base_mismatch: true under a recipe's pool takes it)"
+            "(--allow-base-mismatch takes it)"
         )
 
 

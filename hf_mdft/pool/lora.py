@@ -254,6 +254,6 @@ def _advice(source: ModelSource) -> str:
 
 def _of_another(source: ModelSource, named: str, base: ModelSource) -> str:
     return (
-        f"{source}: an adapter of {named}, not of the pool's base {base}; give its own base (allow_base_mismatch: "
-        "true under a recipe's pool takes it)"
+        f"{source}: an adapter of {named}, not of the pool's base {base}; give its own base "
+        "(--allow-base-mismatch takes it)"
     )

@@ -55,12 +55,13 @@ class Recipe:
     allow_base_mismatch: bool = False
 
     @classmethod
-    def load(cls, path: str | Path, images: bool = True) -> Recipe:
+    def load(cls, path: str | Path, images: bool = True, allow_base_mismatch: bool = False) -> Recipe:
         """Read a recipe.
 
         Args:
             path: The recipe's file.
             images: Whether every task must name unlabelled images; to look at a pool none is needed.
+            allow_base_mismatch: As the option of the recipe's pool, which it overrules where it is given here.
 
         Raises:
             InputError: The file is missing or no YAML, or holds an unknown key or a value of the wrong kind; the
@@ -97,7 +98,7 @@ class Recipe:
         parts = {part: read_options(part, content.get(part), f"{where}: {part}") for part in PARTS}
         parts["adapter"] = {"transform": dict(STRONG_TRANSFORM), **parts["adapter"]}
         seed = checked(content.get("seed", 0), int, f"{where}: seed")
-        return cls(path, base, experts, tasks, **parts, seed=seed, allow_base_mismatch=mismatch)
+        return cls(path, base, experts, tasks, **parts, seed=seed, allow_base_mismatch=mismatch or allow_base_mismatch)
 
     def with_preset(self, name: str) -> Recipe:
         """The same pool and tasks with a published method's settings; what the method leaves open stays.

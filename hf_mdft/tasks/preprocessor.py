@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,23 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
     return round(float(value), 6) if isinstance(value, float | int) and not isinstance(value, bool) else value
+
+
+def normalize_mixed(pixels: torch.Tensor, task: torch.Tensor, preprocessors: Sequence[Preprocessor]) -> torch.Tensor:
+    """What the model reads from bytes `(N, 3, height, width)` of several tasks, each by its own preprocessor.
+
+    Args:
+        pixels: The images.
+        task: Number of each one's task, `(N,)`.
+        preprocessors: By number of the task.
+    """
+    if len({preprocessor.key() for preprocessor in preprocessors}) == 1:
+        return preprocessors[0].normalize(pixels)
+    found = torch.empty(pixels.shape, device=pixels.device)
+    for number, preprocessor in enumerate(preprocessors):
+        rows = task == number
+        found[rows] = preprocessor.normalize(pixels[rows])
+    return found
 
 
 def has_processor(folder: Path) -> bool:

@@ -44,4 +44,4 @@ def unlabelled_labels(merger: MetaMerger, task: str) -> torch.Tensor:
     except InputError as error:
         raise InputError(f"{error} A long tail is drawn by the classes of the unlabelled images") from error
     names = merger.head(task).class_names
-    return read_labelled(task, spec, names, merger.preprocessor, part="unlabelled").labels
+    return read_labelled(task, spec, names, merger.preprocessor(task), part="unlabelled").labels
