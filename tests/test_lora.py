@@ -208,3 +208,40 @@ def test_a_folder_of_both_is_refused(vit_paths, tmp_path):
     vit(vit_paths).save_pretrained(tmp_path / "both")
     with pytest.raises(InputError, match="both: holds a model and an adapter"):
         ModelPool.from_pretrained(vit_paths["base"], {"shade": tmp_path / "both"})
+
+
+QUERIES = [
+    (".attention.q_proj.", ".attention.attention.query."),
+    (".attention.v_proj.", ".attention.attention.value."),
+]
+OLD_NAMES = {"vit": [("vit.layers.", "vit.encoder.layer."), *QUERIES], "dinov2": QUERIES}
+
+
+@pytest.mark.parametrize("kind", OLD_NAMES)
+def test_adapters_with_names_of_older_versions(vit_paths, tmp_path, kind, caplog):
+    """As most of those on the Hub, whose modules had other names when they were trained."""
+    if kind == "vit":
+        base, model = vit_paths["base"], vit(vit_paths)
+    else:
+        save_pool(tmp_path, "dinov2", "Dinov2ForImageClassification")
+        base = tmp_path / "base"
+        model = AutoModelForImageClassification.from_pretrained(base)
+    merged = adapted(model, tmp_path / "lora", target_modules=["q_proj", "v_proj"], modules_to_save=["classifier"])
+
+    def older(config, tensors):
+        def name(key):
+            for new, old in OLD_NAMES[kind]:
+                key = key.replace(new, old)
+            return key
+
+        return {**config, "target_modules": ["query", "value"]}, {name(key): tensor for key, tensor in tensors.items()}
+
+    edited(tmp_path / "lora", older)
+    assert any(".query.lora_A" in key for key in load_file(tmp_path / "lora" / "adapter_model.safetensors"))
+    pool = ModelPool.from_pretrained(base, {"shade": tmp_path / "lora"})
+    wanted = getattr(merged, "vit", merged).state_dict()
+    for name, tensor in pool.tower("shade").state_dict().items():
+        torch.testing.assert_close(tensor, wanted[name], atol=1e-6, rtol=1e-5)
+    with caplog.at_level(logging.WARNING):
+        assert list(parity(pool)) == ["base"]
+    assert "names that peft does not find in the base" in caplog.text
