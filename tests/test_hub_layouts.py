@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import files_of, hub_environment
+from hub_listings import EVERYWHERE, LISTINGS
+from test_classifiers import save_pool
+from test_lora import adapted
+from transformers import AutoModelForImageClassification, CLIPVisionModel
 
 from hf_mdft.hub.conversion import AUTHOR, TITLE
 from hf_mdft.pool.layout import advice
@@ -98,3 +105,95 @@ def test_a_pool_of_a_converted_base(hub, client, pickled, clip_paths, tmp_path):
 )
 def test_what_is_no_model_is_told_apart(names, said):
     assert said in advice(names, "x") and "\n" not in advice(names, "x")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, clip_paths, vit_paths, siglip_pool):
+    """Folder of a tiny model of every kind in the listings."""
+    root = tmp_path_factory.mktemp("tiny")
+    found = {"clip": clip_paths["base"], "clip tower": clip_paths["shade"], "vit": vit_paths["base"]}
+    found["siglip"], found["open_clip"] = siglip_pool.base.folder, clip_paths["base"]
+    for kind, name in (
+        ("deit", "DeiTForImageClassification"),
+        ("swin", "SwinForImageClassification"),
+        ("dinov2", "Dinov2ForImageClassification"),
+        ("convnext", "ConvNextForImageClassification"),
+        ("resnet", "ResNetForImageClassification"),
+    ):
+        save_pool(root / kind, kind, name)
+        found[kind] = root / kind / "base"
+    adapted(CLIPVisionModel.from_pretrained(found["clip"]), root / "clip lora")
+    model = AutoModelForImageClassification.from_pretrained(found["dinov2"])
+    adapted(model, root / "dinov2 lora", target_modules=["q_proj"], modules_to_save=["classifier"])
+    found |= {kind: root / kind for kind in ("clip lora", "dinov2 lora")}
+    (root / "timm").mkdir()
+    (root / "timm" / "config.json").write_text('{"architecture": "resnet50", "num_classes": 3, "pretrained_cfg": {}}')
+    return {**found, "timm": root / "timm"}
+
+
+def served(hub, repo, tiny):
+    """A repo with the files of its listing: those of a tiny model where it has them, else bytes."""
+    listing = LISTINGS[repo]
+    own = files_of(tiny[listing.kind])
+    if listing.kind.endswith("lora"):  # trained on the base of the Hub
+        base = {"clip lora": "openai/clip-vit-base-patch16", "dinov2 lora": "facebook/dinov2-base"}[listing.kind]
+        config = {**json.loads(own["adapter_config.json"]), "base_model_name_or_path": base}
+        own["adapter_config.json"] = json.dumps(config).encode()
+    own.setdefault("preprocessor_config.json", files_of(tiny["vit"])["preprocessor_config.json"])
+    other = {name: b"{}" if name.endswith(".json") else b"other" for name in (*EVERYWHERE, *listing.files)}
+    hub.add(repo, {name: own.get(name, content) for name, content in other.items()})
+    if listing.request:
+        hub.open_request(repo, {name: own[name] for name in listing.request}, TITLE, AUTHOR)
+    return listing
+
+
+RESOLVE_ANY = """
+from hf_mdft.core.errors import InputError
+from hf_mdft.pool.source import ModelSource
+try:
+    source = ModelSource.resolve({spec!r}, adapters=True)
+    source.fetch()
+    result = sorted(source.weights), source.reference.revision, source.is_adapter
+except InputError as error:
+    result = str(error)
+"""
+
+
+@pytest.mark.parametrize("repo", LISTINGS)
+def test_listings(hub, client, tiny, repo):
+    listing = served(hub, repo, tiny)
+    found = client.python(RESOLVE_ANY.format(spec=repo))
+    if not listing.weights:
+        assert listing.said in found
+        return
+    weights, revision, is_adapter = found
+    assert tuple(weights) == listing.weights and is_adapter is listing.kind.endswith("lora")
+    assert revision == hub.head(repo, "refs/pr/1" if listing.request else "main")
+
+
+POOLS = {
+    "openai/clip-vit-base-patch32": "tanganke/clip-vit-base-patch32_mnist",
+    "openai/clip-vit-base-patch16": "tanganke/clip-vit-base-patch16_mnist_lora-16",
+    "facebook/dinov2-base": "namrahrehman/dinov2-base-finetuned-lora-rank8",
+}
+"""Bases and experts of one pool."""
+
+
+@pytest.mark.parametrize(("base", "expert"), POOLS.items())
+def test_pools_of_listings(hub, client, tiny, base, expert):
+    for repo in (base, expert):
+        served(hub, repo, tiny)
+    code = "from hf_mdft import ModelPool\nfrom hf_mdft.pool.parity import parity\n"
+    code += f"pool = ModelPool.from_pretrained({base!r}, {{'x': {expert!r}}})\n"
+    code += "result = max(parity(pool).values()), len(parity(pool)), len(pool.vectors().names())"
+    difference, models, tensors = client.python(code)
+    assert difference < 1e-4 and models == 2 and tensors > 10
+
+
+def test_docs_name_only_models_of_listings():
+    """Whoever follows them must find what they name."""
+    root, named = Path(__file__).parent.parent, set()
+    for path in [root / "README.md", *root.glob("docs/*.md"), *root.glob("examples/*.*")]:
+        named |= set(re.findall(r"\b(?:openai|tanganke|laion|timm)/[\w.-]*\d\w*", path.read_text(encoding="utf-8")))
+    families = {repo.split("_")[0] for repo in LISTINGS} | {"tanganke/clip-vit-large-patch14"}
+    assert named and {repo.split("_")[0] for repo in named} <= families

@@ -39,8 +39,9 @@ class Contrastive(VisionTransformer):
         return config.model_type == self.model_types[0]
 
     def plain_model(self, folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
-        # Not AutoModel, which does not know all towers.
-        kind = self.model_class if self.has_text_tower(config) else self.tower_class
+        # Not AutoModel, which does not know all towers. An adapter may be of the base's tower alone.
+        alone = self.tower_class.__name__ in (config.architectures or ())
+        kind = self.model_class if self.has_text_tower(config) and not alone else self.tower_class
         return kind.from_pretrained(folder, dtype=torch.float32)
 
     def plain_outputs(

@@ -101,7 +101,7 @@ def adapted_config(
         own: A config beside the adapter, which may name the classes.
     """
     config, known = copy.deepcopy(base), CLASSES.get(base.model_type, ())
-    if name in known:
+    if name is not None:
         config.architectures = [name]
     elif known and classifier_of(base) is None:
         as_classifier = copy.deepcopy(base)

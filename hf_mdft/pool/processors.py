@@ -40,7 +40,8 @@ def check_processors(pool: ModelPool, tasks: list[str]) -> None:
         tasks: Names of the tasks.
 
     Raises:
-        InputError: One gives another size than the base's config says, or than the base's processor gives.
+        InputError: One cannot be read, or gives another size than the base's config says, or than the base's
+            processor gives.
     """
     base = Preprocessor(pool.base.folder, str(pool.base))
     reads, gives = pool.architecture.image_shape(pool.config), base.shape
@@ -85,10 +86,7 @@ def copy_processor(source: ModelSource, folder: Path) -> None:
 
 
 def _differences(source: ModelSource, other: Preprocessor) -> list[str]:
-    """What sets a model's own image processor apart; nothing where it has none that can be read, which is not used."""
+    """What sets a model's own image processor apart; nothing where it has none."""
     if not has_processor(source.folder):
         return []
-    try:
-        return Preprocessor(source.folder, str(source)).differences(other)
-    except InputError:
-        return []
+    return Preprocessor(source.folder, str(source)).differences(other)
