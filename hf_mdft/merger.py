@@ -23,7 +23,6 @@ from .evaluation import Report, TransductiveMethod
 from .heads import Head
 from .meta import MdftTrainer, MdftTrainingArguments, resume_key
 from .pool import ModelPool
-from .pool.parity import parity
 from .reporting import compare, report_of
 from .specialize import Specialist, SpecializeArguments, specialize_in_rounds
 from .task_data import TaskData
@@ -117,19 +116,16 @@ class MetaMerger(TaskData):
 
     def fit(self, args: MdftTrainingArguments | None = None) -> TrainOutput:
         """Phase 1: learn the coefficients (and heads) on the unlabelled images of all tasks; labels are never read.
-        Before, base and experts are checked to compute here what plain transformers computes (`hf_mdft.pool.parity`).
 
         With `max_steps=0` the coefficients stay at their start: a static merge. An interrupted run goes on from its
         last checkpoint in `args.output_dir`.
 
         Raises:
-            InputError: A task's images or head cannot be had, or a model fails that check.
+            InputError: As in `checked()`.
         """
         args = copy.copy(args) if args else MdftTrainingArguments(seed=self.seed)
         with self._timed("prepare"), args.main_process_first(desc="images and heads"):
-            parity(self.pool)  # what is wrong with a model is told before work
-            experts = {task: self.experts(task) for task in self.tasks}
-            images, heads = {task: self.unlabelled(task) for task in self.tasks}, self.heads()
+            experts, images, heads = self.checked()
             key = resume_key(self.pool, self.config, heads, images, args, experts)
             checkpoint = resumable(Path(args.output_dir), key)
         with self._timed("meta"):
@@ -144,8 +140,7 @@ class MetaMerger(TaskData):
                 output = trainer.train(resume_from_checkpoint=checkpoint)
                 self.model, history = trainer.accelerator.unwrap_model(trainer.model).cpu(), trainer.state.log_history
                 self.pool.vectors(self.config.transform).release()
-                trained = trainer.trained_heads.items()
-                self._meta_heads = {task: head.cpu().requires_grad_(False) for task, head in trained}
+                self._meta_heads = {t: h.cpu().requires_grad_(False) for t, h in trainer.trained_heads.items()}
         self.record.set_meta(self, self.config, self.model, self._phases, list(self._meta_heads), history)
         return output
 

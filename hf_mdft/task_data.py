@@ -14,6 +14,7 @@ from .core.errors import InputError, suggest
 from .experts import TaskExperts, related_experts
 from .heads import Head, build_expert_heads, build_head
 from .pool import ModelPool
+from .pool.parity import parity
 from .pool.processors import check_processors, processor_of
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
 from .teachers import OutsideTeacher, outside_teachers
@@ -96,6 +97,16 @@ class TaskData:
                 others[other] = self.expert_heads(other)
         heads, related = self.expert_heads(task), related_experts(task, self.head(task).class_names, others)
         return TaskExperts(task, self.pool, heads, device, self.teachers(task), tuple(related))
+
+    def checked(self) -> tuple[dict[str, TaskExperts], dict[str, Images], dict[str, Head]]:
+        """Experts, unlabelled images and heads by task; what is wrong with one of them is told here, before any work.
+
+        Raises:
+            InputError: A model computes something else than plain transformers does; no images, or no head.
+        """
+        parity(self.pool)
+        experts = {task: self.experts(task) for task in self.tasks}
+        return experts, {task: self.unlabelled(task) for task in self.tasks}, self.heads()
 
     def teachers(self, task: str) -> tuple[OutsideTeacher, ...]:
         """The task's teachers from outside the pool, found and checked the first time."""

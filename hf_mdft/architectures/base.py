@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
 from ..core.errors import InputError
 from ..core.registry import Registry
 from .blocks import depths
 from .keys import canonical_names, surplus
+from .output_layers import classifier_of
 
 
 USUAL_SHAPE = (3, 224, 224)
@@ -108,13 +109,15 @@ class Architecture:
             folder: Folder of the model.
             config: Its config, or that of an adapter on it, which has other classes.
         """
-        raise NotImplementedError
+        auto = AutoModel if classifier_of(config) is None else AutoModelForImageClassification
+        return auto.from_pretrained(folder, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
 
     def plain_outputs(
         self, model: nn.Module, config: PreTrainedConfig, pixel_values: torch.Tensor
     ) -> tuple[torch.Tensor, bool]:
         """What `plain_model` gave computes: logits where it is a classifier, else its embedding; and which."""
-        raise NotImplementedError
+        outputs, is_classifier = model(pixel_values=pixel_values), classifier_of(config) is not None
+        return (outputs.logits if is_classifier else self.features(outputs)), is_classifier
 
     def image_shape(self, config: PreTrainedConfig) -> tuple[int, int, int] | None:
         """Shape `(3, height, width)` of the images that a tower reads; `None` where it reads any."""

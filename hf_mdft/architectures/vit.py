@@ -6,10 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import (
-    AutoModel,
-    AutoModelForImageClassification,
     PreTrainedConfig,
     PreTrainedModel,
     ViTForImageClassification,
@@ -18,7 +15,7 @@ from transformers import (
 
 from ..core.errors import InputError
 from .base import ARCHITECTURES, ClassHead, VisionTransformer
-from .output_layers import classifier_of, with_classes
+from .output_layers import with_classes
 
 
 @ARCHITECTURES.register("vit")
@@ -35,16 +32,6 @@ class Vit(VisionTransformer):
 
     def new_tower(self, config: PreTrainedConfig) -> PreTrainedModel:
         return ViTModel(config, add_pooling_layer=False)
-
-    def plain_model(self, folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
-        auto = AutoModel if classifier_of(config) is None else AutoModelForImageClassification
-        return auto.from_pretrained(folder, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
-
-    def plain_outputs(
-        self, model: nn.Module, config: PreTrainedConfig, pixel_values: torch.Tensor
-    ) -> tuple[torch.Tensor, bool]:
-        outputs, is_classifier = model(pixel_values=pixel_values), classifier_of(config) is not None
-        return (outputs.logits if is_classifier else self.features(outputs)), is_classifier
 
     def features(self, outputs: Any) -> torch.Tensor:
         return outputs.last_hidden_state[:, 0]
