@@ -89,8 +89,7 @@ class MetaMerger(TaskData):
         other = MetaMerger(pool or self.pool, chosen, config or self.config, self.seed)
         other.take_from(self)
         if fitted:
-            for name in ("model", "_meta_heads", "_fit_args"):
-                setattr(other, name, getattr(self, name))
+            other.model, other._meta_heads, other._fit_args = self.model, self._meta_heads, self._fit_args
             other._phases, other.record = dict(self._phases), Record(self.record.meta)
         return other
 

@@ -200,8 +200,8 @@ class ModelPool:
         """Changes with everything that an expert's (for `None`, the base's) tower computes with: its weights, and the
         config, which is the base's."""
         source = self.base if expert is None else self.experts[expert]
-        classes = self.config.architectures if self.architecture.own_heads else None
-        return key_of(source.reference.revision, functional_config(self.base.folder), classes)
+        classes = [self.config.architectures] if self.architecture.own_heads else []
+        return key_of(source.reference.revision, functional_config(self.base.folder), *classes)
 
     def fetch(self) -> None:
         """Download all weights that are not here yet.
