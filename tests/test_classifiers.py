@@ -12,6 +12,7 @@ from peft import get_peft_model
 from tiny_classifiers import NAMES, OPTIONS, tiny_config
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForImageClassification,
     CLIPModel,
     SwinConfig,
@@ -118,8 +119,8 @@ def test_the_sweep_knows_every_type():
 def config_folders(folder, kind):
     """A base and an expert of which only the configs are real."""
     for name in ("base", "expert"):
-        config = tiny_config(kind)
-        config.architectures = [CLASSES[kind][0]]
+        config = tiny_config(kind) if kind in OPTIONS else AutoConfig.for_model(kind)
+        config.architectures = list(CLASSES.get(kind, ["Model"]))[:1]
         config.save_pretrained(folder / name)
         (folder / name / "model.safetensors").write_bytes(name.encode())
     return folder / "base", folder / "expert"

@@ -12,6 +12,8 @@ import torch
 import yaml
 from conftest import TASKS, files_of, hub_environment, hub_recipe, layouts
 from safetensors.torch import save_file
+from test_lora import adapted
+from transformers import CLIPVisionModel
 
 from hf_mdft import ModelPool
 
@@ -185,7 +187,10 @@ def test_license_conflicts_are_shown(hub, client, clip_paths, tmp_path):
 
 def test_discovery(hub, client, clip_paths, vit_paths, tmp_path):
     hub.add("you/other", files_of(vit_paths["shade"], "base_model: lab/tiny-clip\nlicense: mit"))
-    hub.add("you/lora", {"README.md": b"---\nbase_model: lab/tiny-clip\nbase_model_relation: adapter\n---\n"})
+    adapted(CLIPVisionModel.from_pretrained(clip_paths["base"]), tmp_path / "lora")
+    card = "base_model: lab/tiny-clip\nbase_model_relation: adapter\nlicense: mit"
+    hub.add("you/lora", files_of(tmp_path / "lora", card))
+    hub.add("you/empty", {"README.md": f"---\n{card}\n---\n".encode()})
     hub.add("you/stray", files_of(clip_paths["shade"], "license: mit"))
     again = "base_model: [lab/tiny-clip]\ndatasets: lab/shade-images\nlicense: apache-2.0"
     hub.add("you/tiny-clip_shade", files_of(clip_paths["shade"], again), downloads=7)
@@ -197,15 +202,16 @@ def test_discovery(hub, client, clip_paths, vit_paths, tmp_path):
         ["shade", "you/tiny-clip_shade", "lab/shade-images"],
         ["colour", "lab/tiny-clip_colour", "lab/colour-images"],
         ["stripes", "lab/tiny-clip_stripes", "lab/stripes-images"],
+        ["lora", "you/lora", "-"],
     ]
-    assert "4 of 5 models fit lab/tiny-clip" in done["err"] and "Left out you/other: model type 'vit'" in done["err"]
+    assert "5 of 7 models fit lab/tiny-clip" in done["err"] and "Left out you/other: model type 'vit'" in done["err"]
     assert not hub.whole_files, "headers only"
 
     recipe = yaml.safe_load((tmp_path / "found.yaml").read_text())
     assert recipe["pool"]["base"] == f"lab/tiny-clip@{hub.head('lab/tiny-clip')}"
-    assert list(recipe["pool"]["experts"]) == ["shade", "colour", "stripes"], "one task for each data set"
+    assert list(recipe["pool"]["experts"]) == ["shade", "colour", "stripes", "lora"], "one task for each data set"
     two = [f"{name}@{hub.head(name)}" for name in ("lab/tiny-clip_shade", "you/tiny-clip_shade")]
-    assert recipe["pool"]["experts"]["shade"] == two and list(recipe["tasks"]) == ["shade", "colour", "stripes"]
+    assert recipe["pool"]["experts"]["shade"] == two and list(recipe["tasks"])[:3] == ["shade", "colour", "stripes"]
     assert recipe["tasks"]["shade"]["unlabelled"] == {"path": "lab/shade-images", "split": "train"}
     shown = client.run("pool", "inspect", "found.yaml", "--dry-run")
     assert shown["code"] == 0 and "you/tiny-clip_shade: the same weights as lab/tiny-clip_shade" in shown["err"]
@@ -217,6 +223,8 @@ def test_discovery(hub, client, clip_paths, vit_paths, tmp_path):
     assert {c["id"]: bool(c["refused"]) for c in told["candidates"]} == {
         "you/other": True,
         "you/tiny-clip_shade": False,
+        "you/lora": False,
+        "you/empty": True,
     }
     assert json.loads(
         client.run("pool", "discover", "lab/tiny-clip", "--search", "stripes", "--format", "json")["out"]

@@ -89,6 +89,10 @@ def _classifiers(name: str, task: Task, pool: ModelPool) -> dict[str, Head]:
     for expert in experts:
         source = pool.experts[expert]
         weight, bias, own = pool.architecture.classifier(pool.weights(expert), pool.expert_config(expert), where)
+        if not (weight.isfinite().all() and bias.isfinite().all()):
+            raise InputError(f"{source}: its classifier holds NaN or infinity; take another revision")
+        if len(own) != len(weight):
+            raise InputError(f"{source}: its config names {len(own)} classes, its classifier has {len(weight)}")
         if not heads:
             first = own
             names = task.class_names or own
@@ -128,6 +132,9 @@ def _from_text(task: Task, pool: ModelPool, where: str) -> Head:
     if pool.architecture.has_text_tower(pool.config):  # else it is refused below, before anything is downloaded
         pool.fetch()
     tensors = pool.architecture.text_embeddings(pool.base.folder, names, templates, where)
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{where}: {name} of the base {pool.base} holds NaN or infinity; take another revision")
     return (SigmoidHead if "logit_bias" in tensors else ZeroShotHead)(names, **tensors)
 
 

@@ -25,10 +25,14 @@ class ListedModel:
     card: dict[str, Any] = field(default_factory=dict)
 
 
+RELATIONS = ("finetune", "adapter")
+"""How models of a base that can be experts are related to it, in the Hub's words."""
+
+
 def finetunes_of(
     base: str, *, author: str | None = None, search: str | None = None, limit: int = 50
 ) -> list[ListedModel]:
-    """Models that the Hub lists as fine-tuned from a base, most downloaded first.
+    """Models and adapters that the Hub lists as fine-tuned from a base, most downloaded first.
 
     Args:
         base: Repo id of the base.
@@ -39,11 +43,21 @@ def finetunes_of(
     Raises:
         HubError: The Hub refuses or cannot be reached.
     """
+    found = [
+        model
+        for relation in RELATIONS
+        for model in _listed(f"base_model:{relation}:{base}", base, author, search, limit)
+    ]
+    known = {model.id: model for model in sorted(found, key=lambda model: -model.downloads)}
+    return list(known.values())[:limit]
+
+
+def _listed(tag: str, base: str, author: str | None, search: str | None, limit: int) -> list[ListedModel]:
     api = HfApi()
     found = call_hub(
         lambda: list(
             api.list_models(
-                filter=f"base_model:finetune:{base}",
+                filter=tag,
                 author=author,
                 search=search,
                 sort="downloads",

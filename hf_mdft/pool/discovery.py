@@ -7,6 +7,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from peft.utils import CONFIG_NAME
+
 from ..core.errors import InputError
 from ..core.reference import ModelReference
 from ..core.tables import text_table
@@ -76,7 +78,7 @@ def discover(
 def _look_at(listed: ListedModel, task: str, base: ModelSource) -> Candidate:
     reference, size, refused = ModelReference(listed.id), 0, None
     try:
-        source = ModelSource.resolve(listed.id, patterns=["config.json", INDEX_FILE])
+        source = ModelSource.resolve(listed.id, patterns=["config.json", CONFIG_NAME, INDEX_FILE], adapters=True)
         reference, size = source.reference, sum(source.weights.values())
         Fit(base, [source]).check(source)
     except InputError as error:

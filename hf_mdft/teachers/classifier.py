@@ -41,8 +41,6 @@ def config_of(source: ModelSource) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
     except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
         raise InputError(f"{source}: no config.json that transformers can read ({type(error).__name__})") from error
-    if config.model_type == "timm_wrapper":
-        raise InputError(f"{source}: timm models are not supported as teachers yet; take one of transformers' own")
     if not is_zero_shot(config) and config.model_type not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         raise InputError(
             f"{source}: model type '{config.model_type}' is no image classifier of transformers; a teacher needs a "
