@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 
 def plain_name(name: str) -> str:
-    """A class name without what spellings differ in: case, `_` and `-` for a space, spaces around it."""
-    return " ".join(str(name).casefold().replace("_", " ").replace("-", " ").split())
+    """A class name without what spellings differ in: case, `_` and `-` for a space, spaces around it, Unicode form."""
+    name = unicodedata.normalize("NFKC", str(name)).casefold()
+    return " ".join(unicodedata.normalize("NFKC", name).replace("_", " ").replace("-", " ").split())
 
 
 def same_classes(a: Sequence[str], b: Sequence[str]) -> bool:

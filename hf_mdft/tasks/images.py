@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
-import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from ..core.cache import cache_root, key_of
 from ..core.errors import InputError
+from .decode import FAULTS, DeepPicture, Showing, decode
 from .preprocessor import Preprocessor
+from .reading import Reading, tell_of_bad, warn_of_sameness
 
 
 class Images:
@@ -38,45 +42,48 @@ class Images:
         self.shape = shape
         self.preprocessor = preprocessor
         self._rows = np.arange(len(table)) if rows is None else rows
+        self.skipped = 0
+        """Images of the data set that could not be read, and were left out."""
+        self.showing = Showing()
+        """How pictures became RGB."""
 
     @classmethod
-    def prepare(cls, dataset: datasets.Dataset, column: str, preprocessor: Preprocessor, where: str) -> Images:
+    def prepare(
+        cls,
+        dataset: datasets.Dataset,
+        column: str,
+        preprocessor: Preprocessor,
+        where: str,
+        reading: Reading | None = None,
+    ) -> Images:
         """Decode and preprocess a dataset's images, once: the result is kept in the cache.
 
+        Args:
+            dataset: Has the images.
+            column: Name of the column that holds them.
+            preprocessor: Makes them what the model reads.
+            where: Names the dataset in messages.
+            reading: How pictures are shown, and what is done about those that cannot be read.
+
         Raises:
-            InputError: An image cannot be read (its row is named), or the cache cannot be written.
+            InputError: Images cannot be read (all are named), or the cache cannot be written.
         """
-
-        def encode(batch: dict, indices: list[int]) -> dict:
-            pixels = preprocessor.encode([decode(x, i, where) for x, i in zip(batch[column], indices, strict=True)])
-            return {"pixels": [image.tobytes() for image in pixels], "shape": [pixels.shape[1:]] * len(pixels)}
-
+        reading, dataset = reading or Reading(), undecoded(dataset, column, where)
+        showing = reading.showing
         try:
-            dataset = dataset.cast_column(column, datasets.Image(decode=False))
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise InputError(
-                f"{where}: column '{column}' holds {dataset.features[column]}, expected images"
-            ) from error
-        key = _key(dataset, column, preprocessor)
-        path = cache_root() / "images" / f"{key}.arrow"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            table = dataset.map(
-                encode,
-                batched=True,
-                batch_size=256,
-                with_indices=True,
-                remove_columns=dataset.column_names,
-                features=datasets.Features(
-                    {"pixels": datasets.Value("large_binary"), "shape": datasets.List(datasets.Value("int32"))}
-                ),
-                cache_file_name=str(path),
-                new_fingerprint=key,
-                desc=f"Preprocessing {where}",
-            )
-        except OSError as error:
-            raise InputError(f"{path}: cannot write the cache ({error}); free space or set HF_MDFT_CACHE") from error
-        return cls(table, tuple(table[0]["shape"]), preprocessor)
+            table, key = _encoded(dataset, column, preprocessor, where, showing)
+        except DeepPicture:
+            showing = dataclasses.replace(showing, range=reading.find_range())
+            table, key = _encoded(dataset, column, preprocessor, where, showing)
+        problems = table.data.column("problem").to_pylist()
+        good = np.array([row for row, problem in enumerate(problems) if problem is None], dtype=int)
+        if len(good) < len(table):
+            bad = [f"{_name(dataset[row][column], row)} ({p})" for row, p in enumerate(problems) if p is not None]
+            tell_of_bad(bad, len(table), key, where, reading.skips and len(good) > 0)
+        found = cls(table, tuple(table[int(good[0])]["shape"]), preprocessor, good)
+        found.skipped, found.showing = len(table) - len(good), showing
+        warn_of_sameness(found, where)
+        return found
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -110,11 +117,13 @@ class Images:
     def made_from(self, dataset: datasets.Dataset, column: str) -> bool:
         """Whether they are rows of this data set's images (whose column is not decoded), as they are."""
         table = getattr(self, "_table", None)  # images that are changed when they are read have none of their own
-        return table is not None and table._fingerprint == _key(dataset, column, self.preprocessor)
+        return table is not None and table._fingerprint == _key(dataset, column, self.preprocessor, self.showing)
 
     def subset(self, rows: np.ndarray | Sequence[int]) -> Images:
         """Some of these images, by index."""
-        return Images(self._table, self.shape, self.preprocessor, self._rows[np.asarray(rows)])
+        found = copy.copy(self)
+        found._rows = self._rows[np.asarray(rows)]
+        return found
 
     def sample(self, count: int | None, seed: int) -> Images:
         """`count` images drawn without their labels; all of them for `None` or where there are fewer."""
@@ -134,11 +143,78 @@ class Images:
             yield self.preprocessor.normalize(self.pixels(range(start, min(start + size, len(self)))))
 
 
-def _key(dataset: datasets.Dataset, column: str, preprocessor: Preprocessor) -> str:
-    return key_of("images 2", dataset._fingerprint, _files(dataset, column), column, preprocessor.key())
+def undecoded(dataset: datasets.Dataset, column: str, where: str) -> datasets.Dataset:
+    """The column of images alone, not decoded.
+
+    Raises:
+        InputError: It holds no images.
+    """
+    try:
+        return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{where}: column '{column}' holds {dataset.features[column]}, expected images") from error
 
 
-def _files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, int]]:
+def _encoded(
+    dataset: datasets.Dataset, column: str, preprocessor: Preprocessor, where: str, showing: Showing
+) -> tuple[datasets.Dataset, str]:
+    """One row for each picture: its bytes, or why it cannot be read; and what names the table in the cache.
+
+    Raises:
+        DeepPicture: A picture needs a range that is not known.
+    """
+
+    def encode(batch: dict) -> dict:
+        found: dict[str, list] = {"pixels": [], "shape": [], "problem": []}
+        for value in batch[column]:  # one at a time: a photo takes a hundred times what becomes of it
+            pixels, problem = np.zeros((0, 0, 0), dtype=np.uint8), None
+            try:
+                (pixels,) = preprocessor.encode([decode(value, showing)])
+            except DeepPicture:
+                raise
+            except FAULTS as error:
+                problem = next(iter(str(error).splitlines()), "") or type(error).__name__
+                problem = "no raster picture" if isinstance(error, UnidentifiedImageError) else problem[:120]
+            found["pixels"].append(pixels.tobytes())
+            found["shape"].append(pixels.shape)
+            found["problem"].append(problem)
+        return found
+
+    key = _key(dataset, column, preprocessor, showing)
+    path = cache_root() / "images" / f"{key}.arrow"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = dataset.map(
+            encode,
+            batched=True,
+            batch_size=32,
+            remove_columns=dataset.column_names,
+            features=datasets.Features(
+                {
+                    "pixels": datasets.Value("large_binary"),
+                    "shape": datasets.List(datasets.Value("int32")),
+                    "problem": datasets.Value("string"),
+                }
+            ),
+            cache_file_name=str(path),
+            new_fingerprint=key,
+            desc=f"Preprocessing {where}",
+        )
+    except OSError as error:
+        raise InputError(f"{path}: cannot write the cache ({error}); free space or set HF_MDFT_CACHE") from error
+    return table, key
+
+
+def _key(dataset: datasets.Dataset, column: str, preprocessor: Preprocessor, showing: Showing) -> str:
+    files = local_files(dataset, column)
+    return key_of("images 3", dataset._fingerprint, files, column, preprocessor.key(), showing.key())
+
+
+def _name(value: Mapping[str, Any] | None, row: int) -> str:
+    return (value or {}).get("path") or f"row {row}"
+
+
+def local_files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, int]]:
     """Name, size and time of change of the local files that a column of the whole table refers to: the data set's own
     fingerprint stays when one of them is replaced."""
     found = []
@@ -149,62 +225,3 @@ def _files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, int]]
                 state = os.stat(path)
                 found.append((path, state.st_size, state.st_mtime_ns))
     return found
-
-
-def decode(value: dict | None, row: int, where: str) -> Image.Image:
-    """A picture in RGB as a viewer shows it, from what a column of images holds.
-
-    Raises:
-        InputError: It cannot be read; its file or row is named.
-    """
-    try:
-        if value is None:
-            raise ValueError("empty")
-        source = io.BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"]
-        return as_shown(Image.open(source))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        name = (value or {}).get("path") or f"row {row}"
-        raise InputError(f"{where}: image {name} cannot be read ({error}); remove, repair or convert it") from error
-
-
-DEEP = ("I", "F")
-"""So begin Pillow's modes of gray with more than eight bits (`I;16`): conversion to RGB cuts off above 255."""
-
-ORIENTATION = 0x0112
-"""Number of the EXIF entry."""
-
-TURNED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""By orientation: what makes the picture upright. `ImageOps.exif_transpose` does the same, and rewrites all other
-entries, which fails where they are damaged."""
-
-
-def as_shown(image: Image.Image) -> Image.Image:
-    """A picture in RGB as a viewer shows it: turned as its EXIF data say, transparent parts on white.
-
-    Raises:
-        ValueError: It is gray with more than eight bits, so what counts as white is not known.
-    """
-    if image.mode.startswith(DEEP):
-        raise ValueError(f"mode {image.mode} is gray of more than 8 bits, of which it is not known what is white")
-    turn = TURNED.get(_orientation(image))
-    if turn is not None:
-        image = image.transpose(turn)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # a stranger's bytes: the parser raises whatever it stumbles over
-        return 1

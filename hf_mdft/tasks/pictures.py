@@ -8,8 +8,9 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from .images import Images, decode
-from .source import open_dataset
+from .decode import decode
+from .images import Images, undecoded
+from .source import open_images
 from .task import Task
 
 
@@ -23,7 +24,7 @@ def pictures(images: Images, name: str, task: Task, size: int) -> Iterator[list[
         task: Options of the task.
         size: Pictures of a batch.
     """
-    dataset, where = _source(images, name, task), f"task '{name}', unlabelled"
+    dataset = _source(images, name, task)
     for start in range(0, len(images), size):
         rows = range(start, min(start + size, len(images)))
         if dataset is None:
@@ -31,12 +32,12 @@ def pictures(images: Images, name: str, task: Task, size: int) -> Iterator[list[
             continue
         chosen = images.rows[np.asarray(rows)].tolist()
         values = dataset[chosen][task.image_column]
-        yield [decode(value, row, where) for value, row in zip(values, chosen, strict=True)]
+        yield [decode(value, images.showing) for value in values]
 
 
 def _source(images: Images, name: str, task: Task) -> datasets.Dataset | None:
     if task.unlabelled is None:
         return None
-    dataset = open_dataset(task.unlabelled, f"task '{name}', unlabelled").select_columns([task.image_column])
-    dataset = dataset.cast_column(task.image_column, datasets.Image(decode=False))
+    where = f"task '{name}', unlabelled"
+    dataset = undecoded(open_images(task.unlabelled, task.image_column, where), task.image_column, where)
     return dataset if images.made_from(dataset, task.image_column) else None

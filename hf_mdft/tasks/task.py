@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+from PIL import ImageColor
+
 from ..core.data_reference import DataReference
 from ..core.errors import InputError, suggest
 from ..core.reference import REPO_ID, ModelReference, several
+from .decode import MAX_PIXELS, Showing
 
+
+LOADERS = frozenset(_PACKAGED_DATASETS_MODULES)
+"""Names of the loaders of `datasets` for formats: a folder of that name does not stand in for one."""
 
 IMAGES = ("unlabelled", "evaluation")
 FILES = ("data_files", "data_dir")
+READING = ("label_names", "on_bad_image", "image_range", "background", "max_pixels")
+"""Options of how pictures and labels are read."""
+
 POOL_HEADS = ("zero_shot", "linear")
 """Heads that are built from a pool; others are files or objects."""
 
@@ -38,7 +49,19 @@ class Task:
             `Head`. The default is what the pool's architecture uses.
         teachers: Image classifiers or zero-shot models from outside the pool, of any architecture and input size
             (folders or Hub ids): they give soft targets, no weights, and their classes are matched by name.
+        label_names: Which class each label of `evaluation` is, where names do not tell: class names in the order of
+            labels 0, 1, ..., or by label; `"in_order"`: labels number the classes in the order of `class_names`.
+        on_bad_image: `"error"`, or `"skip"` to leave out pictures that cannot be read; all are named either way.
+        image_range: Values that are black and white in gray pictures of more than 8 bits. The default finds them: the
+            smallest of 8, 10, 12, 14 and 16 bits that holds the largest value of all of the task's pictures.
+        background: Color behind transparent parts, as in CSS.
+        max_pixels: Pixels of the largest picture that is opened.
     """
+
+    def showing(self) -> Showing:
+        """How pictures become RGB."""
+        limits = None if self.image_range is None else (float(self.image_range[0]), float(self.image_range[1]))
+        return Showing(limits, self.background, self.max_pixels)
 
     unlabelled: Any
     evaluation: Any = None
@@ -48,6 +71,11 @@ class Task:
     templates: list[str] | str = "default"
     head: Any = None
     teachers: list[str] | str | None = None
+    label_names: list[str] | dict[Any, str] | str | None = None
+    on_bad_image: str = "error"
+    image_range: list[float] | None = None
+    background: str = "white"
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
     def from_dict(
@@ -92,6 +120,7 @@ class Task:
         templates = found.get("templates", "default")
         if not isinstance(templates, str | list):
             raise InputError(f"{where}: templates must be a list or the name of a set, got {templates}")
+        _check_reading(found, where)
         if "teachers" in found:
             found["teachers"] = _teachers(found["teachers"], where, None if foreign else folder)
         if not foreign and str(found.get("head")).endswith(".safetensors"):
@@ -108,7 +137,7 @@ class Task:
         plain = {field.name: field.default for field in dataclasses.fields(self)}
         written = {key: shown.to_dict() for key in IMAGES if (shown := DataReference.of(getattr(self, key)))}
         written["class_names"] = self.class_names or class_names
-        for name in ("image_column", "label_column", "templates"):
+        for name in ("image_column", "label_column", "templates", *READING):
             if getattr(self, name) != plain[name]:
                 written[name] = getattr(self, name)
         teachers = [ModelReference.parse(spec) for spec in several(self.teachers)]
@@ -151,9 +180,35 @@ def _images(value: Any, where: str, folder: Path | None) -> Any:
     for key in FILES:
         if key in found:
             found[key] = _each(found[key], lambda file: resolve_path(file, folder))
-    if folder is not None and (folder / str(found["path"])).exists():
+    if folder is not None and found["path"] not in LOADERS and (folder / str(found["path"])).exists():
         found["path"] = resolve_path(found["path"], folder)
     return found
+
+
+def _check_reading(found: Mapping[str, Any], where: str) -> None:
+    """Whether the options of how pictures are read can be what they are."""
+    if found.get("on_bad_image", "error") not in ("error", "skip"):
+        raise InputError(f"{where}: on_bad_image must be 'error' or 'skip', got {found['on_bad_image']!r}")
+    limits = found.get("image_range")
+    if limits is not None:
+        numbers = isinstance(limits, list | tuple) and all(
+            type(x) in (int, float) and math.isfinite(x) for x in limits
+        )
+        if not numbers or len(limits) != 2 or limits[0] >= limits[1]:
+            raise InputError(f"{where}: image_range must be two numbers, the smaller first, got {limits!r}")
+    try:
+        ImageColor.getrgb(found.get("background", "white"))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{where}: background must be a color such as white or '#808080', got {found['background']!r}"
+        ) from error
+    most = found.get("max_pixels", MAX_PIXELS)
+    if type(most) is not int or most < 1:
+        raise InputError(f"{where}: max_pixels must be a whole number, got {most!r}")
+    if not isinstance(found.get("label_names"), list | Mapping | None) and found["label_names"] != "in_order":
+        raise InputError(
+            f"{where}: label_names must be a list, names by label, or in_order, got {found['label_names']!r}"
+        )
 
 
 def _names(names: Any, where: str) -> list[str]:

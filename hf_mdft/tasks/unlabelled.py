@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from .images import Images
+from .depth import find_range
+from .images import Images, undecoded
 from .preprocessor import Preprocessor
-from .source import check_column, open_dataset
+from .reading import Reading
+from .source import open_images
 from .task import Task
 
 
@@ -17,6 +19,26 @@ def read_unlabelled(name: str, task: Task, preprocessor: Preprocessor) -> Images
         InputError: The data cannot be loaded, have no such column, or an image cannot be read.
     """
     where = f"task '{name}', unlabelled"
-    dataset = open_dataset(task.unlabelled, where)
-    check_column(dataset, task.image_column, "image_column", where)
-    return Images.prepare(dataset.select_columns([task.image_column]), task.image_column, preprocessor, where)
+    dataset = open_images(task.unlabelled, task.image_column, where)
+    return Images.prepare(dataset, task.image_column, preprocessor, where, reading_of(name, task))
+
+
+def reading_of(name: str, task: Task) -> Reading:
+    """How a task's pictures are read: deep ones on the range of all of the task's pictures, whichever set they are in.
+
+    Args:
+        name: Name of the task.
+        task: Options of the task.
+    """
+
+    def find() -> tuple[float, float]:
+        sets = []
+        for part in ("unlabelled", "evaluation"):
+            if getattr(task, part) is not None:
+                where = f"task '{name}', {part}"
+                found = open_images(getattr(task, part), task.image_column, where)
+                sets.append(undecoded(found, task.image_column, where))
+        return find_range(sets, task.image_column, showing, f"task '{name}'")
+
+    showing = task.showing()
+    return Reading(showing, task.on_bad_image == "skip", find)

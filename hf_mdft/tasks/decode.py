@@ -1,0 +1,150 @@
+"""Pictures as a viewer shows them: eight bits of red, green and blue, upright, on a background."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import fsspec
+import numpy as np
+from PIL import Image, ImageColor
+
+from ..core.cache import key_of
+
+
+FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF",
+    "WEBP",
+)  # fmt: skip
+"""Raster formats, which run no program: EPS starts Ghostscript. Pillow opens phones' MPO as JPEG."""
+
+MAX_PIXELS = 178_956_970
+"""Pixels of the largest picture that is opened: where Pillow refuses."""
+
+DEEP = ("I", "F")
+"""So begin Pillow's modes of gray with more than eight bits (`I;16`): conversion to RGB cuts off above 255."""
+
+ORIENTATION = 0x0112
+"""Number of the EXIF entry."""
+
+TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By orientation: what makes the picture upright. `ImageOps.exif_transpose` does the same, and rewrites all other
+entries, which fails where they are damaged."""
+
+FAULTS = (OSError, ValueError, SyntaxError, TypeError, OverflowError, Image.DecompressionBombError)
+"""What Pillow raises for a picture that cannot be read."""
+
+
+class DeepPicture(ValueError):
+    """Gray of more than eight bits, of which it is not known what is black and white."""
+
+
+@dataclass(frozen=True)
+class Showing:
+    """How pictures become RGB of eight bits.
+
+    Args:
+        range: Values that are black and white in gray of more than eight bits; `None` where they are not known.
+        background: Color behind transparent parts.
+        max_pixels: Pixels of the largest picture that is opened.
+    """
+
+    range: tuple[float, float] | None = None
+    background: str = "white"
+    max_pixels: int = MAX_PIXELS
+
+    def key(self) -> str:
+        """Changes with what changes pixels."""
+        return key_of(self.range, ImageColor.getrgb(self.background))
+
+
+def open_picture(value: Mapping[str, Any] | None, showing: Showing) -> Image.Image:
+    """A picture as its file has it, from what a column of images holds.
+
+    Raises:
+        ValueError: There is none, it is no regular file, or too large. Pillow raises what is in `FAULTS`.
+    """
+    if value is None or (value.get("bytes") is None and value.get("path") is None):
+        raise ValueError("empty")
+    if value["bytes"] is not None:
+        source: Any = io.BytesIO(value["bytes"])
+    elif "://" in value["path"]:
+        with fsspec.open(value["path"], "rb") as file:
+            source = io.BytesIO(file.read())
+    else:
+        source = value["path"]
+        if not stat.S_ISREG(os.stat(source).st_mode):
+            raise ValueError("no regular file")
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is stated, and looked at before decoding
+    try:
+        image = Image.open(source, formats=_formats())
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    width, height = image.size
+    if width * height > showing.max_pixels:
+        raise ValueError(f"{width} x {height} pixels, more than max_pixels: {showing.max_pixels}")
+    return image
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def decode(value: Mapping[str, Any] | None, showing: Showing = Showing()) -> Image.Image:
+    """A picture in RGB as a viewer shows it, from what a column of images holds.
+
+    Raises:
+        DeepPicture: It has more than eight bits, and no range is known.
+        ValueError: See `open_picture`.
+    """
+    return as_shown(open_picture(value, showing), showing)
+
+
+def as_shown(image: Image.Image, showing: Showing = Showing()) -> Image.Image:
+    """A picture in RGB as a viewer shows it: turned as its EXIF data say, transparent parts on the background, gray of
+    more than eight bits scaled from its range.
+
+    Raises:
+        DeepPicture: It has more than eight bits, and no range is known.
+    """
+    turn = TURNED.get(_orientation(image))
+    if image.mode.startswith(DEEP):
+        if showing.range is None:
+            raise DeepPicture(f"mode {image.mode} is gray of more than 8 bits, of which it is not known what is white")
+        image = _scaled(image, *showing.range)
+    if turn is not None:
+        image = image.transpose(turn)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, showing.background), image)
+    return image.convert("RGB")
+
+
+def _scaled(image: Image.Image, low: float, high: float) -> Image.Image:
+    values = (np.asarray(image, dtype=np.float64) - low) * (255 / (high - low))
+    if not np.isfinite(values).all():
+        raise ValueError("it holds NaN or infinity")
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # a stranger's bytes: the parser raises whatever it stumbles over
+        return 1

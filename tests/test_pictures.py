@@ -1,0 +1,336 @@
+"""What a picture viewer shows is what the model sees: depth, transparency, sources, pictures that cannot be read."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import zipfile
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from conftest import make_dataset
+from PIL import Image
+
+from hf_mdft import InputError, Task
+from hf_mdft.tasks import Preprocessor, read_labelled, read_unlabelled
+
+
+@pytest.fixture(scope="module")
+def preprocessor(clip_paths):
+    return Preprocessor(clip_paths["base"], "base")
+
+
+def noise(seed, high=256, dtype=np.uint8, size=32, channels=()):
+    return np.random.default_rng(seed).integers(0, high, (size, size, *channels)).astype(dtype)
+
+
+def files(folder, *arrays, ending="png"):
+    folder.mkdir(exist_ok=True)
+    for number, array in enumerate(arrays):
+        Image.fromarray(array).save(folder / f"{number}.{ending}")
+    return folder
+
+
+def pixels(images):
+    return images.pixels(range(len(images)))
+
+
+# Depth
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_deep_gray_is_scaled_from_its_depth(tmp_path, preprocessor, caplog, bits):
+    """A 12-bit scan in a 16-bit file is one of 12 bits; all pictures of a task have one range."""
+    arrays = [noise(seed, 2**bits // (seed + 1), np.uint16) for seed in range(3)]
+    arrays[0][0, 0] = 2**bits - 1
+    with caplog.at_level(logging.WARNING):
+        found = read_unlabelled("x", Task(files(tmp_path / "deep", *arrays)), preprocessor)
+    plain = [np.rint(array * (255 / (2**bits - 1))).astype(np.uint8) for array in arrays]
+    wanted = read_unlabelled("y", Task(files(tmp_path / "plain", *plain)), preprocessor)
+    assert torch.equal(pixels(found), pixels(wanted))
+    (line,) = [r.getMessage() for r in caplog.records if "more than 8 bits" in r.getMessage()]
+    assert f"0 is black, {2**bits - 1:g} is white ({bits} bits" in line and "image_range: [LOW, HIGH]" in line
+
+
+def test_learning_and_evaluation_have_one_range(tmp_path, preprocessor):
+    dim, bright = noise(0, 1000, np.uint16), noise(1, 60_000, np.uint16)
+    bright[0, 0] = 60_000
+    task = Task(files(tmp_path / "a", dim), files(tmp_path / "b", bright))
+    found = pixels(read_unlabelled("x", task, preprocessor)).float()
+    assert found.max() <= 255 * 1000 / 65535 + 1, "bright pictures of the other set make these dark"
+
+
+def test_fractions_and_stated_ranges(tmp_path, preprocessor):
+    values = noise(0).astype(np.float32) / 255
+    found = read_unlabelled("x", Task(files(tmp_path / "f", values, ending="tiff")), preprocessor)
+    wanted = read_unlabelled("y", Task(files(tmp_path / "p", noise(0))), preprocessor)
+    assert torch.equal(pixels(found), pixels(wanted))
+    hounsfield = (noise(0).astype(np.float32) - 100) * 10
+    folder = files(tmp_path / "ct", hounsfield, ending="tiff")
+    with pytest.raises(InputError, match=r"values from -1000 to 1550, which tell no range; say .* image_range: \[LOW"):
+        read_unlabelled("x", Task(folder), preprocessor)
+    stated = read_unlabelled("x", Task(folder, image_range=[-1000, 1550]), preprocessor)
+    assert torch.equal(pixels(stated), pixels(wanted))
+    with pytest.raises(InputError, match="image_range must be two numbers, the smaller first"):
+        Task.from_dict({"unlabelled": None, "image_range": [5, 1]}, "tasks.x")
+
+
+# Transparency
+
+
+@pytest.mark.parametrize(("background", "level"), [("white", 255), ("black", 0), ("#808080", 128)])
+def test_transparent_parts_have_the_background(tmp_path, preprocessor, background, level):
+    drawing = np.zeros((32, 32, 4), dtype=np.uint8)
+    drawing[8:24, 8:24] = (10, 200, 30, 255)
+    found = pixels(read_unlabelled("x", Task(files(tmp_path / "a", drawing), background=background), preprocessor))
+    assert (found[0, :, 0, 0] == level).all() and found[0, :, 16, 16].tolist() == [10, 200, 30]
+    palette = Image.fromarray(drawing).convert("P")
+    palette.info["transparency"] = palette.getpixel((0, 0))
+    (tmp_path / "p").mkdir()
+    palette.save(tmp_path / "p" / "0.gif", transparency=palette.getpixel((0, 0)))
+    found = pixels(read_unlabelled("y", Task(tmp_path / "p", background=background), preprocessor))
+    assert (found[0, :, 0, 0] == level).all()
+    with pytest.raises(InputError, match="background must be a color such as white"):
+        Task.from_dict({"unlabelled": None, "background": "chequered"}, "tasks.x")
+
+
+def test_sets_that_look_alike_are_warned_of(tmp_path, preprocessor, caplog):
+    def said(*arrays):
+        caplog.clear()
+        read_unlabelled("x", Task([Image.fromarray(array) for array in arrays]), preprocessor)
+        return [r.getMessage() for r in caplog.records]
+
+    assert said(*(noise(seed, channels=(3,)) for seed in range(12))) == []
+    assert "one flat color" in said(*(np.full((32, 32, 3), level, dtype=np.uint8) for level in range(0, 240, 20)))[0]
+    assert "copies of each other" in said(*[noise(0, channels=(3,))] * 12)[0]
+
+
+# Sources
+
+
+def test_sources_give_the_same_pictures(tmp_path, preprocessor):
+    arrays = [noise(seed, channels=(3,)) for seed in range(4)]
+    folder = files(tmp_path / "photos", *arrays)
+    paths = sorted(folder.iterdir())
+    bytes_of = [path.read_bytes() for path in paths]
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for path in paths:
+            archive.write(path, path.name)
+    (tmp_path / "table.csv").write_text("file,mark\n" + "".join(f"photos/{p.name},1\n" for p in paths))
+    stored = datasets.Dataset.from_dict({"image": [str(path) for path in paths]}).cast_column(
+        "image", datasets.Image()
+    )
+    stored.to_parquet(str(tmp_path / "photos.parquet"))
+    sources = {
+        "folder": folder,
+        "name of a folder": str(folder),
+        "imagefolder": {"path": "imagefolder", "data_dir": str(folder), "split": "train"},
+        "paths": [str(path) for path in paths],
+        "Paths": paths,
+        "pictures": [Image.open(path) for path in paths],
+        "arrays": arrays,
+        "bytes": [{"bytes": data, "path": None} for data in bytes_of],
+        "dataset": stored,
+        "torch format": stored.with_format("torch"),
+        "transform": stored.with_transform(lambda batch: {"image": [0] * len(batch["image"])}),
+        "bytes in a column": datasets.Dataset.from_dict({"image": bytes_of}),
+        "lists": datasets.Dataset.from_dict({"image": [array.tolist() for array in arrays]}).cast_column(
+            "image", datasets.Array3D((32, 32, 3), "uint8")
+        ),
+        "stream": {"path": "parquet", "data_files": str(tmp_path / "photos.parquet"), "split": "train",
+                   "streaming": True, "take": 4},
+        "zip": {"path": "imagefolder", "data_files": str(tmp_path / "photos.zip"), "split": "train"},
+        "csv": {"path": "csv", "data_files": str(tmp_path / "table.csv"), "split": "train"},
+    }  # fmt: skip
+    wanted = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+    for name, source in sources.items():
+        column = "file" if name == "csv" else "image"
+        found = read_unlabelled("x", Task(source, image_column=column), preprocessor)
+        assert torch.equal(pixels(found), wanted), name
+
+
+def test_words_for_splits_in_names_of_files_hide_nothing(tmp_path, preprocessor):
+    folder = files(tmp_path / "photos", *(noise(seed) for seed in range(6)))
+    os.rename(folder / "0.png", folder / "train_station.png")
+    os.rename(folder / "1.png", folder / "test-tube.png")
+    spec = {"path": "imagefolder", "data_dir": str(folder), "split": "train"}
+    assert len(read_unlabelled("x", Task(spec), preprocessor)) == 6
+    assert len(read_unlabelled("x", Task(folder), preprocessor)) == 6
+
+
+def test_folders_for_splits_and_classes_stay_what_they_are(tmp_path, preprocessor):
+    for split, count in (("train", 3), ("test", 2)):
+        for number, name in enumerate(("cat", "dog")):
+            (tmp_path / "photos" / split).mkdir(parents=True, exist_ok=True)
+            files(tmp_path / "photos" / split / name, *(noise(number * 10 + n) for n in range(count)))
+    spec = {"path": "imagefolder", "data_dir": str(tmp_path / "photos")}
+    assert len(read_unlabelled("x", Task({**spec, "split": "train"}), preprocessor)) == 6
+    found = read_labelled("x", Task(None, {**spec, "split": "test"}), ["dog", "cat"], preprocessor)
+    assert found.labels.tolist() == [1, 1, 0, 0]
+    flat = {"path": "imagefolder", "data_dir": str(tmp_path / "photos" / "test"), "split": "train"}
+    assert read_labelled("x", Task(None, flat), ["dog", "cat"], preprocessor).labels.tolist() == [1, 1, 0, 0]
+
+
+def test_names_with_brackets(tmp_path, preprocessor):
+    folder = files(tmp_path / "photos [2024]", noise(0), noise(1))
+    spec = {"path": "imagefolder", "data_dir": str(folder), "split": "train"}
+    assert len(read_unlabelled("x", Task(spec), preprocessor)) == 2
+    stored = make_dataset("shade", 5, 0)
+    stored.to_parquet(str(tmp_path / "a[1].parquet"))
+    spec = {"path": "parquet", "data_files": str(tmp_path / "a[1].parquet"), "split": "train"}
+    assert len(read_unlabelled("x", Task(spec), preprocessor)) == 5
+
+
+def test_a_folder_named_as_a_loader_is_no_loader(tmp_path, preprocessor):
+    (tmp_path / "imagefolder").mkdir()
+    files(tmp_path / "photos", noise(0), noise(1))
+    options = {"unlabelled": {"path": "imagefolder", "data_dir": "photos", "split": "train"}}
+    task = Task.from_dict(options, "tasks.x", folder=tmp_path)
+    assert task.unlabelled["path"] == "imagefolder" and len(read_unlabelled("x", task, preprocessor)) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (lambda folder: folder / "nowhere", "nowhere: no such folder of images"),
+        (lambda folder: folder, "no images in this folder"),
+        (lambda folder: [], "the list of images is empty"),
+        (lambda folder: [3, 4], "a list of int makes no images"),
+        (lambda folder: make_dataset("shade", 3, 0).to_iterable_dataset(), r"say how many images .*take\(2000\)"),
+        (lambda folder: {"path": "parquet", "data_files": "x", "take": "two"}, "take must be a whole number"),
+        (lambda folder: 7, "a folder or a list of images, got int"),
+    ],
+)
+def test_sources_that_are_none(tmp_path, preprocessor, source, said):
+    with pytest.raises(InputError, match=said) as error:
+        read_unlabelled("x", Task(source(tmp_path)), preprocessor)
+    assert str(error.value).startswith("task 'x', unlabelled: ") and "\n" not in str(error.value)
+
+
+# Pictures that cannot be read
+
+
+def damaged(tmp_path, count, bad):
+    folder = files(tmp_path / "photos", *(noise(seed) for seed in range(count)))
+    for number in bad:
+        (folder / f"{number}.png").write_bytes(b"no picture")
+    return [str(folder / f"{number}.png") for number in range(count)]
+
+
+def test_all_bad_pictures_are_named_at_once(tmp_path, preprocessor, caplog):
+    paths = damaged(tmp_path, 40, range(5, 35))
+    with pytest.raises(
+        InputError, match="30 of 40 images cannot be read: .*5.png.* and 10 more in .*; repair"
+    ) as error:
+        read_unlabelled("x", Task(paths), preprocessor)
+    rest = str(error.value).split(" more in ")[1].split(";")[0]
+    with open(rest, encoding="utf-8") as file:
+        assert len(file.read().splitlines()) == 30
+    with caplog.at_level(logging.WARNING):
+        found = read_unlabelled("x", Task(paths, on_bad_image="skip"), preprocessor)
+    assert len(found) == 10 and found.skipped == 30 and found.sample(4, 0).skipped == 30
+    assert "30 of 40 images cannot be read" in caplog.text and "they are skipped" in caplog.text
+    wanted = torch.from_numpy(np.stack([noise(seed) for seed in (*range(5), *range(35, 40))]))
+    assert torch.equal(pixels(found)[:, 0], wanted)
+    with pytest.raises(InputError, match="none is left"):
+        read_unlabelled("x", Task(paths[6:9], on_bad_image="skip"), preprocessor)
+
+
+def test_labels_go_with_the_pictures_that_are_left(tmp_path, preprocessor):
+    paths = damaged(tmp_path, 4, [1])
+    data = datasets.Dataset.from_dict({"image": paths, "label": ["a", "b", "c", "b"]})
+    task = Task(None, data, on_bad_image="skip")
+    assert read_labelled("x", task, ["c", "b", "a"], preprocessor).labels.tolist() == [2, 0, 1]
+
+
+def test_what_is_no_picture_is_not_opened(tmp_path, preprocessor):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+    big = io.BytesIO()
+    Image.new("1", (4000, 3000)).save(big, "PNG")
+    (tmp_path / "bomb.png").write_bytes(big.getvalue())
+    names = [str(tmp_path / name) for name in ("pipe.png", "program.png", "bomb.png", "gone.png")]
+    with pytest.raises(InputError) as error:
+        read_unlabelled("x", Task(names, max_pixels=1_000_000), preprocessor)
+    for said in ("(no regular file)", "(no raster picture)", "(4000 x 3000 pixels, more than max_pixels: 1000000)"):
+        assert said in str(error.value)
+    assert "gone.png ([Errno 2] No such file" in str(error.value)
+    assert len(read_unlabelled("x", Task(names[2:3]), preprocessor)) == 1
+
+
+# Labels
+
+
+def classes(labels, names, **options):
+    """Classes that labels are matched to."""
+    data = make_dataset("shade", len(labels), 0).remove_columns("label")
+    feature = options.pop("feature", None)
+    data = data.add_column("label", labels, feature=feature) if feature else data.add_column("label", labels)
+    return data, Task(None, data, **options), names
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "found"),
+    [
+        (["Cat", "big_dog", "big-dog"], ["big dog", "cat"], [1, 0, 0]),
+        ([b"cat", b"dog"], ["dog", "cat"], [1, 0]),
+        (["cafe\u0301", "na\u00efve"], ["nai\u0308ve", "caf\u00e9"], [1, 0]),
+        ([0, 2, 1], ["2", "0", "1"], [1, 0, 2]),
+        ([0, 2], ["LABEL_2", "LABEL_0", "LABEL_1"], [1, 0]),
+        (["LABEL_1", "LABEL_0"], ["0", "1"], [1, 0]),
+        ([1.0, 0.0], ["0", "1"], [1, 0]),
+        ([True, False], ["false", "true"], [1, 0]),
+        (["7", "3"], ["digit", "3", "7"], [2, 1]),
+        (["a"], ["b", "a"], [1]),
+    ],
+)
+def test_labels_are_matched_by_name(preprocessor, labels, names, found):
+    _, task, names = classes(labels, names)
+    assert read_labelled("x", task, names, preprocessor).labels.tolist() == found
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "said"),
+    [
+        (["cat", "bird"], ["cat", "dog"], "label 'bird' is none of the classes (cat, dog); if the order of 'label' "
+         "is that of the classes, {bird: cat, cat: dog}, say so with label_names: in_order, else with label_names: {"),
+        ([0, 1], ["cat", "dog"], "label '0' is none of the classes (cat, dog); if the order of 'label' is that of "
+         "the classes, {0: cat, 1: dog}, say so with label_names: in_order"),
+        ([0, 1, 2], ["cat", "dog"], "3 labels and 2 classes: say with label_names which class each label is"),
+        ([[0, 1], [1]], ["cat", "dog"], "holds several labels for an image"),
+        ([0.5, 1.0], ["cat", "dog"], "expected integers or names"),
+        (["a", None], ["a", "b"], "row 1 has no label"),
+    ],
+)  # fmt: skip
+def test_labels_that_names_do_not_tell_are_refused(preprocessor, labels, names, said):
+    _, task, names = classes(labels, names)
+    with pytest.raises(InputError) as error:
+        read_labelled("x", task, names, preprocessor)
+    assert said in str(error.value) and str(error.value).startswith("task 'x', evaluation: ")
+
+
+@pytest.mark.parametrize(
+    ("label_names", "found"),
+    [("in_order", [0, 1, 2]), (["dog", "cat", "bird"], [1, 0, 2]), ({0: "bird", "1": "cat", 2: "Dog"}, [2, 0, 1])],
+)
+def test_label_names_say_which_class_a_label_is(preprocessor, label_names, found):
+    _, task, names = classes([0, 1, 2], ["cat", "dog", "bird"], label_names=label_names)
+    assert read_labelled("x", task, names, preprocessor).labels.tolist() == found
+
+
+def test_classes_of_the_data_set_that_are_one_class_are_refused(preprocessor):
+    data = make_dataset("shade", 6, 0).cast_column("label", datasets.ClassLabel(names=["Cat", "cat", "dog"]))
+    with pytest.raises(InputError, match="labels Cat, cat are all class 'cat'; give label_names"):
+        read_labelled("x", Task(None, data), ["cat", "dog", "cow"], preprocessor)
+
+
+def test_label_names_that_do_not_fit_are_refused(preprocessor):
+    _, task, names = classes([0, 1], ["cat", "dog"], label_names=["cat"])
+    with pytest.raises(InputError, match="label_names has no name for label '1'"):
+        read_labelled("x", task, names, preprocessor)
+    _, task, names = classes([0, 1], ["cat", "dog"], label_names=["cat", "cow"])
+    with pytest.raises(InputError, match="label_names calls label '1' 'cow', which is no class"):
+        read_labelled("x", task, names, preprocessor)
