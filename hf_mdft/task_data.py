@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
+from .cards import TaskInputs
 from .core.data_reference import DataReference
 from .core.device import best_device
 from .core.errors import InputError, suggest
@@ -107,6 +108,36 @@ class TaskData:
         parity(self.pool)
         experts = {task: self.experts(task) for task in self.tasks}
         return experts, {task: self.unlabelled(task) for task in self.tasks}, self.heads()
+
+    def inputs(self) -> dict[str, TaskInputs]:
+        """What every task has: everything that can be refused about models, images and labels is refused here.
+
+        Reads the labels of evaluation images, to match them to the classes.
+
+        Raises:
+            InputError: As in `checked()`, or evaluation images or labels cannot be read.
+        """
+        _, unlabelled, heads = self.checked()
+        return {task: self._inputs(task, unlabelled[task], heads[task]) for task in self.tasks}
+
+    def _inputs(self, task: str, images: Images, head: Head) -> TaskInputs:
+        found, own = self.labelled(task), self.tasks[task]
+        self.teachers(task)
+        named = "class_names" if own.class_names else "the expert's" if head.linear() is not None else "the data set's"
+        return TaskInputs(
+            images=len(images),
+            skipped=images.skipped,
+            evaluation=None if found is None else len(found.images),
+            skipped_evaluation=0 if found is None else found.images.skipped,
+            height=images.shape[1],
+            width=images.shape[2],
+            class_names=tuple(head.class_names),
+            classes_from=named if own.head is None else f"head: {own.head}" if isinstance(own.head, str) else "a head",
+            labels=() if found is None else found.pairs,
+            experts=tuple(source.reference.shown().id for source in self.pool.by_task[task]),
+            head=head.name,
+            processor=processor_of(self.pool, task).reference.shown().id,
+        )
 
     def teachers(self, task: str) -> tuple[OutsideTeacher, ...]:
         """The task's teachers from outside the pool, found and checked the first time."""

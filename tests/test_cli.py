@@ -56,7 +56,7 @@ def test_killed_run_goes_on(clip_paths, tmp_path):
     The machine's default encoding is ASCII here, which must change nothing: class names have other letters.
     """
     meta = {"max_steps": 40, "images_per_task": 4, "head_steps": 3, "use_cpu": True, "save_steps": 5}
-    names = {"class_names": ["düster", "mäßig", "グレア"]}
+    names = {"class_names": ["düster", "mäßig", "グレア"], "label_names": "in_order"}
     recipe = edited(write_recipe(tmp_path, clip_paths, meta=meta), lambda c: c["tasks"]["shade"].update(names))
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     environment.pop("PYTHONIOENCODING", None)

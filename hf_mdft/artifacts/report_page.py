@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..cards.inputs import HEADER
 from ..cards.roster import VIEWS
 from ..evaluation import Report
 from .figures import accuracy_figure, coefficient_figure, gain_figure, history_figure, svg
@@ -28,6 +29,7 @@ def write_report(report: Report, path: str | Path) -> None:
     page = template.render(
         report=report,
         views=VIEWS,
+        inputs_header=HEADER,
         figures={title: Markup(svg(figure)) for title, figure in figures.items() if figure},
     )
     Path(path).write_text(page, encoding="utf-8")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cards import Decision, Difference, Trust, compared, in_order
+from ..cards import Decision, Difference, TaskInputs, Trust, compared, in_order
 from ..cards.roster import VIEWS
 from ..core.json_files import plain, write_json
 from ..core.reference import several
@@ -70,6 +70,7 @@ class Report:
 
     Args:
         tasks: Names of the tasks.
+        inputs: What every task was given.
         accuracy: Accuracy by model and task, 0 to 1.
         average: Average accuracy by model, where a model has all tasks that were measured.
         comparison: Specialist against expert, by task.
@@ -111,6 +112,7 @@ class Report:
     pool: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+    inputs: Mapping[str, TaskInputs] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """`results.json`: every key is there, whatever was measured."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch.distributed
@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from ..adapter import MdftConfig
 from ..artifacts.run_folder import refuse_foreign_output, write_run
-from ..cards import refuse_reserved
+from ..cards import inputs_text, refuse_reserved
 from ..core.errors import InputError, suggest
 from ..evaluation import TRANSDUCTIVE, Report, TransductiveMethod
 from ..merger import MetaMerger
@@ -127,6 +127,9 @@ def run(
     state = PartialState()
     refuse_foreign_output(output_dir, list(merger.tasks))
     progress(f"Pool: {merger.pool.base} and {len(merger.pool.experts)} experts; {len(merger.tasks)} tasks")
+    with state.main_process_first():
+        inputs = merger.inputs()
+    progress(inputs_text(inputs))
     learned = "learning the meta-model's coefficients on unlabelled images"
     progress(f"Phase 1: {learned if meta.max_steps else 'a static merge; nothing is trained'}")
     merger.fit(meta)
@@ -148,8 +151,8 @@ def run(
         merger.timing[f"baseline {name}"] = time.perf_counter() - start
     report = None
     if state.is_main_process:
-        progress("Evaluating (the only step that reads labels)")
-        report = merger.evaluate(others)
+        progress("Evaluating (beside the check above, the only step that reads labels)")
+        report = replace(merger.evaluate(others), inputs=inputs)
         specialists = {task: made.save_pretrained for task, made in merger.specialists.items()}
         write_run(output_dir, report, merger.save_pretrained, specialists)
     state.wait_for_everyone()

@@ -16,10 +16,12 @@ from .unlabelled import reading_of
 
 @dataclass
 class LabelledImages:
-    """Images and their labels `(N,)`, as indices into the head's classes."""
+    """Images and their labels `(N,)`, as indices into the head's classes; and which class each label of the data set
+    was matched to, in the order of the classes."""
 
     images: Images
     labels: torch.Tensor
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 def read_labelled(
@@ -40,5 +42,6 @@ def read_labelled(
     columns = open_images(getattr(task, part), task.image_column, where)
     images = Images.prepare(columns, task.image_column, preprocessor, where, reading_of(name, task))
     rows = images.rows.tolist()
-    labels = label_classes(dataset, task.label_column, rows, class_names, task.label_names, where)
-    return LabelledImages(images, torch.tensor(labels))
+    labels, matched = label_classes(dataset, task.label_column, rows, class_names, task.label_names, where)
+    pairs = tuple((label, class_names[number]) for label, number in sorted(matched.items(), key=lambda item: item[1]))
+    return LabelledImages(images, torch.tensor(labels), pairs)

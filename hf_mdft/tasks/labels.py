@@ -26,8 +26,8 @@ def label_classes(
     class_names: Sequence[str],
     label_names: Any,
     where: str,
-) -> list[int]:
-    """Index of each row's class among `class_names`.
+) -> tuple[list[int], dict[str, int]]:
+    """Index of each row's class among `class_names`, and of each label by its text.
 
     Names are compared without case, blanks, `_` and `-`, and by their Unicode form; `LABEL_3`, `class 3` and 3 are the
     same. Classes that no row has may be missing.
@@ -60,7 +60,7 @@ def label_classes(
         raise InputError(f"{where}: label {outside} is none of the dataset's {len(names)} (-1 hides a split's labels)")
     shown = {value: _text(names[value] if names else value) for value in dict.fromkeys(values)}
     found = _stated(shown, class_names, label_names, where) or _matched(shown, class_names, names, column, where)
-    return [found[value] for value in values]
+    return [found[value] for value in values], {shown[value]: number for value, number in found.items()}
 
 
 def _text(value: Any) -> str:
