@@ -15,7 +15,7 @@ from torch import nn
 from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
 
-from .adapter import STRONG_TRANSFORM, MdftConfig
+from .adapter import MdftConfig, config_for
 from .artifacts import MetaModelParts, Record, folded_tower, load_meta_model, push_meta_model
 from .core.errors import InputError
 from .embedding.statistics import estimate_statistics
@@ -57,8 +57,7 @@ class MetaMerger(TaskData):
         self, pool: ModelPool, tasks: Mapping[str, Task], config: MdftConfig | None = None, seed: int = 0
     ) -> None:
         super().__init__(pool, tasks, seed)
-        self.config = copy.deepcopy(config) or MdftConfig(transform=dict(STRONG_TRANSFORM))
-        self.config.pool, self.config.tower, self.config.inference_mode = pool.reference(), None, False
+        self.config = config_for(pool, config)
         self.model: PeftModel | None = None
         self.specialists: dict[str, Specialist] = {}
         self.rounds: list[dict[str, Specialist]] = []
@@ -85,7 +84,7 @@ class MetaMerger(TaskData):
             config, pool, tasks: What differs.
             fitted: It has this one's meta-model too.
         """
-        chosen = {name: self.tasks[name] for name in tasks or self.tasks}
+        chosen = {name: self.tasks[name] for name in self.named(tasks)}
         other = MetaMerger(pool or self.pool, chosen, config or self.config, self.seed)
         other.take_from(self)
         if fitted:
@@ -122,7 +121,7 @@ class MetaMerger(TaskData):
         Raises:
             InputError: As in `checked()`.
         """
-        args = copy.copy(args) if args else MdftTrainingArguments(seed=self.seed)
+        args = self.arguments(args, MdftTrainingArguments, "fit")
         with self._timed("prepare"), args.main_process_first(desc="images and heads"):
             experts, images, heads = self.checked()
             key = resume_key(self.pool, self.config, heads, images, args, experts)
@@ -158,7 +157,8 @@ class MetaMerger(TaskData):
         Returns:
             Specialists by task; one holds the expert where no improvement was shown.
         """
-        args, names, meta = args or SpecializeArguments(seed=self.seed), self.named(tasks), self.meta_tower()
+        args, names = self.arguments(args, SpecializeArguments, "specialize"), self.named(tasks)
+        meta = self.meta_tower()
         for task in names:  # results of an earlier call must not stand in for a specialist that this one refuses
             self.specialists.pop(task, None)
             self.timing.pop(f"specialist {task}", None)

@@ -12,6 +12,7 @@ from .artifacts import Record
 from .artifacts.record import coefficient_table
 from .cards import refuse_reserved
 from .core.device import best_device
+from .core.errors import InputError
 from .core.memory import peak_memory_bytes
 from .core.versions import versions
 from .evaluation import Report, TransductiveMethod
@@ -57,8 +58,10 @@ def compare(run: Run, baselines: Mapping[str, Run | TransductiveMethod]) -> Eval
     Raises:
         InputError: A baseline has the name of a model that is compared anyway.
     """
-    for name in baselines:
+    for name, other in baselines.items():
         refuse_reserved(name)
+        if not callable(other) and not hasattr(other, "specialists"):
+            raise InputError(f"baseline '{name}' must be a MetaMerger or a method, got {type(other).__name__}")
     data = {task: found for task in run.tasks if (found := run.labelled(task)) is not None}
     # Where nothing was learned there is nothing to compare the images with.
     used = [task for task in data if run.model is not None and run.tasks[task].unlabelled is not None]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterable, Mapping
+from types import NoneType
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +14,8 @@ from torch import nn
 from .cards import TaskInputs
 from .core.data_reference import DataReference
 from .core.device import best_device
-from .core.errors import InputError, suggest
+from .core.errors import InputError, known, suggest
+from .core.typed import expect
 from .experts import TaskExperts, related_experts
 from .heads import Head, build_expert_heads, build_head
 from .pool import ModelPool
@@ -34,9 +38,13 @@ class TaskData:
     """
 
     def __init__(self, pool: ModelPool, tasks: Mapping[str, Task], seed: int = 0) -> None:
-        for task in tasks:
+        expect(pool, ModelPool, "pool")
+        for task, own in expect(tasks, Mapping, "tasks").items():
+            expect(own, Task, f"tasks['{task}']")
             if task not in pool.tasks:
-                raise InputError(f"task '{task}' is not in the pool: {suggest(task, pool.tasks)}")
+                raise InputError(f"task '{task}' is not in the pool: {suggest(str(task), pool.tasks)}")
+        if type(seed) is not int or not 0 <= seed < 2**32:
+            raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed!r}")
         self.pool = pool
         self.tasks = dict(tasks)
         self.seed = seed
@@ -48,17 +56,22 @@ class TaskData:
         self._taken: dict[str, str | None] = {}
         self._teachers: dict[str, tuple[OutsideTeacher, ...]] = {}
 
-    def named(self, tasks: Iterable[str] | None) -> list[str]:
-        """The tasks of these names; none is all.
+    def named(self, tasks: Iterable[str] | str | None) -> list[str]:
+        """The tasks of these names, or of one; none is all.
 
         Raises:
             InputError: There is no such task; the nearest name is suggested.
         """
-        names = list(tasks or self.tasks)
-        for name in names:
-            if name not in self.tasks:
-                raise InputError(f"unknown task '{name}': {suggest(str(name), self.tasks)}")
-        return names
+        names = [tasks] if isinstance(tasks, str) else list(tasks or self.tasks)
+        return [known(name, self.tasks, "task") for name in names]
+
+    def arguments(self, args: Any, kind: type, method: str) -> Any:
+        """A copy of a phase's arguments, or the defaults with this run's seed.
+
+        Raises:
+            InputError: They are of another kind.
+        """
+        return copy.copy(expect(args, (kind, NoneType), f"args of {method}()")) or kind(seed=self.seed)
 
     def take_from(self, other: TaskData) -> None:
         """Use another one's heads and images where it has made them."""
@@ -75,6 +88,7 @@ class TaskData:
 
     def head(self, task: str) -> Head:
         """The task's head, built the first time."""
+        self.named([task])
         if task not in self._heads:
             self._heads[task] = build_head(task, self.tasks[task], self.pool)
         return self._heads[task].cpu()
@@ -153,6 +167,7 @@ class TaskData:
     def expert(self, task: str) -> str | None:
         """Name of the expert that one would take without labels (see `TaskExperts.chosen`), the first where there are
         no unlabelled images; `None` for a task without one."""
+        self.named([task])
         if task not in self._taken:
             names = self.pool.experts_of(task)
             known = len(names) < 2 or self.tasks[task].unlabelled is None
@@ -172,6 +187,7 @@ class TaskData:
 
     def preprocessor(self, task: str) -> Preprocessor:
         """Image processor of the task: its experts' own where they have one, else the base's."""
+        self.named([task])
         if task not in self._preprocessors:
             source = processor_of(self.pool, task)
             self._preprocessors[task] = Preprocessor(source.folder, str(source))
@@ -179,12 +195,18 @@ class TaskData:
 
     def unlabelled(self, task: str) -> Images:
         """The task's unlabelled images, read the first time."""
+        self.named([task])
         if task not in self._images:
             self._images[task] = read_unlabelled(task, self.tasks[task], self.preprocessor(task))
         return self._images[task]
 
+    def skipped(self) -> dict[str, int]:
+        """Unlabelled images that could not be read, by task that has such."""
+        return {task: images.skipped for task, images in self._images.items() if images.skipped}
+
     def labelled(self, task: str) -> LabelledImages | None:
         """The task's evaluation images and labels, where it has any."""
+        self.named([task])
         if self.tasks[task].evaluation is None:
             return None
         return read_labelled(task, self.tasks[task], self.head(task).class_names, self.preprocessor(task))

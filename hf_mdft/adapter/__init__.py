@@ -1,6 +1,6 @@
 """The merging adapter as a PEFT method; importing this registers `MDFT` with PEFT."""
 
-from .config import STRONG_TRANSFORM, MdftConfig
+from .config import STRONG_TRANSFORM, MdftConfig, config_for
 from .held import combined_once
 from .layer import MdftLayer
 from .model import MdftModel
@@ -9,4 +9,4 @@ from .registration import register
 
 register()
 
-__all__ = ["STRONG_TRANSFORM", "MdftConfig", "MdftLayer", "MdftModel", "combined_once"]
+__all__ = ["STRONG_TRANSFORM", "MdftConfig", "MdftLayer", "MdftModel", "combined_once", "config_for"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
 from peft import PeftConfig
 
 from ..core.errors import InputError, suggest
 from ..core.reference import PoolReference, several
+from ..core.typed import expect
 from ..transforms import TRANSFORMS
 from .peft_type import mdft_peft_type
 
@@ -82,3 +85,16 @@ class MdftConfig(PeftConfig):
         if self.init_coefficient is not None:
             return self.init_coefficient
         return 1 / sum(len(several(experts)) for experts in self.pool["experts"].values())
+
+
+def config_for(pool: Any, config: MdftConfig | None = None) -> MdftConfig:
+    """A copy of a config for a pool, to train; the default has the transform that measured best.
+
+    Raises:
+        InputError: It is no `MdftConfig`.
+    """
+    found = copy.deepcopy(expect(config, (MdftConfig, NoneType), "config")) or MdftConfig(
+        transform=dict(STRONG_TRANSFORM)
+    )
+    found.pool, found.tower, found.inference_mode = pool.reference(), None, False
+    return found

@@ -96,6 +96,7 @@ class Record:
             pool=data.pool,
             model=model,
             unlabelled=data.references("unlabelled"),
+            skipped=data.skipped(),
             trained_heads=trained_heads,
             history=history,
             recipe=_pinned(recipe, teachers),
@@ -145,6 +146,7 @@ def meta_facts(
     pool: ModelPool,
     model: PeftModel,
     unlabelled: Mapping[str, DataReference | None],
+    skipped: Mapping[str, int] = MappingProxyType({}),
     trained_heads: Iterable[str],
     history: Lines,
     recipe: Mapping[str, Any],
@@ -156,6 +158,7 @@ def meta_facts(
         pool: The pool that it is made of.
         model: The model with the adapter.
         unlabelled: Unlabelled images by task.
+        skipped: Those that could not be read, by task that has such.
         trained_heads: Tasks whose heads were trained with the coefficients.
         history: Log lines of the training.
         recipe: How it was made, as a recipe.
@@ -170,6 +173,7 @@ def meta_facts(
         loader=pool.architecture.loader(pool.config),
         tasks=tuple(unlabelled),
         unlabelled=dict(unlabelled),
+        skipped=dict(skipped),
         trained_heads=tuple(sorted(trained_heads)),
         coefficients=coefficient_table(model, pool),
         history=tuple(history),

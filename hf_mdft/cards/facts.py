@@ -133,6 +133,7 @@ class MetaFacts:
         loader: Class of transformers that loads the folded model.
         tasks: Names of the tasks.
         unlabelled: Unlabelled images by task.
+        skipped: Unlabelled images that could not be read, by task that has such.
         trained_heads: Tasks whose heads were trained with the coefficients.
         coefficients: Merging coefficients by tensor and expert.
         history: Log lines of the training; none where nothing was trained.
@@ -154,6 +155,7 @@ class MetaFacts:
     kept: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     recipe: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ def meta_card(
         names=[escaped(task) for task in facts.tasks],
         rows=rows,
         trained_heads=[escaped(task) for task in facts.trained_heads],
+        skipped={escaped(task): count for task, count in facts.skipped.items()},
         kept={escaped(task): shares for task, shares in facts.kept.items()},
         evaluated_on={
             escaped(task): {

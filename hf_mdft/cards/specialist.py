@@ -98,6 +98,7 @@ def specialist_card(
         evaluated_on=data_link(measured.data) if measured else None,
         overlap=overlap_text(measured.overlap) if measured else None,
         trained_on=data_link(unlabelled),
+        skipped=meta.skipped.get(facts.task),
         **_training(meta.recipe, trust.start if expert else "meta-model"),
     )
 

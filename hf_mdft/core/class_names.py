@@ -63,5 +63,25 @@ def are_placeholders(names: Sequence[str]) -> bool:
     return all(re.fullmatch(r"LABEL_\d+", name) for name in names)
 
 
+SPLITS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"})
+"""Names of the parts of a data set."""
+
+
+def no_words(names: Sequence[str]) -> str | None:
+    """What names are that texts cannot be made of; `None` where they may be meant as classes."""
+    plain = [plain_name(name) for name in names]
+    if len(set(plain)) < 2:
+        return "a single class"
+    if all(re.fullmatch(r"n\d{8}", name) for name in plain):
+        return "WordNet codes"
+    if are_placeholders(names):
+        return "placeholders"
+    if all(name in SPLITS for name in plain):
+        return "parts of a data set"
+    if all(re.fullmatch(r"[\d.,]+", name) for name in plain):
+        return "numbers"
+    return None
+
+
 def _all_differ(names: Sequence[str]) -> bool:
     return len(set(map(plain_name, names))) == len(names)

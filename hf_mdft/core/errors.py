@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -37,3 +38,14 @@ def suggest(word: str, known: Iterable[str]) -> str:
         return f"did you mean '{near[0]}'?"
     more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
     return f"known: {', '.join(known[:LISTED])}{more}."
+
+
+def known(name: Any, names: Iterable[str], what: str) -> Any:
+    """The name, where it is one of these.
+
+    Raises:
+        InputError: It is not; the nearest is suggested.
+    """
+    if name not in names:
+        raise InputError(f"unknown {what} '{name}': {suggest(str(name), names)}")
+    return name

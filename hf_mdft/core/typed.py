@@ -155,3 +155,15 @@ def _wanted(hint: Any) -> str:
 
 def _shown(value: Any) -> str:
     return f"'{value}'" if isinstance(value, str) else type(value).__name__ if value is None else repr(value)[:60]
+
+
+def expect(value: Any, kinds: type | tuple[type, ...], what: str) -> Any:
+    """The value, where it is of one of these kinds.
+
+    Raises:
+        InputError: It is not; the message says what was given and what is wanted.
+    """
+    if not isinstance(value, kinds):
+        names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)) if kind is not type(None)]
+        raise InputError(f"{what} must be {' or '.join(names)}, got {type(value).__name__}")
+    return value

@@ -11,6 +11,7 @@ from ..core.class_names import (
     are_placeholders,
     displaced_classes,
     missing_classes,
+    no_words,
     order_by_name,
     same_classes,
 )
@@ -126,8 +127,15 @@ def _classifiers(name: str, task: Task, pool: ModelPool) -> dict[str, Head]:
 
 def _from_text(task: Task, pool: ModelPool, where: str) -> Head:
     names = task.class_names or _dataset_names(task, where)
+    advice = "write class_names: [NAME, ...], in the order of the labels"
     if not names:
-        raise InputError(f"{where}: no class_names, and the dataset does not name its classes")
+        raise InputError(f"{where}: no class_names, and the dataset does not name its classes; {advice}")
+    if task.class_names is None and (what := no_words(names)):
+        shown = ", ".join(map(str, names[:4])) + (", ..." if len(names) > 4 else "")
+        raise InputError(
+            f"{where}: the dataset's names of classes are {what} ({shown}), of which no text can be made; {advice}, "
+            "and label_names: in_order"
+        )
     templates = resolve_templates(task.templates, where)
     if pool.architecture.has_text_tower(pool.config):  # else it is refused below, before anything is downloaded
         pool.fetch()

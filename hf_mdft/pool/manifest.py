@@ -17,7 +17,7 @@ from ..architectures.base import ClassHead
 from ..architectures.identity import functional_config
 from ..cards.licenses import CombinedLicense, combined_license
 from ..core.cache import key_of
-from ..core.errors import InputError
+from ..core.errors import InputError, known
 from ..core.reference import PoolReference, expert_names, several
 from ..core.threads import each
 from ..hub import push_folder
@@ -168,7 +168,7 @@ class ModelPool:
 
     def experts_of(self, task: str) -> list[str]:
         """Names of a task's experts; none for a task without one."""
-        return expert_names(task, len(self.by_task[task])) if self.by_task.get(task) else []
+        return expert_names(task, n) if (n := len(self.by_task[known(task, self.by_task, "task")])) else []
 
     def license(self, others: Iterable[ModelSource] = ()) -> CombinedLicense:
         """The strictest license that base and experts (and others that teach them) state, and problems of combining
@@ -223,9 +223,9 @@ class ModelPool:
     def weights(self, expert: str | None) -> TowerWeights | LoraWeights:
         """Tower weights of an expert, or of the base for `None`."""
         if expert not in self._expert_weights:
+            source = self.base if expert is None else self.experts[known(expert, self.experts, "expert")]
             self.fetch()
-            source, base = (self.base, None) if expert is None else (self.experts[expert], self.weights(None))
-            self._expert_weights[expert] = self._fit.weights(source, base, self._kin)
+            self._expert_weights[expert] = self._fit.weights(source, expert and self.weights(None), self._kin)
         return self._expert_weights[expert]
 
     def tower(self, expert: str | None = None) -> PreTrainedModel:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.typed import expect
 from .source import ModelSource
 
 
@@ -53,6 +54,7 @@ def model_folders(specs: Iterable[str | Path], where: str) -> list[str | Path]:
     """
     found: list[str | Path] = []
     for spec in specs:
+        expect(spec, (str, Path), where)
         if not glob.has_magic(str(spec)) or Path(spec).expanduser().is_dir():
             found.append(spec)
             continue

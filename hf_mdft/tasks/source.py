@@ -12,15 +12,10 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from ..core.class_names import SPLITS
 from ..core.errors import InputError, suggest
 from .decode import FORMATS
 
-
-SPLIT_WORDS = frozenset(
-    {"train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"}
-)
-"""Names of folders by which `datasets` divides a folder of images. It takes these words in names of files for splits,
-too, and drops all other files; here only folders count."""
 
 TAKE = "take"
 """Option beside those of `load_dataset`: how many images of a stream are read."""
@@ -116,8 +111,9 @@ def _as_meant(spec: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `load_dataset` that read all files of a local folder, and files whose names are no patterns."""
     folder = spec.get("data_dir")
     if spec.get("path") == "imagefolder" and folder is not None and "data_files" not in spec and Path(folder).is_dir():
+        # `datasets` takes names of parts in names of files for splits, too, and drops all other files.
         inside = {path.name.lower() for path in Path(folder).iterdir() if path.is_dir()}
-        if not inside & SPLIT_WORDS:
+        if not inside & SPLITS:
             spec.pop("data_dir")
             spec["data_files"] = {spec.get("split") or "train": os.path.join(glob.escape(str(folder)), "**")}
     elif "data_files" in spec:

@@ -58,6 +58,11 @@ class Task:
         max_pixels: Pixels of the largest picture that is opened.
     """
 
+    def __post_init__(self) -> None:
+        values = vars(self)
+        _check(values, "Task")
+        self.class_names = values["class_names"]
+
     def showing(self) -> Showing:
         """How pictures become RGB."""
         limits = None if self.image_range is None else (float(self.image_range[0]), float(self.image_range[1]))
@@ -112,15 +117,7 @@ class Task:
         for key in IMAGES:
             if found.get(key) is not None:
                 found[key] = _images(found[key], f"{where}.{key}", folder)
-        for key in ("image_column", "label_column"):
-            if not isinstance(found.get(key, ""), str):
-                raise InputError(f"{where}: {key} must be the name of a column, got {found[key]!r}")
-        if found.get("class_names") is not None:
-            found["class_names"] = _names(found["class_names"], where)
-        templates = found.get("templates", "default")
-        if not isinstance(templates, str | list):
-            raise InputError(f"{where}: templates must be a list or the name of a set, got {templates}")
-        _check_reading(found, where)
+        _check(found, where)
         if "teachers" in found:
             found["teachers"] = _teachers(found["teachers"], where, None if foreign else folder)
         if not foreign and str(found.get("head")).endswith(".safetensors"):
@@ -185,8 +182,16 @@ def _images(value: Any, where: str, folder: Path | None) -> Any:
     return found
 
 
-def _check_reading(found: Mapping[str, Any], where: str) -> None:
-    """Whether the options of how pictures are read can be what they are."""
+def _check(found: dict[str, Any], where: str) -> None:
+    """Whether options can be what they are; class names become text."""
+    for key in ("image_column", "label_column"):
+        if not isinstance(found.get(key, ""), str):
+            raise InputError(f"{where}: {key} must be the name of a column, got {found[key]!r}")
+    if found.get("class_names") is not None:
+        found["class_names"] = _names(found["class_names"], where)
+    templates = found.get("templates", "default")
+    if not isinstance(templates, str | list):
+        raise InputError(f"{where}: templates must be a list or the name of a set, got {templates}")
     if found.get("on_bad_image", "error") not in ("error", "skip"):
         raise InputError(f"{where}: on_bad_image must be 'error' or 'skip', got {found['on_bad_image']!r}")
     limits = found.get("image_range")
@@ -212,7 +217,7 @@ def _check_reading(found: Mapping[str, Any], where: str) -> None:
 
 
 def _names(names: Any, where: str) -> list[str]:
-    if not isinstance(names, list) or len(names) < 2:
+    if not isinstance(names, list | tuple) or len(names) < 2:
         raise InputError(f"{where}: class_names must list at least two names")
     return [str(name) for name in names]
 
