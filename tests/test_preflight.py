@@ -139,7 +139,7 @@ def small(clip_pool, unlabelled_data):
 @pytest.mark.parametrize(
     ("use", "said"),
     [
-        (lambda m: m.fit(TrainingArguments(use_cpu=True)), "args of fit() must be MdftTrainingArguments, got Training"),
+        (lambda m: m.fit(TrainingArguments(use_cpu=True)), "args of fit() must be MdftTrainingArguments, got Train"),
         (lambda m: m.fit({"max_steps": 1}), "args of fit() must be MdftTrainingArguments, got dict"),
         (lambda m: m.specialize(TrainingArguments(use_cpu=True)), "args of specialize() must be SpecializeArguments"),
         (lambda m: m.specialize(tasks=["shad"]), "unknown task 'shad': did you mean 'shade'?"),
