@@ -14,7 +14,6 @@ from ..core.errors import InputError
 from ..core.registry import Registry
 from .blocks import depths
 from .keys import canonical_names, surplus
-from .output_layers import classifier_of
 
 
 USUAL_SHAPE = (3, 224, 224)
@@ -83,8 +82,10 @@ class Architecture:
             InputError: Another kind of model, or another value of a key in `must_agree`.
         """
         advice = "an expert must be fine-tuned from the pool's base"
-        if self.own_heads and getattr(config, "problem_type", None) == "multi_label_classification":
-            raise InputError(f"{where}: a classifier of several labels at once (problem_type); give one of one label")
+        kind = getattr(config, "problem_type", None)
+        if self.own_heads and kind not in (None, "single_label_classification"):
+            what = " (several labels at once)" if str(kind).startswith("multi") else ""
+            raise InputError(f"{where}: problem_type is {kind}{what}; give a classifier of one label for each image")
         if config.model_type not in self.model_types:
             raise InputError(
                 f"{where}: model type '{config.model_type}' does not fit the base {base} "
@@ -102,26 +103,29 @@ class Architecture:
         """A tower with the config's shapes; weights random, or without storage under `torch.device("meta")`."""
         return self.tower_class(self.tower_config(config))
 
-    def plain_model(self, folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
-        """A folder's model as plain transformers loads it, in fp32: a classifier where the config is of one.
+    def plain_model(self, folder: Path, config: PreTrainedConfig, as_classifier: bool) -> PreTrainedModel:
+        """A folder's model as plain transformers loads it, in fp32.
 
         Args:
             folder: Folder of the model.
-            config: Its config, or that of an adapter on it, which has other classes.
+            config: Its config, or that of an adapter on it, which has other classes; of a base, the pool's.
+            as_classifier: Whether its logits are asked for, rather than its embedding.
         """
-        auto = AutoModel if classifier_of(config) is None else AutoModelForImageClassification
+        auto = AutoModelForImageClassification if as_classifier else AutoModel
         return auto.from_pretrained(folder, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
 
-    def plain_outputs(
-        self, model: nn.Module, config: PreTrainedConfig, pixel_values: torch.Tensor
-    ) -> tuple[torch.Tensor, bool]:
-        """What `plain_model` gave computes: logits where it is a classifier, else its embedding; and which."""
-        outputs, is_classifier = model(pixel_values=pixel_values), classifier_of(config) is not None
-        return (outputs.logits if is_classifier else self.features(outputs)), is_classifier
+    def plain_outputs(self, model: nn.Module, pixel_values: torch.Tensor, as_classifier: bool) -> torch.Tensor:
+        """Logits, or the embedding, of what `plain_model` gave."""
+        outputs = model(pixel_values=pixel_values)
+        return outputs.logits if as_classifier else self.features(outputs)
 
     def image_shape(self, config: PreTrainedConfig) -> tuple[int, int, int] | None:
         """Shape `(3, height, width)` of the images that a tower reads; `None` where it reads any."""
         return None
+
+    def sample_shape(self, config: PreTrainedConfig) -> tuple[int, int, int]:
+        """Shape of images that a tower can be shown to see how it works."""
+        return self.image_shape(config) or USUAL_SHAPE
 
     def output_layers(self, tower: nn.Module) -> list[str]:
         """Names of the layers within `tower` that are no part of what is combined: a classifier's own."""
@@ -158,7 +162,7 @@ class Architecture:
 
     def depths(self, tower: nn.Module) -> dict[str, int]:
         """Depth of every parameter: 0 for the embeddings, i for block i (from 1), -1 behind the last block."""
-        return depths(tower, self.image_shape(tower.config) or USUAL_SHAPE)
+        return depths(tower, self.sample_shape(tower.config))
 
     def tokens_per_image(self, config: PreTrainedConfig, shape: tuple[int, ...]) -> int:
         """Number of positions at which a tower computes.

@@ -8,17 +8,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..core.errors import InputError
 from .base import ARCHITECTURES, USUAL_SHAPE, Architecture, ClassHead, Weights
-from .blocks import depths
 from .identity import COSMETIC
 from .keys import canonical_names
 from .output_layers import (
     CLASSES,
     classifier_class,
-    classifier_of,
     embedding_model,
     new_classifier,
     output_layers,
@@ -27,7 +25,10 @@ from .output_layers import (
 from .unsupported import REASONS
 
 
-TRAINING_ONLY = re.compile(r"drop|initializer|init_value|mask_token|loss|auxiliary|projection_dim")
+NOT_USED = re.compile(
+    r"drop|initializer|init_value|mask_token|loss|auxiliary|projection_dim|out_features|out_indices|stage_names"
+    r"|apply_layernorm|reshape_hidden_states|model_type|pretrained_cfg|label_names"
+)
 """Keys of a config that leave what a trained model computes as it is: of training, of parts that are not used."""
 
 PATCH = 16
@@ -76,11 +77,11 @@ class Classifier(Architecture):
     def output_layers(self, tower: nn.Module) -> list[str]:
         return output_layers(tower.config)
 
-    def depths(self, tower: nn.Module) -> dict[str, int]:
-        size = getattr(self.tower_config(tower.config), "image_size", None)
+    def sample_shape(self, config: PreTrainedConfig) -> tuple[int, int, int]:
+        size = getattr(self.tower_config(config), "image_size", None)
         if isinstance(size, int):
             size = (size, size)
-        return depths(tower, USUAL_SHAPE if size is None else (3, *size))
+        return USUAL_SHAPE if size is None else (3, *size)
 
     def tokens_per_image(self, config: PreTrainedConfig, shape: tuple[int, ...]) -> int:
         size = getattr(self.tower_config(config), "patch_size", None)
@@ -91,18 +92,16 @@ class Classifier(Architecture):
         # PP-LCNet's logits have another name.
         return outputs.logits if "logits" in outputs else outputs.last_hidden_state
 
-    def plain_model(self, folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
-        if classifier_of(config) is not None:
-            auto = AutoModelForImageClassification
-            return auto.from_pretrained(folder, config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
-        return embedding_model(
-            classifier_class(config).from_pretrained(folder, dtype=torch.float32), output_layers(config)
+    def plain_model(self, folder: Path, config: PreTrainedConfig, as_classifier: bool) -> PreTrainedModel:
+        if as_classifier:
+            return super().plain_model(folder, config, as_classifier)
+        model = classifier_class(config).from_pretrained(
+            folder, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
         )
+        return embedding_model(model, output_layers(config))
 
-    def plain_outputs(
-        self, model: nn.Module, config: PreTrainedConfig, pixel_values: torch.Tensor
-    ) -> tuple[torch.Tensor, bool]:
-        return self.features(model(pixel_values=pixel_values)), classifier_of(config) is not None
+    def plain_outputs(self, model: nn.Module, pixel_values: torch.Tensor, as_classifier: bool) -> torch.Tensor:
+        return self.features(model(pixel_values=pixel_values))
 
     def classifier(
         self, weights: Weights, config: PreTrainedConfig, where: str
@@ -116,6 +115,11 @@ class Classifier(Architecture):
                 raise InputError(
                     f"{weights.source}: no '{name}' for the linear head of {where}; give head: FILE.safetensors"
                 )
+        if list(config.id2label.values()) == _identity_names(len(config.id2label)):
+            raise InputError(
+                f"{weights.source}: a tower without a classifier, so no linear head of {where}; give head: "
+                "FILE.safetensors"
+            )
         weight = torch.cat([weights.raw(keys[f"{layer}.weight"]) for layer in layers], dim=1) / len(layers)
         bias = torch.stack([weights.raw(keys[f"{layer}.bias"]) for layer in layers]).mean(dim=0)
         return weight, bias, [config.id2label[index] for index in sorted(config.id2label)]
@@ -155,8 +159,7 @@ class Classifier(Architecture):
         with torch.device("meta"):
             model = new_classifier(config)
         width = sum(model.get_submodule(layer).in_features for layer in layers)
-        names = [f"embedding {number}" for number in range(width)]
-        self._save(config, tower_state, torch.eye(width), torch.zeros(width), names, folder)
+        self._save(config, tower_state, torch.eye(width), torch.zeros(width), _identity_names(width), folder)
 
     def _save(
         self,
@@ -177,10 +180,19 @@ class Classifier(Architecture):
         model.save_pretrained(folder)
 
 
+def _identity_names(width: int) -> list[str]:
+    """Class names of a tower that was saved by itself, whose classifier is the identity."""
+    return [f"embedding {number}" for number in range(width)]
+
+
 def _functional(config: PreTrainedConfig) -> dict[str, Any]:
-    """What a config says about the function of a trained model."""
+    """What a config says about the function of a trained model; keys that its class does not know are notes."""
+    try:
+        known = type(config)().to_dict().keys()
+    except Exception:  # a class without defaults
+        known = config.to_dict().keys()
     return {
         key: value
         for key, value in config.to_dict().items()
-        if key not in COSMETIC and not key.startswith("_") and not TRAINING_ONLY.search(key) and key != "model_type"
+        if key in known and key not in COSMETIC and not key.startswith("_") and not NOT_USED.search(key)
     }

@@ -26,7 +26,7 @@ class Contrastive(VisionTransformer):
     default_head = "zero_shot"
     own_heads = False
     wrapper_prefix = "vision_model"
-    shared_parts = ("visual_projection.weight",)
+    shared_parts = ("visual_projection.weight", "text_projection.weight", "logit_scale", "logit_bias", "text_model.")
     feature_expression = "pooler_output"
 
     def tower_config(self, config: PreTrainedConfig) -> PreTrainedConfig:
@@ -38,17 +38,15 @@ class Contrastive(VisionTransformer):
     def has_text_tower(self, config: PreTrainedConfig) -> bool:
         return config.model_type == self.model_types[0]
 
-    def plain_model(self, folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
+    def plain_model(self, folder: Path, config: PreTrainedConfig, as_classifier: bool) -> PreTrainedModel:
         # Not AutoModel, which does not know all towers. An adapter may be of the base's tower alone.
         alone = self.tower_class.__name__ in (config.architectures or ())
         kind = self.model_class if self.has_text_tower(config) and not alone else self.tower_class
         return kind.from_pretrained(folder, dtype=torch.float32)
 
-    def plain_outputs(
-        self, model: nn.Module, config: PreTrainedConfig, pixel_values: torch.Tensor
-    ) -> tuple[torch.Tensor, bool]:
+    def plain_outputs(self, model: nn.Module, pixel_values: torch.Tensor, as_classifier: bool) -> torch.Tensor:
         _, tower = self.find_tower(model)
-        return self.features(tower(pixel_values=pixel_values)), False
+        return self.features(tower(pixel_values=pixel_values))
 
     def complete_model(self, config: PreTrainedConfig) -> PreTrainedModel | None:
         return self.model_class(config) if self.has_text_tower(config) else None

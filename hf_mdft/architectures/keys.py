@@ -29,8 +29,9 @@ def surplus(model: PreTrainedModel, keys: list[str], wrapper: str = "") -> list[
     state = model.state_dict()
     kind = partial(re.sub, r"\.\d+(?=\.)", ".*")
     kinds = {kind(name) for name in state}
+    prefix = f"{model.base_model_prefix}."  # which files of a backbone leave out
     renamed = _renamed(model, keys, wrapper, state)
-    return [key for name, key in renamed if name not in state and kind(name) in kinds]
+    return [key for name, key in renamed if name not in state and {kind(name), kind(prefix + name)} & kinds]
 
 
 def _renamed(

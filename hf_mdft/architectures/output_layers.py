@@ -83,7 +83,7 @@ def _output_layers(
 def with_classes(config: PreTrainedConfig, names: list[str]) -> PreTrainedConfig:
     """A copy of a config with other classes."""
     config = copy.deepcopy(config)
-    config.num_labels = len(names)
+    config.num_labels, config.problem_type = len(names), None
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in config.id2label.items()}
     return config
@@ -100,14 +100,17 @@ def adapted_config(
         rows: Rows of tensors that it brings along, by name; those of an output layer are its classes.
         own: A config beside the adapter, which may name the classes.
     """
-    config, known = copy.deepcopy(base), CLASSES.get(base.model_type, ())
+    config = copy.deepcopy(base)
     if name is not None:
         config.architectures = [name]
-    elif known and classifier_of(base) is None:
-        as_classifier = copy.deepcopy(base)
-        as_classifier.architectures = [known[0]]
-        if any(f"{layer}.weight" in rows for layer in output_layers(as_classifier)):
-            config = as_classifier
+    elif rows:
+        own = classifier_of(base)
+        for known in ([own] if own else []) + list(CLASSES.get(base.model_type, ())):
+            config.architectures = [known]
+            if all(f"{layer}.weight" in rows for layer in output_layers(config)):
+                break
+        else:
+            config = copy.deepcopy(base)
     if classifier_of(config) is None:
         return config
     counts = [rows[f"{layer}.weight"] for layer in output_layers(config) if f"{layer}.weight" in rows]

@@ -18,7 +18,6 @@ class SiglipVision(Contrastive):
     model_class = SiglipModel
     tower_class = SiglipVisionModel
     padding = "max_length"
-    shared_parts = ()
 
     def similarity(self, model: PreTrainedModel) -> dict[str, torch.Tensor]:
         return {

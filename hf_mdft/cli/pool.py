@@ -116,6 +116,7 @@ def inspect(
     from ..pool.geometry import geometry
     from ..pool.inspect import facts, geometry_text, listing
     from ..pool.parity import parity, parity_text
+    from ..pool.processors import check_processors
 
     if figure and figure.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"{figure}: give a file that ends in .png, .svg or .pdf")
@@ -124,6 +125,7 @@ def inspect(
     loaded = _pool(pool, allow_base_mismatch)
     if form == "table":
         typer.echo(listing(loaded))
+    check_processors(loaded, loaded.tasks)
     shape = None if dry_run else geometry(loaded)
     same = None if dry_run else parity(loaded)
     if form == "json":

@@ -61,11 +61,13 @@ def estimate_statistics(tower: nn.Module, images: Sequence[Images]) -> nn.Module
 
 
 def _mixed(images: Sequence[Images]) -> Iterator[torch.Tensor]:
-    """Batches with as many images of each task, spread over all that it has."""
-    size = max(1, BATCH // len(images))
-    count = min(size * BATCHES, max(map(len, images)))
+    """Batches of one size, with as many images of each task, spread over all that it has."""
+    count = min(max(1, BATCH // len(images)) * BATCHES, max(map(len, images)))
+    count = max(count, -(-2 // len(images)))  # one value has no variance
+    batches = -(-count * len(images) // BATCH)
+    size = count // batches  # all count alike: a small one would weigh as much as the others
     rows = [np.random.default_rng(0).permutation(len(part)) for part in images]
-    for first in range(0, count, size):
-        wanted = np.arange(first, min(first + size, count))
+    for first in range(0, size * batches, size):
+        wanted = np.arange(first, first + size)
         parts = [part.subset(own[wanted % len(part)]) for part, own in zip(images, rows, strict=True)]
         yield torch.cat([next(part.batches(len(part))) for part in parts])

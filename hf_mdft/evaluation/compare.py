@@ -81,7 +81,8 @@ def pool_subjects(
     """
     yield _shared("base", pool.tower(), head, tasks)
     images = list(unlabelled.values())
-    for name, coefficient in BASELINES.items():
+    known = images or not pool.keeps_statistics  # else nothing tells their running statistics
+    for name, coefficient in BASELINES.items() if known else ():
         yield _shared(name, combined_tower(pool, coefficient, images), head, tasks)
     having = tuple(task for task in tasks if taken[task])
 

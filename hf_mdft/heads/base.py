@@ -48,6 +48,11 @@ class Head(nn.Module):
     def num_classes(self) -> int:
         return getattr(self, self.tensor_names[0]).shape[0]
 
+    @property
+    def width(self) -> int:
+        """Numbers of an image embedding that it reads."""
+        raise NotImplementedError
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 

@@ -53,6 +53,11 @@ def build_head(name: str, task: Task, pool: ModelPool) -> Head:
     else:
         HEADS.get(spec)
         raise InputError(f"{where}: head '{spec}' must be given as a file or a Head")
+    for key, tensor in head.state_dict().items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{where}: '{key}' of its head ({spec}) holds NaN or infinity")
+    if (width := pool.width) not in (None, head.width):
+        raise InputError(f"{where}: its head ({spec}) reads {head.width} numbers, the pool's towers give {width}")
     if task.class_names and len(task.class_names) != head.num_classes:
         raise InputError(f"{where}: {len(task.class_names)} class_names, but the head has {head.num_classes} classes")
     return head

@@ -14,6 +14,10 @@ class LinearHead(Head):
     tensor_names = ("weight", "bias")
     trained_names = tensor_names
 
+    @property
+    def width(self) -> int:
+        return self.weight.shape[1]
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.linear(features.float(), self.weight, self.bias)
 

@@ -20,6 +20,10 @@ class ZeroShotHead(Head):
     tensor_names = ("class_embeddings", "projection", "logit_scale")
     trained_names = ("class_embeddings", "projection")
 
+    @property
+    def width(self) -> int:
+        return self.projection.shape[1]
+
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         embeddings = F.normalize(F.linear(features.float(), self.projection), dim=-1)
         return self.logit_scale * F.linear(embeddings, self.class_embeddings)

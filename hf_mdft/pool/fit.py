@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 
 import torch
 from transformers import PreTrainedConfig
 
 from ..architectures import Architecture, pool_architecture, read_config
 from ..core.errors import InputError
-from .headers import check_header, read_header
+from .headers import check_classifier, check_header, read_header
 from .kinship import check_kinship, warn_of_own_parts
 from .lora import Lora, LoraWeights
 from .source import ModelSource
@@ -59,6 +60,16 @@ class Fit:
             if not name.endswith(("running_mean", "running_var")):
                 raise InputError(f"{base}: '{name}' of its tower is neither trained nor a running statistic")
 
+    @cached_property
+    def width(self) -> int | None:
+        """Numbers of an image embedding; `None` where a tower without weights cannot tell."""
+        shape = self.architecture.sample_shape(self.config)
+        try:
+            outputs = self.tower.eval()(pixel_values=torch.zeros(1, *shape, device="meta"))
+        except Exception:  # whatever a model does that needs numbers
+            return None
+        return self.architecture.features(outputs).shape[-1]
+
     def check(self, source: ModelSource) -> None:
         """Whether a model (the base itself, too) has the base's architecture and tensors.
 
@@ -72,7 +83,8 @@ class Fit:
             return self.adapters[source].check(self.architecture, self.tower, outside, self.configs[source])
         header = read_header(source)
         if source != self.base:
-            return check_header(source, header, self.architecture, self.tower)
+            check_header(source, header, self.architecture, self.tower)
+            return check_classifier(source, header, self.configs[source])
         wrapped = next((found.key for name, found in header.items() if found.key != name), None)
         if wrapped is not None:
             raise InputError(

@@ -6,10 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..architectures import Architecture
+from ..architectures.keys import canonical_names
+from ..architectures.output_layers import classifier_of, new_classifier, output_layers
 from ..core.errors import InputError
 from ..hub.headers import remote_header
 from .source import ModelSource
@@ -109,3 +112,32 @@ def check_header(
             f"{source}: tensor '{surplus[0]}' is of a layer more than {says}; "
             + ("correct the config" if is_base else advice)
         )
+
+
+def check_classifier(source: ModelSource, header: Header, config: PreTrainedConfig) -> None:
+    """Whether an expert's output layers, where its files have them, are what its config says.
+
+    Args:
+        source: The expert, for the message.
+        header: Header of its files.
+        config: Its config.
+
+    Raises:
+        InputError: One has another shape, or is stored in a type that is no plain number.
+    """
+    if classifier_of(config) is None:
+        return
+    with torch.device("meta"):
+        model = new_classifier(config)
+    keys, state = canonical_names(model, list(header)), model.state_dict()
+    for name in (f"{layer}.{part}" for layer in output_layers(config) for part in ("weight", "bias")):
+        if name not in keys:
+            continue  # a head may be given
+        found, wanted = header[keys[name]], tuple(state[name].shape)
+        if found.shape != wanted:
+            raise InputError(
+                f"{source}: '{name}' has shape {found.shape}, its config with {len(config.id2label)} classes says "
+                f"{wanted}; correct config.json"
+            )
+        if found.dtype not in DTYPES:
+            raise InputError(f"{source}: '{name}' is stored as {found.dtype}; take a revision in fp32, fp16 or bf16")

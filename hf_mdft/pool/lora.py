@@ -15,7 +15,7 @@ from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..architectures import Architecture, read_config
-from ..architectures.output_layers import adapted_config, classifier_of, output_layers
+from ..architectures.output_layers import adapted_config, classifier_of, new_classifier, output_layers
 from ..core.errors import InputError
 from .headers import DTYPES, read_header
 from .source import ModelSource
@@ -71,7 +71,7 @@ class Lora:
             if rank != option:
                 raise InputError(f"{source}: '{module}' has rank {rank} in its file, {option} in {CONFIG_NAME}")
         for key, found in self.header.items():
-            if found.dtype not in DTYPES:
+            if found.dtype not in DTYPES and not key.endswith(".num_batches_tracked"):
                 raise InputError(
                     f"{source}: tensor '{key}' is stored as {found.dtype}; take one in fp32, fp16 or bf16"
                 )
@@ -154,10 +154,24 @@ class Lora:
                 logger.warning("%s: it also changes '%s', which all experts take from the base", self.source, module)
             else:
                 raise InputError(f"{self.source}: it adapts '{module}', which the pool's base does not have")
-        for key in self.whole:
-            of_classifier = any(key.startswith(f"{layer}.") for layer in layers)
-            if key not in names and not of_classifier and not any(name.endswith(key) for name in outside):
+        wanted = dict(shapes)
+        if layers:
+            with torch.device("meta"):
+                wanted |= {n: tuple(t.shape) for n, t in new_classifier(config).state_dict().items()}
+        for layer in layers:
+            brought = [f"{layer}.{part}" in self.whole for part in ("weight", "bias")]
+            if any(brought) and not all(brought):
+                lacks = f"{layer}.{'weight' if brought[1] else 'bias'}"
+                raise InputError(f"{self.source}: it brings a classifier without '{lacks}'; take another revision")
+        for key, full in self.whole.items():
+            name, found = names.get(key, key), self.header[full].shape
+            if name in wanted and found != wanted[name]:
+                raise InputError(f"{self.source}: it brings '{key}' of shape {found}, the model has {wanted[name]}")
+            if name in wanted:
+                continue
+            if not any(other.endswith(key) for other in outside):
                 raise InputError(f"{self.source}: it brings '{key}', which the pool's base does not have")
+            logger.warning("%s: it also brings '%s', which all experts take from the base", self.source, key)
 
 
 class LoraWeights:

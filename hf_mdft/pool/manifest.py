@@ -84,8 +84,8 @@ class ModelPool:
         if not self.experts:
             raise InputError("the pool has no expert; give at least one under pool.experts")
         check_names(base, self.by_task)
-        self._fit = Fit(base, list(self.experts.values()))
-        self.config, self.architecture = self._fit.config, self._fit.architecture
+        fit = self._fit = Fit(base, list(self.experts.values()))
+        self.config, self.architecture, self.keeps_statistics = fit.config, fit.architecture, fit.keeps_statistics
         each(self._fit.check, self.sources())
         self._expert_weights: dict[str | None, TowerWeights | LoraWeights] = {}
         self._kin = not allow_base_mismatch  # pinned pools are taken as they are
@@ -193,7 +193,7 @@ class ModelPool:
 
     def with_experts(self, experts: Mapping[str, str | Path]) -> ModelPool:
         """A pool in which some tasks' experts are replaced by one each (or given to tasks that had none)."""
-        new = {task: [ModelSource.resolve(spec, adapters=True)] for task, spec in experts.items()}
+        new = {task: ModelSource.resolve(spec, adapters=True) for task, spec in experts.items()}
         return ModelPool(self.base, self.by_task | new, self.descriptions)
 
     def identity(self, expert: str | None = None) -> str:
@@ -280,9 +280,9 @@ class ModelPool:
         return vectors
 
     @property
-    def keeps_statistics(self) -> bool:
-        """Whether its towers keep running statistics (BatchNorm)."""
-        return self._fit.keeps_statistics
+    def width(self) -> int | None:
+        """Numbers of an image embedding, where they are known."""
+        return self._fit.width
 
     def depths(self) -> dict[str, int]:
         """Depth of every parameter of the tower; see `Architecture.depths`."""

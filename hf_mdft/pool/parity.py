@@ -6,25 +6,24 @@ import json
 import logging
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
-from peft import PeftModel, get_peft_model_state_dict
-from PIL import Image
+from peft import PeftModel
 from safetensors import safe_open
 from torch.nn import functional as F
 
-from ..architectures import read_config
 from ..core.cache import key_of, prepared
 from ..core.errors import InputError
+from ..core.hashing import file_hash
 from ..tasks import Preprocessor, has_processor
+from ..tasks.preprocessor import sample_pictures
+from .lora import Lora
 from .manifest import ModelPool
 from .source import ModelSource
 
 
 logger = logging.getLogger(__name__)
 
-IMAGES = 4
 ROUNDING = 1e-3
 """Largest difference, of the largest output, that is rounding: fp16 files that transformers is asked to read in fp32,
 another order of sums."""
@@ -32,15 +31,19 @@ another order of sums."""
 TEXTS = ["a photo of a cat.", "a drawing of a dog.", "seven"]
 """What a model with a text tower compares the images with."""
 
-VERSION = 1
+TOKENIZER = ("tokenizer", "vocab", "merges", "spiece", "special_tokens")
+"""So begin names of a tokenizer's files."""
+
+VERSION = 2
 """Version of the check; another one for every change of what it compares."""
 
 
 def parity(pool: ModelPool) -> dict[str, float]:
-    """Largest difference, of the largest output, of base and every expert on a few pictures: logits where a model is a
-    classifier (of images, or of images and texts), else the embedding. Each sees them through its own image processor,
-    here and there. Experts whose names have a wrapper's prefix, and adapters with names that peft does not know, are
-    left out: plain transformers does not find their tensors. A model is checked once; the result is cached.
+    """Largest difference, of the largest output, of base and every expert on a few pictures: logits of an expert that
+    is a classifier, logits for texts of a base with a text tower, else the embedding. Each sees them through its own
+    image processor, here and there. Experts whose names have a wrapper's prefix, and adapters with names that peft
+    does not know, are left out: plain transformers does not find their tensors. A model is checked once; the result
+    is cached.
 
     Args:
         pool: Its weights are downloaded where they are not here yet.
@@ -50,57 +53,48 @@ def parity(pool: ModelPool) -> dict[str, float]:
     """
     found = {}
     for expert, source in ((None, pool.base), *pool.experts.items()):
-        if pool.weights(expert).wrapped or (source.is_adapter and not _peft_takes(pool, expert)):
+        if pool.weights(expert).wrapped:
             continue
         processor = source if has_processor(source.folder) else pool.base
         key = key_of(
             "parity", VERSION, transformers.__version__, source.reference.revision, pool.identity(expert),
-            pool.base.reference.revision, Preprocessor(processor.folder, str(processor)).key(),
+            pool.base.reference.revision, Preprocessor(processor.folder, str(processor)).key(), _texts_key(source),
         )  # fmt: skip
 
         def make(folder: Path, expert: str | None = expert, processor: ModelSource = processor) -> None:
             value = _difference(pool, expert, processor)
             (folder / "parity.json").write_text(json.dumps(value), encoding="utf-8")
 
-        kept = prepared("parity", key, make) / "parity.json"
-        found[expert or "base"] = json.loads(kept.read_text(encoding="utf-8"))
+        kept = json.loads((prepared("parity", key, make) / "parity.json").read_text(encoding="utf-8"))
+        if kept is None:
+            logger.warning(
+                "%s: its modules have names that peft does not find in the base; they are matched by transformers' "
+                "own renaming, and what they compute is not compared with peft",
+                source,
+            )
+        else:
+            found[expert or "base"] = kept
     return found
 
 
-def _peft_takes(pool: ModelPool, expert: str) -> bool:
-    """Whether peft puts an adapter on the base as it is: it does not know all names of older versions."""
-    source = pool.experts[expert]
-    config, (file,) = pool.expert_config(expert), source.weights
-    try:
-        model = PeftModel.from_pretrained(pool.architecture.plain_model(pool.base.folder, config), source.folder)
-        with safe_open(source.folder / file, framework="pt") as saved:
-            taken = get_peft_model_state_dict(model).keys() == set(saved.keys())
-    except Exception:  # whatever peft stumbles over
-        taken = False
-    if not taken:
-        logger.warning(
-            "%s: its modules have names that peft does not find in the base; they are matched by transformers' own "
-            "renaming, and what they compute is not compared with peft",
-            source,
-        )
-    return taken
-
-
 @torch.no_grad()
-def _difference(pool: ModelPool, expert: str | None, processor: ModelSource) -> float:
+def _difference(pool: ModelPool, expert: str | None, processor: ModelSource) -> float | None:
+    """The largest difference; `None` for an adapter that peft cannot put on the base."""
     source = pool.base if expert is None else pool.experts[expert]
     ours = Preprocessor(processor.folder, str(processor))
-    pixels = ours.normalize(torch.from_numpy(ours.encode(_pictures())))
-    plain_pixels = ours.processor(_pictures(), return_tensors="pt")["pixel_values"]
+    pictures = sample_pictures()
+    pixels = ours.normalize(torch.from_numpy(ours.encode(pictures)))
+    plain_pixels = ours.processor(pictures, return_tensors="pt")["pixel_values"]
     architecture = pool.architecture
-    config = read_config(source.folder, str(source)) if expert is None else pool.expert_config(expert)
+    head = None if expert is None else _own_head(pool, expert)
     try:
-        if source.is_adapter:
-            model = PeftModel.from_pretrained(architecture.plain_model(pool.base.folder, config), source.folder)
-        else:
-            model = architecture.plain_model(source.folder, config)
-        plain, is_classifier = architecture.plain_outputs(model.eval(), config, plain_pixels)
+        model = _plain_model(pool, expert, head is not None)
+        if model is None:
+            return None
+        plain = architecture.plain_outputs(model.eval(), plain_pixels, head is not None)
     except (RuntimeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         reason = " ".join(str(error).split())[:200]
         shape = tuple(plain_pixels.shape[2:])
         raise InputError(
@@ -109,17 +103,18 @@ def _difference(pool: ModelPool, expert: str | None, processor: ModelSource) -> 
         ) from error
     features = architecture.features(pool.tower(expert)(pixel_values=pixels)).float()
     what, found = "embeddings", features
-    if is_classifier:
-        weight, bias, _ = architecture.classifier(pool.weights(expert), config, expert or "the base")
-        what, found = "logits", features @ weight.T + bias
+    if head is not None:
+        what, found = "logits", features @ head[0].T + head[1]
     difference = _relative(found, plain)
-    if expert is None and architecture.has_text_tower(config) and has_tokenizer(source):
-        head = architecture.text_embeddings(source.folder, TEXTS, ["{}"], "the base")
-        cosines = F.normalize(features @ head["projection"].T, dim=-1) @ head["class_embeddings"].T
-        found = head["logit_scale"] * cosines + head.get("logit_bias", 0.0)
+    if expert is None and architecture.has_text_tower(pool.config) and has_tokenizer(source):
+        texts = architecture.text_embeddings(source.folder, TEXTS, ["{}"], str(source))
+        cosines = F.normalize(features @ texts["projection"].T, dim=-1) @ texts["class_embeddings"].T
+        found = texts["logit_scale"] * cosines + texts.get("logit_bias", 0.0)
         compared = _relative(found, architecture.plain_similarities(source.folder, TEXTS, plain_pixels))
         if not compared <= difference:
             what, difference = "logits for texts", compared
+    if difference != difference:
+        raise InputError(f"{source}: {_not_finite(source)} holds NaN or infinity; take another revision")
     if not difference <= ROUNDING:
         raise InputError(
             f"{source}: its {what} in this pool differ from those of plain transformers by {difference:.1e} of the "
@@ -128,33 +123,67 @@ def _difference(pool: ModelPool, expert: str | None, processor: ModelSource) -> 
     return difference
 
 
+def _own_head(pool: ModelPool, expert: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Weight and bias of an expert's own classifier; none where it has no whole one."""
+    if not pool.architecture.own_heads:
+        return None
+    try:
+        weight, bias, _ = pool.architecture.classifier(pool.weights(expert), pool.expert_config(expert), expert)
+    except InputError:  # told of where the head is built, unless it is given
+        return None
+    return (weight, bias) if weight.isfinite().all() and bias.isfinite().all() else None
+
+
+def _plain_model(pool: ModelPool, expert: str | None, as_classifier: bool) -> torch.nn.Module | None:
+    """A model as plain transformers (for an adapter: and peft) loads it."""
+    architecture = pool.architecture
+    if expert is None:
+        return architecture.plain_model(pool.base.folder, pool.config, False)
+    source, config = pool.experts[expert], pool.expert_config(expert)
+    if not source.is_adapter:
+        return architecture.plain_model(source.folder, config, as_classifier)
+    model = architecture.plain_model(pool.base.folder, config, as_classifier)
+    modules = set(Lora(source).factors)
+    part = next((m for m in (model, model.base_model) if modules <= {name for name, _ in m.named_modules()}), None)
+    if part is not None:
+        try:
+            PeftModel.from_pretrained(part, source.folder)  # puts its layers into the model
+        except Exception as error:  # whatever peft stumbles over
+            reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+            raise InputError(f"{source}: peft cannot put it on {pool.base} ({reason[:160]})") from error
+    return None if part is None else model
+
+
+def _not_finite(source: ModelSource) -> str:
+    """A tensor in a model's files that holds NaN or infinity."""
+    for name in source.weights:
+        with safe_open(source.folder / name, framework="pt") as file:
+            for key in file.keys():
+                tensor = file.get_tensor(key)
+                if tensor.is_floating_point() and not tensor.float().isfinite().all():
+                    return f"tensor '{key}'"
+    return "what it computes"
+
+
+def _texts_key(source: ModelSource) -> list[str]:
+    """Changes with the files of a tokenizer."""
+    names = sorted(path for path in source.folder.iterdir() if path.name.startswith(TOKENIZER))
+    return [file_hash(path) for path in names if path.is_file()]
+
+
 def _relative(ours: torch.Tensor, plain: torch.Tensor) -> float:
     return ((ours - plain).abs().max() / plain.abs().max().clamp_min(1e-12)).item()
 
 
 def has_tokenizer(source: ModelSource) -> bool:
     """Whether a model has files of a tokenizer; what is read without one is not compared."""
-    return any((source.folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model"))
-
-
-def _pictures() -> list[Image.Image]:
-    """Pictures with edges, slopes and noise, none of them square."""
-    generator = np.random.default_rng(0)
-    rows, columns = np.mgrid[0:120, 0:160]
-    found = []
-    for number in range(IMAGES):
-        slope = np.stack([rows * (number + 1), columns, rows + columns], axis=-1) % 256
-        edges = 255 * ((rows // 16 + columns // 16) % 2)[..., None]
-        noise = generator.integers(0, 256, (120, 160, 3))
-        mixed = (slope, edges + 0 * slope, (slope + noise) // 2, noise)[number]
-        found.append(Image.fromarray(mixed.astype(np.uint8)))
-    return found
+    return any(path.name.startswith(TOKENIZER) for path in source.folder.iterdir())
 
 
 def parity_text(found: dict[str, float]) -> str:
     """Differences as text, the largest at the end."""
     worst = max(found, key=found.__getitem__)
     return (
-        f"Parity with plain transformers: {len(found)} models compute the same on {IMAGES} pictures (largest "
+        f"Parity with plain transformers: {len(found)} models compute the same on a few pictures (largest "
         f"difference {found[worst]:.0e} of the largest output: {worst})"
     )

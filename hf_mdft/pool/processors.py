@@ -50,6 +50,12 @@ def check_processors(pool: ModelPool, tasks: list[str]) -> None:
             f"{pool.base}: its image processor gives {gives[1]} x {gives[2]} pixels, its config says {reads[1]} x "
             f"{reads[2]}; correct preprocessor_config.json"
         )
+    shapes = base.shapes()
+    if len(shapes) > 1:
+        raise InputError(
+            f"{pool.base}: its image processor keeps the shape of pictures ({' and '.join(shapes)} pixels), and one "
+            "size is needed; state height and width in preprocessor_config.json"
+        )
     for task in tasks:
         used = processor_of(pool, task)
         for name in pool.experts_of(task):

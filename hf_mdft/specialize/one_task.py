@@ -203,6 +203,7 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     sources = observe_sources(models, args.teacher_views)
 
     def self_taught(average: nn.Module) -> Teacher:
+        estimate_statistics(average, [models.images])
         with_student = dataclasses.replace(models, student=average, head=start.head)
         return build_teacher(observe_sources(with_student, args.teacher_views, sources), args)
 
@@ -261,6 +262,8 @@ def _task_arguments(experts: TaskExperts, args: SpecializeArguments, work: Path,
     """Options of one task's training: its folder, learning rate and number of steps."""
     own = copy.copy(args)
     own.output_dir, own.max_steps = str(work), steps
+    # A last batch of one image has no variance.
+    own.dataloader_drop_last = args.dataloader_drop_last or experts.pool.keeps_statistics
     if args.learning_rate is None:
         own.learning_rate = gentle_learning_rate(experts.pool, experts.task, experts.heads)
     return own

@@ -81,6 +81,7 @@ class StudentTrainer(PhaseTrainer):
         self.head = head.to(args.device)
         self.preprocessor = images.preprocessor
         self.set_teacher(teacher, args.device)
+        args.dataloader_drop_last = args.dataloader_drop_last and len(images) > args.train_batch_size
         self.refresh = refresh
         self.restored = restored if args.restored_share else None
         self.target_features = teacher.features.to(args.device)

@@ -42,7 +42,7 @@ class Preprocessor:
             self.processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
             raise InputError(
-                f"{where}: no image processor that can be read beside the model (preprocessor_config.json)"
+                f"{where}: no image processor that can be read beside the model; add its preprocessor_config.json"
             ) from error
         self._spec = json.loads(self.processor.to_json_string())
         self._geometry = None
@@ -61,15 +61,49 @@ class Preprocessor:
                 f"{where}: image_mean and image_std of preprocessor_config.json must be three numbers each"
             ) from error
         self._scale = scale
+        self._match(where)
+
+    def _match(self, where: str) -> None:
+        """Whether both halves together are the processor; some scale and shift in other ways, which are measured.
+
+        Raises:
+            InputError: They are not.
+        """
+        pictures = sample_pictures(1)
+        pixels = torch.from_numpy(self.encode(pictures))
+        kind = "pt" if self._geometry is not None else "np"
+        wanted = torch.as_tensor(self.processor(pictures, return_tensors=kind)["pixel_values"]).float()
+        if wanted.shape != pixels.shape:
+            raise InputError(f"{where}: its image processor cannot be split in two ({type(self.processor).__name__})")
+        if _same([self.normalize(pixels)], [wanted]):
+            return
+        x, y = pixels.double().transpose(0, 1).flatten(1), wanted.double().transpose(0, 1).flatten(1)
+        slope = ((x - x.mean(1, True)) * (y - y.mean(1, True))).sum(1) / (x - x.mean(1, True)).square().sum(1)
+        shift = y.mean(1) - slope * x.mean(1)
+        self._std, self._mean = (1 / slope).float().view(3, 1, 1), (-shift / slope).float().view(3, 1, 1)
+        self._scale = 1.0
+        if not _same([self.normalize(pixels)], [wanted]):
+            raise InputError(
+                f"{where}: its image processor ({type(self.processor).__name__}) does more than resize, crop and "
+                "scale pictures, which is not supported"
+            )
 
     def key(self) -> str:
         """Changes with every setting of the processor."""
         return key_of(self._spec)
 
     def differences(self, other: Preprocessor) -> list[str]:
-        """Settings that make other pixels than another one's, in words: `image_mean: [0.5, 0.5, 0.5], not [...]`."""
+        """What makes other pixels than another one makes, in words: `image_mean: [0.5, 0.5, 0.5], not [...]`; nothing
+        where both make the same of a few pictures."""
+        if self.key() == other.key() or _same(self._sample(), other._sample()):
+            return []
         mine, theirs = self._effective(), other._effective()
-        return [f"{key}: {mine[key]}, not {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+        settings = [f"{key}: {mine[key]}, not {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+        return settings or ["what it makes of a picture"]
+
+    def _sample(self) -> list[torch.Tensor]:
+        """What it makes of pictures wider than high and higher than wide."""
+        return [self.normalize(torch.from_numpy(self.encode([picture]))) for picture in sample_pictures(2)]
 
     def _effective(self) -> dict[str, Any]:
         """Settings that decide about pixels; those of a step that is off are `None`."""
@@ -84,6 +118,11 @@ class Preprocessor:
     def shape(self) -> tuple[int, ...]:
         """Shape `(3, height, width)` of what it makes of a picture wider than high."""
         return self.encode([Image.new("RGB", (70, 50))]).shape[1:]
+
+    def shapes(self) -> list[str]:
+        """Sizes of what it makes of pictures wider than high and higher than wide, in words."""
+        found = [self.encode([picture]).shape for picture in sample_pictures(2)]
+        return list(dict.fromkeys(f"{height} x {width}" for *_, height, width in found))
 
     def encode(self, images: list[Image.Image]) -> np.ndarray:
         """Bytes `(N, 3, height, width)` after resize and crop."""
@@ -103,6 +142,28 @@ class Preprocessor:
         """What the model reads, fp32, from bytes `(N, 3, height, width)`; on the bytes' device."""
         mean, std = self._mean.to(pixels.device), self._std.to(pixels.device)
         return (pixels.float() * self._scale - mean) / std
+
+
+def _same(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> bool:
+    """Whether pixels are the same but for rounding."""
+    pairs = list(zip(a, b, strict=True))
+    return all(x.shape == y.shape and torch.allclose(x, y, atol=1e-4, rtol=1e-4) for x, y in pairs)
+
+
+def sample_pictures(count: int = 4) -> list[Image.Image]:
+    """Pictures with edges, slopes and noise, none of them square; of two, one is higher than wide.
+
+    Args:
+        count: How many; four have one shape.
+    """
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[0:120, 0:160]
+    noise = generator.integers(0, 256, (120, 160, 3))
+    slope = np.stack([rows * 2, columns, rows + columns], axis=-1) % 256
+    edges = np.repeat(255 * ((rows // 16 + columns // 16) % 2)[..., None], 3, axis=-1)
+    made = [(slope + noise) // 2, noise, slope, edges]
+    found = [Image.fromarray(pixels.astype(np.uint8)) for pixels in made[:count]]
+    return [found[0], found[1].transpose(Image.Transpose.TRANSPOSE)] if count == 2 else found
 
 
 def _rounded(value: Any) -> Any:
