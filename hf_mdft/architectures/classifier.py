@@ -27,9 +27,10 @@ from .unsupported import REASONS
 
 NOT_USED = re.compile(
     r"drop|initializer|init_value|mask_token|loss|auxiliary|projection_dim|out_features|out_indices|stage_names"
-    r"|apply_layernorm|reshape_hidden_states|model_type|pretrained_cfg|label_names"
+    r"|apply_layernorm|reshape_hidden_states|model_type|pretrained_cfg|label_names|down_ops"
 )
-"""Keys of a config that leave what a trained model computes as it is: of training, of parts that are not used."""
+"""Keys of a config that leave what a trained model computes as it is: of training, of parts that are not used, or made
+of others (LeViT's `down_ops`, which grow with every model that is made)."""
 
 PATCH = 16
 """Pixels on a side of a position, for configs that name none."""

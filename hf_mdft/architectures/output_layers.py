@@ -104,8 +104,8 @@ def adapted_config(
     if name is not None:
         config.architectures = [name]
     elif rows:
-        own = classifier_of(base)
-        for known in ([own] if own else []) + list(CLASSES.get(base.model_type, ())):
+        first = classifier_of(base)
+        for known in ([first] if first else []) + list(CLASSES.get(base.model_type, ())):
             config.architectures = [known]
             if all(f"{layer}.weight" in rows for layer in output_layers(config)):
                 break

@@ -23,6 +23,10 @@ STEPS = {
 """What of an image processor decides about pixels: steps, and the settings of each."""
 
 
+SCALING = ("do_rescale", "do_normalize")
+"""Steps of the second half; EfficientNet's `include_top` divides once more."""
+
+
 class Preprocessor:
     """The base model's image processor in two halves: geometry, kept as bytes; then scale and mean, done per batch.
 
@@ -130,7 +134,8 @@ class Preprocessor:
         if self._geometry is not None:
             pixels = np.stack([255 * np.asarray(self._in_steps(image)) for image in images])
             return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-        pixels = self.processor(images, return_tensors="np", do_rescale=False, do_normalize=False)["pixel_values"]
+        off = {step: False for step in (*SCALING, "include_top") if step in SCALING or step in self._spec}
+        pixels = self.processor(images, return_tensors="np", **off)["pixel_values"]
         return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
     def _in_steps(self, image: Image.Image) -> Any:
