@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 
@@ -38,6 +38,8 @@ class DataReference:
         """From what a task holds: arguments of `load_dataset`, an object, or `None`."""
         if spec is None or isinstance(spec, cls):
             return spec
+        if isinstance(spec, str | PurePath):
+            return cls(path="imagefolder", data_dir=_public(str(spec)))
         if not isinstance(spec, Mapping) or "path" not in spec:
             return cls(count=len(spec))
         known = {field.name for field in fields(cls)} - {"count"}

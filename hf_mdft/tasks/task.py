@@ -37,9 +37,10 @@ class Task:
     """Unlabelled images of one task, and how its classes are recognised.
 
     Args:
-        unlabelled: Images to learn from: a `datasets.Dataset`, or keyword arguments of `datasets.load_dataset`. Every
-            column but the image is dropped on load; labels are never read.
-        evaluation: Labelled images, in the same two forms; optional, and the only place where labels are read.
+        unlabelled: Images to learn from: a `datasets.Dataset`, keyword arguments of `datasets.load_dataset`, a folder,
+            or a list of paths, pictures or arrays. Every column but the image is dropped on load; labels are never
+            read.
+        evaluation: Labelled images, in the first two forms; optional, and the only place where labels are read.
         image_column: Name of the image column, in both.
         label_column: Name of the label column in `evaluation`.
         class_names: Names of the classes in label order. The default is the linear head's, or those of the dataset's
@@ -167,6 +168,8 @@ def _harmless(options: Mapping[str, Any], known: list[str], folder: Path | None)
 
 
 def _images(value: Any, where: str, folder: Path | None) -> Any:
+    if isinstance(value, str):
+        return resolve_path(value, folder)
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: expected keys and values, got {type(value).__name__}")
     if "path" not in value:
