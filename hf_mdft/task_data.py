@@ -140,7 +140,7 @@ class TaskData:
         named = "class_names" if own.class_names else "the expert's" if head.linear() is not None else "the data set's"
         return TaskInputs(
             images=len(images),
-            skipped=images.skipped,
+            skipped=self.skipped().get(task, 0),
             evaluation=None if found is None else len(found.images),
             skipped_evaluation=0 if found is None else found.images.skipped,
             height=images.shape[1],
@@ -202,7 +202,8 @@ class TaskData:
 
     def skipped(self) -> dict[str, int]:
         """Unlabelled images that could not be read, by task that has such."""
-        return {task: images.skipped for task, images in self._images.items() if images.skipped}
+        # Images that are changed when they are read have none of their own.
+        return {task: count for task, images in self._images.items() if (count := getattr(images, "skipped", 0))}
 
     def labelled(self, task: str) -> LabelledImages | None:
         """The task's evaluation images and labels, where it has any."""

@@ -58,6 +58,7 @@ def test_a_step_costs_one_combine_whatever_the_number_of_experts(experts, images
 
     setting = Setting(**{**TINY, "experts": experts, "images_per_micro_batch": images_per_micro_batch})
     measure(setting, "meta")  # expert outputs are in the cache now
+    monkeypatch.setattr("hf_mdft.tasks.images.warn_of_sameness", lambda *_: None)
     monkeypatch.setattr(layer, "combine", count_combine)
     monkeypatch.setattr(Images, "pixels", count_pixels)
     monkeypatch.setattr("hf_mdft.embedding.expert_outputs.embed_views", lambda *a, **k: pytest.fail("ran an expert"))

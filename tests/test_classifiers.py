@@ -40,7 +40,7 @@ def size_of(config):
     """Pixels on a side of the images that a tiny model is shown."""
     size = getattr(Classifier().tower_config(config), "image_size", None)
     size = size[0] if isinstance(size, list | tuple) else size
-    return size if size and size < 100 else 64
+    return size if size and size < 100 else 32
 
 
 def save_pool(folder, kind, name, **options):

@@ -31,6 +31,7 @@ from hf_mdft import InputError, MetaMerger, ModelPool, Task
 from hf_mdft.embedding.statistics import _mixed
 from hf_mdft.heads import LinearHead, build_head
 from hf_mdft.pool.parity import parity
+from hf_mdft.specialize.learning_rate import gentle_learning_rate
 from hf_mdft.tasks import Preprocessor, read_unlabelled
 from hf_mdft.tasks.preprocessor import sample_pictures
 
@@ -277,6 +278,15 @@ def test_odd_numbers_of_images_with_batch_norm(tmp_path, count):
     assert made["a"].candidate.is_dir()
     with pytest.raises(InputError, match="images_per_task=1 for one task: BatchNorm needs two images"):
         merger.fit(fit_arguments(tmp_path / "other", max_steps=1, images_per_task=1))
+
+
+def test_the_learning_rate_follows_weights_not_counts(tmp_path):
+    """Numbers of batches differ by thousands and say nothing."""
+    pool = save_pool(tmp_path, "resnet", "ResNetForImageClassification")
+    before = gentle_learning_rate(pool, "a")
+    resaved(tmp_path / "a", lambda t: {k: v + 9999 if "num_batches" in k else v for k, v in t.items()})
+    pool = ModelPool.from_pretrained(tmp_path / "base", {"a": tmp_path / "a", "b": tmp_path / "b"})
+    assert gentle_learning_rate(pool, "a") == before
 
 
 def test_measuring_without_unlabelled_images(tmp_path):

@@ -150,25 +150,28 @@ def served(hub, repo, tiny):
 RESOLVE_ANY = """
 from hf_mdft.core.errors import InputError
 from hf_mdft.pool.source import ModelSource
-try:
-    source = ModelSource.resolve({spec!r}, adapters=True)
-    source.fetch()
-    result = sorted(source.weights), source.reference.revision, source.is_adapter
-except InputError as error:
-    result = str(error)
+result = {{}}
+for name in {names!r}:
+    try:
+        source = ModelSource.resolve(name, adapters=True)
+        source.fetch()
+        result[name] = sorted(source.weights), source.reference.revision, source.is_adapter
+    except InputError as error:
+        result[name] = str(error)
 """
 
 
-@pytest.mark.parametrize("repo", LISTINGS)
-def test_listings(hub, client, tiny, repo):
-    listing = served(hub, repo, tiny)
-    found = client.python(RESOLVE_ANY.format(spec=repo))
-    if not listing.weights:
-        assert listing.said in found
-        return
-    weights, revision, is_adapter = found
-    assert tuple(weights) == listing.weights and is_adapter is listing.kind.endswith("lora")
-    assert revision == hub.head(repo, "refs/pr/1" if listing.request else "main")
+def test_listings(hub, client, tiny):
+    listings = {repo: served(hub, repo, tiny) for repo in LISTINGS}
+    result = client.python(RESOLVE_ANY.format(names=list(listings)))
+    for repo, listing in listings.items():
+        found = result[repo]
+        if not listing.weights:
+            assert listing.said in found
+            continue
+        weights, revision, is_adapter = found
+        assert tuple(weights) == listing.weights and is_adapter is listing.kind.endswith("lora"), repo
+        assert revision == hub.head(repo, "refs/pr/1" if listing.request else "main"), repo
 
 
 POOLS = {

@@ -38,8 +38,9 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
-@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize(
+    ("name", "command"), [*((name, "check") for name in FAULTS), ("a picture", "run"), ("labels", "run")]
+)
 def test_faults_are_found_before_training(clip_paths, tmp_path, monkeypatch, capsys, name, command):
     change, said = FAULTS[name]
     monkeypatch.chdir(tmp_path)

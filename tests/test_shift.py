@@ -344,7 +344,7 @@ def test_long_tail_reaches_training_without_labels(clip_paths, tmp_path, monkeyp
     for images in (seen["meta"][0]["stripes"], seen["specialist"][0]["stripes"]):
         rows = long_tailed(torch.arange(24) % 2, 3, 0)
         assert images.key == whole.unlabelled("stripes").subset(rows).key
-        assert images._table.column_names == ["pixels", "shape"], "labels reached the training"
+        assert images._table.column_names == ["pixels", "shape", "problem"], "labels reached the training"
 
     def without_labels(content):
         content["tasks"]["shade"]["label_column"] = "class"

@@ -11,7 +11,7 @@ import torch
 from conftest import perturbed
 from safetensors.torch import load_file
 
-from hf_mdft import InputError, SpecializeArguments
+from hf_mdft import InputError, ModelPool, SpecializeArguments
 from hf_mdft.embedding import embed_views
 from hf_mdft.embedding.views import HELD_OUT_VIEWS, TEACHER_VIEWS, jitter, translate
 from hf_mdft.experts import observe
@@ -549,7 +549,8 @@ def test_learning_rate_follows_the_task_vector(clip_pool, monkeypatch):
     expected = GENTLE * moved[task].double().square().mean().item() ** 0.5
     assert gentle_learning_rate(clip_pool, task) == pytest.approx(expected, rel=1e-5)
     expected = GENTLE * torch.cat(list(moved.values())).double().square().mean().item() ** 0.5
-    assert gentle_learning_rate(clip_pool, "a task without an expert") == pytest.approx(expected, rel=1e-5)
+    without = ModelPool(clip_pool.base, {**clip_pool.experts, "new": None})
+    assert gentle_learning_rate(without, "new") == pytest.approx(expected, rel=1e-5)
 
 
 def test_strengths_out_of_range_are_refused(tmp_path):

@@ -26,7 +26,7 @@ def gentle_learning_rate(pool: ModelPool, task: str, experts: Collection[str] = 
     """
     squares, count = 0.0, 0
     for expert in experts or pool.experts_of(task) or pool.experts:
-        for name, tensor in pool.weights(expert).items():
+        for name, tensor in pool.weights(expert).parameters():
             squares += (tensor - pool.weights(None).tensor(name)).double().square().sum().item()
             count += tensor.numel()
     return min(GENTLE * (squares / count) ** 0.5, FASTEST) or USUAL

@@ -75,11 +75,11 @@ def tell_of_bad(bad: Sequence[str], count: int, key: str, where: str, skips: boo
 def warn_of_sameness(images: Images, where: str) -> None:
     """Warn where nearly all pictures are one flat color, or copies of each other, as the model sees them."""
     rows = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).round().astype(int))
-    pixels = images.pixels(rows.tolist()).flatten(2).float()
-    flat = (pixels.std(dim=2).amax(dim=1) < 1).float().mean().item()
+    pixels = images.pixels(rows.tolist())
+    flat = (pixels.flatten(2).float().std(dim=2).amax(dim=1) < 1).float().mean().item()
     if flat >= NEARLY_ALL:
         logger.warning("%s: %.0f %% of the images are one flat color, as the model sees them", where, 100 * flat)
     elif len(rows) > 9:
-        copies = 1 - len({image.numpy().tobytes() for image in images.pixels(rows.tolist())}) / len(rows)
+        copies = 1 - len({image.numpy().tobytes() for image in pixels}) / len(rows)
         if copies >= NEARLY_ALL:
             logger.warning("%s: nearly all images are copies of each other (%.0f %%)", where, 100 * copies)
