@@ -22,6 +22,7 @@ from .pool import ModelPool
 from .pool.parity import parity
 from .pool.processors import check_processors, processor_of
 from .tasks import Images, LabelledImages, Preprocessor, Task, read_labelled, read_unlabelled
+from .tasks.reading import BadPictures
 from .teachers import OutsideTeacher, outside_teachers
 
 
@@ -131,6 +132,14 @@ class TaskData:
         Raises:
             InputError: As in `checked()`, or evaluation images or labels cannot be read.
         """
+        bad = []
+        for task, part in ((task, part) for task in self.tasks for part in (self.unlabelled, self.labelled)):
+            try:
+                part(task)
+            except BadPictures as error:
+                bad.append(str(error))
+        if bad:  # of all data sets at once, not one in each start
+            raise InputError(" | ".join(bad))
         _, unlabelled, heads = self.checked()
         return {task: self._inputs(task, unlabelled[task], heads[task]) for task in self.tasks}
 

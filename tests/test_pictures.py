@@ -9,6 +9,7 @@ import zipfile
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import make_dataset
@@ -76,6 +77,31 @@ def test_fractions_and_stated_ranges(tmp_path, preprocessor):
     assert torch.equal(pixels(stated), pixels(wanted))
     with pytest.raises(InputError, match="image_range must be two numbers, the smaller first"):
         Task.from_dict({"unlabelled": None, "image_range": [5, 1]}, "tasks.x")
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_orientation_in_every_container(tmp_path, preprocessor, ending, deep):
+    """Pillow turns TIFF by itself when it is loaded."""
+    if deep and ending != "tiff":
+        pytest.skip("of eight bits")
+    ramp = np.add.outer(np.arange(32) * 7, np.arange(32)).astype(np.uint16 if deep else np.uint8)
+    upright, turned = Image.fromarray(ramp), Image.fromarray(np.rot90(ramp).copy())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / f"a.{ending}", exif=exif, **({"quality": 100} if ending in ("jpg", "webp") else {}))
+    upright.save(tmp_path / "b.tiff")
+    a, b = (pixels(read_unlabelled("x", Task([tmp_path / name]), preprocessor)) for name in (f"a.{ending}", "b.tiff"))
+    assert (a.int() - b.int()).abs().max() <= 6
+
+
+def test_white_is_zero(tmp_path, preprocessor):
+    values = noise(0, 2**12, np.uint16)
+    values[0, 0] = 2**12 - 1
+    Image.fromarray(values).save(tmp_path / "a.tiff", tiffinfo={262: 0})
+    Image.fromarray(values).save(tmp_path / "b.tiff")
+    a, b = (pixels(read_unlabelled("x", Task([tmp_path / name]), preprocessor)) for name in ("a.tiff", "b.tiff"))
+    assert (a.int() + b.int() - 255).abs().max() <= 1
 
 
 # Transparency
@@ -174,6 +200,91 @@ def test_folders_for_splits_and_classes_stay_what_they_are(tmp_path, preprocesso
     assert read_labelled("x", Task(None, flat), ["dog", "cat"], preprocessor).labels.tolist() == [1, 1, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("parts", "split", "count"),
+    [
+        (("training_set/cat", "training_set/dog", "test_set/cat", "test_set/dog"), "train", 4),
+        (("training_set/cat", "training_set/dog", "test_set/cat", "test_set/dog"), "test", 4),
+        (("train2017", "val2017"), "validation", 2),
+        (("images/train/cat", "images/test/cat"), "train", 2),
+        (("cat", "dog"), "train[:3]", 3),
+        (("train/cat", "train/dog", "test/cat"), "train+test", 6),
+    ],
+)
+@pytest.mark.parametrize("loader", ["imagefolder", None])
+def test_parts_of_a_folder_are_what_datasets_takes_them_for(tmp_path, preprocessor, parts, split, count, loader):
+    root = tmp_path / "photos"
+    for number, part in enumerate(parts):
+        (root / part).mkdir(parents=True, exist_ok=True)
+        files(root / part, noise(2 * number), noise(2 * number + 1))
+    spec = {"path": loader, "data_dir": str(root)} if loader else {"path": str(root)}
+    assert len(read_unlabelled("x", Task({**spec, "split": split}), preprocessor)) == count
+
+
+def test_folders_that_may_be_classes_or_parts_are_refused(tmp_path, preprocessor):
+    for name in ("train", "plane", "bus"):
+        files(tmp_path / name, noise(0))
+    spec = {"path": "imagefolder", "data_dir": str(tmp_path), "split": "train"}
+    with pytest.raises(InputError, match="train: is it a class or a part of the data set"):
+        read_unlabelled("x", Task(spec), preprocessor)
+    assert len(read_unlabelled("x", Task(tmp_path), preprocessor)) == 3
+    flat = files(tmp_path / "flat", noise(0), noise(1))
+    with pytest.raises(InputError, match="[Uu]nknown split"):
+        read_unlabelled("x", Task({"path": "imagefolder", "data_dir": str(flat), "split": "test"}), preprocessor)
+
+
+def test_hidden_files_links_and_others(tmp_path, preprocessor, caplog):
+    folder = files(tmp_path / "photos", noise(0), noise(1))
+    (folder / "._0.png").write_bytes(b"leftover")
+    (folder / "notes.txt").write_text("x")
+    os.symlink(files(tmp_path / "more", noise(2)), folder / "linked")
+    with caplog.at_level(logging.WARNING):
+        assert len(read_unlabelled("x", Task(folder), preprocessor)) == 3
+    assert "1 files in" in caplog.text and "notes.txt" in caplog.text
+
+
+def test_pictures_in_memory_are_taken_as_they_are(tmp_path, preprocessor):
+    """Not as their file was."""
+    folder = files(tmp_path / "a", noise(0, channels=(3,)))
+    picture = Image.open(folder / "0.png")
+    picture.paste((255, 0, 0), (0, 0, 32, 32))
+    found = pixels(read_unlabelled("x", Task([picture]), preprocessor))
+    assert (found[0, 0] == 255).all() and (found[0, 1:] == 0).all()
+    rows = list(make_dataset("shade", 4, 0).to_iterable_dataset().take(3))
+    assert len(read_unlabelled("x", Task(rows), preprocessor)) == 3
+    assert len(read_unlabelled("x", Task(make_dataset("shade", 4, 0)["image"]), preprocessor)) == 4
+    batch = np.stack([noise(seed, channels=(3,)) for seed in range(2)])
+    for array in (batch, list(batch.transpose(0, 3, 1, 2)), torch.from_numpy(batch).unbind()):
+        found = read_unlabelled("x", Task(list(array)), preprocessor)
+        assert torch.equal(pixels(found), torch.from_numpy(batch).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64, np.float32])
+def test_arrays_that_are_no_bytes_are_refused(preprocessor, dtype):
+    deep = [noise(0, channels=(3,)).astype(dtype) * 200]
+    with pytest.raises(InputError, match="give bytes from 0 to 255"):
+        read_unlabelled("x", Task(deep), preprocessor)
+    if dtype is np.int64:
+        data = datasets.Dataset.from_dict({"image": [deep[0].tolist()]})
+        with pytest.raises(InputError, match="column 'image' holds"):
+            read_unlabelled("x", Task(data), preprocessor)
+
+
+def test_relative_paths_in_tables(tmp_path, preprocessor):
+    files(tmp_path / "p", noise(0), noise(1))
+    features = datasets.Features({"image": datasets.Image(decode=False)})
+    rows = [{"bytes": None, "path": f"p/{number}.png"} for number in range(2)]
+    pq.write_table(datasets.Dataset.from_dict({"image": rows}, features=features).data.table, tmp_path / "t.parquet")
+    spec = {"path": "parquet", "data_files": str(tmp_path / "?.parquet"), "split": "train"}
+    assert len(read_unlabelled("x", Task(spec), preprocessor)) == 2
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "t.csv").write_text("image\n../p/0.png\n")
+    spec = {"path": "csv", "data_files": [str(tmp_path / name / "t.csv") for name in "ab"], "split": "train"}
+    with pytest.raises(InputError, match="is relative to one of several folders; give whole paths"):
+        read_unlabelled("x", Task(spec), preprocessor)
+
+
 def test_names_with_brackets(tmp_path, preprocessor):
     folder = files(tmp_path / "photos [2024]", noise(0), noise(1))
     spec = {"path": "imagefolder", "data_dir": str(folder), "split": "train"}
@@ -198,7 +309,7 @@ def test_a_folder_named_as_a_loader_is_no_loader(tmp_path, preprocessor):
         (lambda folder: folder / "nowhere", "nowhere: no such folder of images"),
         (lambda folder: folder, "no images in this folder"),
         (lambda folder: [], "the list of images is empty"),
-        (lambda folder: [3, 4], "a list of int makes no images"),
+        (lambda folder: [3, 4], "image 0 of the list, int, makes no picture"),
         (lambda folder: make_dataset("shade", 3, 0).to_iterable_dataset(), r"say how many images .*take\(2000\)"),
         (lambda folder: {"path": "parquet", "data_files": "x", "take": "two"}, "take must be a whole number"),
         (lambda folder: 7, "a folder or a list of images, got int"),
@@ -239,6 +350,24 @@ def test_all_bad_pictures_are_named_at_once(tmp_path, preprocessor, caplog):
         read_unlabelled("x", Task(paths[6:9], on_bad_image="skip"), preprocessor)
 
 
+def test_an_archive_that_was_repaired_is_read_again(tmp_path, preprocessor):
+    def archive(content):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as found:
+            found.writestr("0.png", content)
+
+    good = io.BytesIO()
+    Image.fromarray(noise(0)).save(good, "PNG")
+    task = Task([f"zip://0.png::{tmp_path / 'a.zip'}"])
+    archive(b"no picture")
+    with pytest.raises(InputError, match="no raster picture"):
+        read_unlabelled("x", task, preprocessor)
+    archive(good.getvalue())
+    assert len(read_unlabelled("x", task, preprocessor)) == 1
+    (tmp_path / "a.zip").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="1 of 1 images cannot be read"):
+        read_unlabelled("x", task, preprocessor)
+
+
 def test_labels_go_with_the_pictures_that_are_left(tmp_path, preprocessor):
     paths = damaged(tmp_path, 4, [1])
     data = datasets.Dataset.from_dict({"image": paths, "label": ["a", "b", "c", "b"]})
@@ -258,7 +387,9 @@ def test_what_is_no_picture_is_not_opened(tmp_path, preprocessor):
     for said in ("(no regular file)", "(no raster picture)", "(4000 x 3000 pixels, more than max_pixels: 1000000)"):
         assert said in str(error.value)
     assert "gone.png ([Errno 2] No such file" in str(error.value)
-    assert len(read_unlabelled("x", Task(names[2:3]), preprocessor)) == 1
+    with pytest.raises(InputError, match="more than max_pixels: 1000000"):
+        read_unlabelled("x", Task(names[2:3], max_pixels=1_000_000), preprocessor)
+    assert len(read_unlabelled("x", Task(names[2:3]), preprocessor)) == 1, "the limit was raised"
 
 
 # Labels
@@ -295,10 +426,15 @@ def test_labels_are_matched_by_name(preprocessor, labels, names, found):
 @pytest.mark.parametrize(
     ("labels", "names", "said"),
     [
-        (["cat", "bird"], ["cat", "dog"], "label 'bird' is none of the classes (cat, dog); if the order of 'label' "
-         "is that of the classes, {bird: cat, cat: dog}, say so with label_names: in_order, else with label_names: {"),
-        ([0, 1], ["cat", "dog"], "label '0' is none of the classes (cat, dog); if the order of 'label' is that of "
-         "the classes, {0: cat, 1: dog}, say so with label_names: in_order"),
+        (["cat", "bird"], ["cat", "dog"], "label 'bird' is none of the classes (cat, dog); say which class each label "
+         "is, as in label_names: {bird: cat, cat: dog}, if that is right"),
+        ([0, 1], ["cat", "dog"], "label '0' is none of the classes (cat, dog); if labels number the classes, "
+         "{0: cat, 1: dog}, say so with label_names: in_order, else with label_names: {LABEL: CLASS, ...}"),
+        ([1, 2], ["cat", "dog"], "label '1' is none of the classes (cat, dog); say which class each label is, as in "
+         "label_names: {1: cat, 2: dog}, if that is right"),
+        ([-1, 0, 1], ["0", "1"], "label -1 is no class (-1 hides a split's labels)"),
+        (["-1", "0"], ["0", "1"], "label '-1' is none of the classes"),
+        ([float("nan"), 1.0], ["0", "1"], "row 0 has no label"),
         ([0, 1, 2], ["cat", "dog"], "3 labels and 2 classes: say with label_names which class each label is"),
         ([[0, 1], [1]], ["cat", "dog"], "holds several labels for an image"),
         ([0.5, 1.0], ["cat", "dog"], "expected integers or names"),
@@ -325,6 +461,13 @@ def test_classes_of_the_data_set_that_are_one_class_are_refused(preprocessor):
     data = make_dataset("shade", 6, 0).cast_column("label", datasets.ClassLabel(names=["Cat", "cat", "dog"]))
     with pytest.raises(InputError, match="labels Cat, cat are all class 'cat'; give label_names"):
         read_labelled("x", Task(None, data), ["cat", "dog", "cow"], preprocessor)
+
+
+def test_label_names_of_numbered_folders_go_by_the_folder(preprocessor):
+    """Folders 1, 2 and 10 are sorted as text."""
+    data = make_dataset("shade", 3, 0).cast_column("label", datasets.ClassLabel(names=["1", "10", "2"]))
+    task = Task(None, data, label_names={1: "cat", 2: "dog", 10: "cow"})
+    assert read_labelled("x", task, ["cat", "dog", "cow"], preprocessor).labels.tolist() == [0, 2, 1]
 
 
 def test_label_names_that_do_not_fit_are_refused(preprocessor):

@@ -96,6 +96,28 @@ def test_skipped_pictures_are_counted(clip_pool, tmp_path):
         assert "1 could not be read and" in card and "left out" in card
 
 
+def test_bad_pictures_of_all_sets_are_told_at_once(clip_pool):
+    bad = [{"bytes": b"no picture", "path": None}, {"bytes": b"neither", "path": None}]
+    tasks = {task: Task(bad, class_names=TASKS[task]) for task in ("shade", "colour")}
+    with pytest.raises(InputError) as error:
+        MetaMerger(clip_pool, tasks).inputs()
+    assert all(f"task '{task}', unlabelled: 2 of 2 images cannot be read" in str(error.value) for task in tasks)
+
+
+def test_a_run_looks_at_space_and_place_first(clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths)
+    monkeypatch.setattr(MdftTrainer, "train", lambda *_, **__: pytest.fail("trained"))
+    (tmp_path / "file").write_text("mine")
+    for command in ("run", "check"):
+        code, _, err = call([command, recipe, "--output-dir", tmp_path / "file" / "out"], monkeypatch, capsys)
+        assert code == 2 and "file: not a folder; choose another --output-dir" in err
+    code, _, err = call(["check", recipe, "--page", tmp_path / "file"], monkeypatch, capsys)
+    assert code == 2 and "file: not written by hf_mdft; choose another --page" in err
+    monkeypatch.setattr("hf_mdft.recipes.run.estimate", lambda *_: Estimate(1.0, 1.0, 1e18, "cpu"))
+    code, _, err = call(["run", recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
+    assert code == 2 and "are needed for caches and results" in err
+
+
 def test_space_is_looked_at(tmp_path):
     check_space(Estimate(1.0, 1.0, 1.0, "cpu"), tmp_path / "out")
     with pytest.raises(InputError, match="are needed for caches and results"):
@@ -114,6 +136,9 @@ def test_space_is_looked_at(tmp_path):
         (["train", "test"], "parts of a data set"),
         (["photos"], "a single class"),
         (["LABEL_0", "LABEL_1"], "placeholders"),
+        (["class_0", "class_1"], "placeholders"),
+        (["2023-07-14", "2024-01-02"], "numbers"),
+        (["training_set", "test_set"], "parts of a data set"),
     ],
 )
 def test_names_that_are_no_classes(clip_pool, names, what):
@@ -161,6 +186,9 @@ def small(clip_pool, unlabelled_data):
         (lambda m: MetaMerger(m.pool, m.tasks, seed=-1), "seed must be a whole number from 0 to 4294967295, got -1"),
         (lambda m: ModelPool.from_pretrained(m.pool.base.folder, {"a": 3}), "expert of 'a' must be str or Path, got"),
         (lambda m: Task([], class_names="abc"), "Task: class_names must list at least two names"),
+        (lambda m: Task([], class_names=[True, False]), "Task: class_names holds True; write names, yes and no in qu"),
+        (lambda m: Task([], class_names=["cat", None]), "Task: class_names holds null"),
+        (lambda m: Task([], class_names=["cat", " "]), "Task: class_names holds ' '"),
         (lambda m: Task([], image_column=3), "Task: image_column must be the name of a column, got 3"),
         (lambda m: Task([], on_bad_image="drop"), "Task: on_bad_image must be 'error' or 'skip', got 'drop'"),
         (lambda m: Recipe.load("nowhere.yaml"), "nowhere.yaml"),

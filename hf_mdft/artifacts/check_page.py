@@ -15,6 +15,7 @@ from ..core.errors import InputError
 
 
 CHECK_PAGE = "check.html"
+MARK = "<h1>hf_mdft check</h1>"
 
 
 def write_check(path: Path, inputs: Mapping[str, TaskInputs], cost: str, sheet: Mapping[str, Sequence[Any]]) -> None:
@@ -33,6 +34,8 @@ def write_check(path: Path, inputs: Mapping[str, TaskInputs], cost: str, sheet: 
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     page = environment.get_template(CHECK_PAGE).render(inputs=inputs, cost=cost, sheet=sheet, header=HEADER)
+    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(f"{path}: not written by hf_mdft; choose another --page")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")

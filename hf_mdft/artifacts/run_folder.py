@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,8 +20,11 @@ def refuse_foreign_output(folder: Path, tasks: Sequence[str]) -> None:
     Raises:
         InputError: It holds something else under such a name.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: not a folder; choose another --output-dir")
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise InputError(f"{place}: not a folder; choose another --output-dir")
+    if not os.access(place, os.W_OK):
+        raise InputError(f"{place}: no permission to write there; choose another --output-dir")
     for name in (META, *(f"{SPECIALISTS}/{task}" for task in tasks)):
         refuse_foreign(folder / name)
     if (folder / RESULTS).exists():

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 def plain_name(name: str) -> str:
     """A class name without what spellings differ in: case, `_` and `-` for a space, spaces around it, Unicode form."""
-    name = unicodedata.normalize("NFKC", str(name)).casefold()
+    name = unicodedata.normalize("NFKC", str(name)).casefold().strip()
+    if re.fullmatch(r"-\d+", name):
+        return name  # a sign, not a hyphen
     return " ".join(unicodedata.normalize("NFKC", name).replace("_", " ").replace("-", " ").split())
 
 
@@ -74,12 +76,12 @@ def no_words(names: Sequence[str]) -> str | None:
         return "a single class"
     if all(re.fullmatch(r"n\d{8}", name) for name in plain):
         return "WordNet codes"
-    if are_placeholders(names):
-        return "placeholders"
-    if all(name in SPLITS for name in plain):
-        return "parts of a data set"
-    if all(re.fullmatch(r"[\d.,]+", name) for name in plain):
+    if all(re.fullmatch(r"[\d.,:/ ]+", name) for name in plain):
         return "numbers"
+    if all(re.fullmatch(r"(label|class|category|cluster|group|folder|id)? ?\d+", name) for name in plain):
+        return "placeholders"
+    if all(re.sub(r" ?(set|data|images|split|part|folder|dir)$", "", name) in SPLITS for name in plain):
+        return "parts of a data set"
     return None
 
 

@@ -18,6 +18,7 @@ from ..evaluation import TRANSDUCTIVE, Report, TransductiveMethod
 from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
 from ..specialize import SpecializeArguments
+from .preflight import check_space, estimate
 from .presets import names, preset
 from .schema import Recipe
 
@@ -130,6 +131,9 @@ def run(
     with state.main_process_first():
         inputs = merger.inputs()
     progress(inputs_text(inputs))
+    cost = estimate(merger, inputs, meta, specialize)
+    check_space(cost, output_dir)
+    progress(str(cost))
     learned = "learning the meta-model's coefficients on unlabelled images"
     progress(f"Phase 1: {learned if meta.max_steps else 'a static merge; nothing is trained'}")
     merger.fit(meta)

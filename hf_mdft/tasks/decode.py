@@ -44,9 +44,6 @@ TURNED = {
 """By orientation: what makes the picture upright. `ImageOps.exif_transpose` does the same, and rewrites all other
 entries, which fails where they are damaged."""
 
-FAULTS = (OSError, ValueError, SyntaxError, TypeError, OverflowError, Image.DecompressionBombError)
-"""What Pillow raises for a picture that cannot be read."""
-
 
 class DeepPicture(ValueError):
     """Gray of more than eight bits, of which it is not known what is black and white."""
@@ -67,15 +64,16 @@ class Showing:
     max_pixels: int = MAX_PIXELS
 
     def key(self) -> str:
-        """Changes with what changes pixels."""
-        return key_of(self.range, ImageColor.getrgb(self.background))
+        """Changes with what changes pixels, or what can be read."""
+        return key_of(self.range, ImageColor.getrgb(self.background), self.max_pixels)
 
 
 def open_picture(value: Mapping[str, Any] | None, showing: Showing) -> Image.Image:
     """A picture as its file has it, from what a column of images holds.
 
     Raises:
-        ValueError: There is none, it is no regular file, or too large. Pillow raises what is in `FAULTS`.
+        ValueError: There is none, it is no regular file, or too large. Pillow and readers of addresses raise whatever
+            they stumble over.
     """
     if value is None or (value.get("bytes") is None and value.get("path") is None):
         raise ValueError("empty")
@@ -91,11 +89,12 @@ def open_picture(value: Mapping[str, Any] | None, showing: Showing) -> Image.Ima
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is stated, and looked at before decoding
     try:
         image = Image.open(source, formats=_formats())
+        width, height = image.size
+        if width * height > showing.max_pixels:
+            raise ValueError(f"{width} x {height} pixels, more than max_pixels: {showing.max_pixels}")
+        image.load()  # turns TIFF as its entries say, and takes them out
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-    width, height = image.size
-    if width * height > showing.max_pixels:
-        raise ValueError(f"{width} x {height} pixels, more than max_pixels: {showing.max_pixels}")
     return image
 
 
@@ -123,17 +122,24 @@ def as_shown(image: Image.Image, showing: Showing = Showing()) -> Image.Image:
     Raises:
         DeepPicture: It has more than eight bits, and no range is known.
     """
+    image.load()
     turn = TURNED.get(_orientation(image))
     if image.mode.startswith(DEEP):
         if showing.range is None:
             raise DeepPicture(f"mode {image.mode} is gray of more than 8 bits, of which it is not known what is white")
-        image = _scaled(image, *showing.range)
+        low, high = showing.range
+        image = _scaled(image, *((high, low) if _white_is_zero(image) else (low, high)))
     if turn is not None:
         image = image.transpose(turn)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, showing.background), image)
     return image.convert("RGB")
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether a TIFF says that its smallest value is white; Pillow heeds it for eight bits only."""
+    return getattr(image, "tag_v2", {}).get(262) == 0
 
 
 def _scaled(image: Image.Image, low: float, high: float) -> Image.Image:

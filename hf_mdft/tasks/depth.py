@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ..core.cache import key_of, prepared
 from ..core.errors import InputError
-from .decode import DEEP, FAULTS, Showing, open_picture
+from .decode import DEEP, Showing, open_picture
 from .images import local_files
 
 
@@ -43,7 +43,7 @@ def find_range(sets: Sequence[datasets.Dataset], column: str, showing: Showing, 
         (folder / "range.json").write_text(json.dumps(_extremes(sets, column, showing, where)), encoding="utf-8")
 
     states = [(dataset._fingerprint, local_files(dataset, column)) for dataset in sets]
-    found = prepared("ranges", key_of("range", states), make) / "range.json"
+    found = prepared("ranges", key_of("range", states, showing.key()), make) / "range.json"
     low, high, whole = json.loads(found.read_text(encoding="utf-8"))
     if low is None:
         raise InputError(f"{where}: pictures of more than 8 bits without a single finite value; {STATE}")
@@ -75,7 +75,7 @@ def _extremes(
                 if not image.mode.startswith(DEEP):
                     continue
                 pixels = np.asarray(image)
-            except FAULTS:
+            except Exception:  # whatever a damaged file makes a reader raise
                 continue  # told of where it is read
             whole = whole and np.issubdtype(pixels.dtype, np.integer)
             finite = pixels[np.isfinite(pixels)]

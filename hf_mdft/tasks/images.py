@@ -11,12 +11,14 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from PIL import UnidentifiedImageError
 
 from ..core.cache import cache_root, key_of
 from ..core.errors import InputError
-from .decode import FAULTS, DeepPicture, Showing, decode
+from .decode import DeepPicture, Showing, decode
 from .preprocessor import Preprocessor
 from .reading import Reading, tell_of_bad, warn_of_sameness
 
@@ -76,6 +78,8 @@ class Images:
             showing = dataclasses.replace(showing, range=reading.find_range())
             table, key = _encoded(dataset, column, preprocessor, where, showing)
         problems = table.data.column("problem").to_pylist()
+        if any(p is not None and "://" in _name(dataset[row][column], row) for row, p in enumerate(problems)):
+            (cache_root() / "images" / f"{key}.arrow").unlink(missing_ok=True)  # the network's problems pass
         good = np.array([row for row, problem in enumerate(problems) if problem is None], dtype=int)
         if len(good) < len(table):
             bad = [f"{_name(dataset[row][column], row)} ({p})" for row, p in enumerate(problems) if p is not None]
@@ -150,9 +154,26 @@ def undecoded(dataset: datasets.Dataset, column: str, where: str) -> datasets.Da
         InputError: It holds no images.
     """
     try:
+        check_bytes(dataset, column)
         return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     except (TypeError, ValueError, NotImplementedError) as error:
         raise InputError(f"{where}: column '{column}' holds {dataset.features[column]}, expected images") from error
+
+
+def check_bytes(dataset: datasets.Dataset, column: str) -> None:
+    """Whether arrays in a column are bytes: `datasets` cuts off what is not.
+
+    Raises:
+        ValueError: They are not.
+    """
+    for chunk in dataset.data.column(column).chunks:
+        values = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
+        while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+            values = values.flatten()
+        if pa.types.is_integer(values.type) and len(values):
+            low, high = pc.min_max(values).values()
+            if low.as_py() < 0 or high.as_py() > 255:
+                raise ValueError(f"values from {low.as_py()} to {high.as_py()}")
 
 
 def _encoded(
@@ -172,7 +193,7 @@ def _encoded(
                 (pixels,) = preprocessor.encode([decode(value, showing)])
             except DeepPicture:
                 raise
-            except FAULTS as error:
+            except Exception as error:  # whatever a damaged file makes a reader raise
                 problem = next(iter(str(error).splitlines()), "") or type(error).__name__
                 problem = "no raster picture" if isinstance(error, UnidentifiedImageError) else problem[:120]
             found["pixels"].append(pixels.tobytes())
@@ -221,6 +242,7 @@ def local_files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, 
     for chunk in dataset.data.column(column).chunks:
         outside = chunk.field("bytes").is_null()
         for path in chunk.field("path").filter(outside).to_pylist():
+            path = path and path.rsplit("::", 1)[-1].removeprefix("file://")  # of a file in an archive, the archive
             if path is not None and os.path.isfile(path):
                 state = os.stat(path)
                 found.append((path, state.st_size, state.st_mtime_ns))

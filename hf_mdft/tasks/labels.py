@@ -15,7 +15,7 @@ from ..core.errors import InputError
 SHOWN = 6
 """Pairs that a proposal shows."""
 
-NUMBER = re.compile(r"(?:label|class)?\s*(-?\d+)")
+NUMBER = re.compile(r"(?:label|class)? ?(\d+)")
 """Names that only number their class, as `plain_name` gives them: `3`, `LABEL_3`, `class 3`."""
 
 
@@ -46,8 +46,9 @@ def label_classes(
     feature = dataset.features[column]
     values = dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
     values = [values[row] for row in rows]
-    if None in values:
-        raise InputError(f"{where}: row {rows[values.index(None)]} has no label; drop it or take another split")
+    empty = [row for row, value in zip(rows, values, strict=True) if value is None or value != value]
+    if empty:
+        raise InputError(f"{where}: row {empty[0]} has no label; drop it or take another split")
     if isinstance(values[0], list | tuple | dict):
         raise InputError(f"{where}: label column '{column}' holds several labels for an image; give a column with one")
     if all(isinstance(value, float) and value.is_integer() for value in values):
@@ -58,8 +59,10 @@ def label_classes(
     if names and not all(0 <= value < len(names) for value in values):
         outside = next(value for value in values if not 0 <= value < len(names))
         raise InputError(f"{where}: label {outside} is none of the dataset's {len(names)} (-1 hides a split's labels)")
+    if isinstance(values[0], int) and min(values) < 0:
+        raise InputError(f"{where}: label {min(values)} is no class (-1 hides a split's labels); take another split")
     shown = {value: _text(names[value] if names else value) for value in dict.fromkeys(values)}
-    found = _stated(shown, class_names, label_names, where) or _matched(shown, class_names, names, column, where)
+    found = _stated(shown, class_names, label_names, where) or _matched(shown, class_names, names, where)
     return [found[value] for value in values], {shown[value]: number for value, number in found.items()}
 
 
@@ -70,16 +73,20 @@ def _text(value: Any) -> str:
 def _stated(
     shown: Mapping[Any, str], class_names: Sequence[str], label_names: Any, where: str
 ) -> dict[Any, int] | None:
-    """Classes as `label_names` gives them."""
+    """Classes as `label_names` gives them: a list by number, names by the label's text, else by number."""
     if label_names is None:
         return None
     if label_names == "in_order":
         label_names = list(class_names)
-    by_label = label_names if isinstance(label_names, Mapping) else dict(enumerate(label_names))
-    by_text = {plain_name(_text(label)): name for label, name in by_label.items()}
+    by_text: dict[str, Any] = {}
+    if isinstance(label_names, Mapping):
+        by_text = {plain_name(_text(label)): name for label, name in label_names.items()}
+        by_label = label_names
+    else:
+        by_label = dict(enumerate(label_names))
     positions, found = _positions(class_names), {}
     for value, text in shown.items():
-        name = by_label.get(value, by_text.get(plain_name(text)))
+        name = by_text.get(plain_name(text), by_label.get(value))
         if name is None:
             raise InputError(f"{where}: label_names has no name for label {text!r}")
         if plain_name(_text(name)) not in positions:
@@ -91,7 +98,7 @@ def _stated(
 
 
 def _matched(
-    shown: Mapping[Any, str], class_names: Sequence[str], names: Sequence[str] | None, column: str, where: str
+    shown: Mapping[Any, str], class_names: Sequence[str], names: Sequence[str] | None, where: str
 ) -> dict[Any, int]:
     """Classes by name: exactly, else by spelling, else by number where both sides only number their classes."""
     exact = {name: number for number, name in enumerate(class_names)}
@@ -113,17 +120,20 @@ def _matched(
         twice = next(v for v in found.values() if list(found.values()).count(v) > 1)
         same = [shown[value] for value, number in found.items() if number == twice]
         raise InputError(f"{where}: labels {', '.join(same)} are all class '{class_names[twice]}'; give label_names")
-    own = list(names) if names else sorted(set(shown.values()), key=lambda text: (_number(text) or 0, text))
-    counts = f"{len(own)} labels and {len(class_names)} classes" if len(own) != len(class_names) else ""
-    pairs = ", ".join(f"{a}: {b}" for a, b in list(zip(own, class_names, strict=False))[:SHOWN])
-    more = ", ..." if len(own) > SHOWN else ""
-    what = f"label '{missing[0]}' is none of the classes ({_short(class_names)})"
-    if counts:
-        raise InputError(f"{where}: {what}; {counts}: say with label_names which class each label is")
-    raise InputError(
-        f"{where}: {what}; if the order of '{column}' is that of the classes, {{{pairs}{more}}}, say so with "
-        "label_names: in_order, else with label_names: {LABEL: CLASS, ...}"
-    )
+    what = f"{where}: label '{missing[0]}' is none of the classes ({_short(class_names)})"
+    numbered = names or all(isinstance(value, int) and value < len(class_names) for value in shown)
+    own = list(names) if names else [str(n) for n in range(len(class_names))] if numbered else sorted(shown.values())
+    if len(own) != len(class_names):
+        counts = f"{len(own)} labels and {len(class_names)} classes"
+        raise InputError(f"{what}; {counts}: say with label_names which class each label is, {{LABEL: CLASS, ...}}")
+    pairs = ", ".join(f"{a}: {b}" for a, b in list(zip(own, class_names, strict=True))[:SHOWN])
+    pairs = f"{{{pairs}{', ...' if len(own) > SHOWN else ''}}}"
+    if numbered:
+        raise InputError(
+            f"{what}; if labels number the classes, {pairs}, say so with label_names: in_order, else with "
+            "label_names: {LABEL: CLASS, ...}"
+        )
+    raise InputError(f"{what}; say which class each label is, as in label_names: {pairs}, if that is right")
 
 
 def _positions(names: Sequence[str]) -> dict[str, int]:

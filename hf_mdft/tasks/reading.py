@@ -27,6 +27,10 @@ LOOKED_AT, NEARLY_ALL = 256, 0.9
 """Pictures that are compared, and the share that makes a warning."""
 
 
+class BadPictures(InputError):
+    """Pictures that cannot be read."""
+
+
 def _no_range() -> tuple[float, float]:
     raise InputError("gray pictures of more than 8 bits, of which it is not known what is white: give image_range")
 
@@ -68,7 +72,7 @@ def tell_of_bad(bad: Sequence[str], count: int, key: str, where: str, skips: boo
     line = f"{where}: {len(bad):,} of {count:,} images cannot be read: {named}{more}"
     if not skips:
         end = "none is left" if len(bad) == count else "repair or remove them, or set on_bad_image: skip"
-        raise InputError(f"{line}; {end}")
+        raise BadPictures(f"{line}; {end}")
     logger.warning("%s; they are skipped", line)
 
 

@@ -222,6 +222,10 @@ def _check(found: dict[str, Any], where: str) -> None:
 def _names(names: Any, where: str) -> list[str]:
     if not isinstance(names, list | tuple) or len(names) < 2:
         raise InputError(f"{where}: class_names must list at least two names")
+    for name in names:
+        if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
+            shown = "null" if name is None else repr(name)
+            raise InputError(f"{where}: class_names holds {shown}; write names, yes and no in quotes")
     return [str(name) for name in names]
 
 

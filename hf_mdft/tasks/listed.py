@@ -1,0 +1,72 @@
+"""Lists of paths, pictures and arrays as a data set."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from PIL import Image
+
+from ..core.errors import InputError
+
+
+AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+"""Modes that PNG keeps as they are."""
+
+
+def listed(items: Sequence[Any], column: str, where: str) -> datasets.Dataset:
+    """Pictures in memory or paths, as they would be stored."""
+    if not len(items):
+        raise InputError(f"{where}: the list of images is empty")
+    values = []
+    for number, item in enumerate(items):
+        if isinstance(item, Mapping) and column in item:
+            item = item[column]  # rows of a data set
+        try:
+            values.append(_stored(item))
+        except (TypeError, ValueError, NotImplementedError, OverflowError) as error:
+            reason = next(iter(str(error).splitlines()), "")
+            raise InputError(
+                f"{where}: image {number} of the list, {type(item).__name__}, makes no picture ({reason[:120]}); give "
+                "paths, pictures of Pillow or arrays of bytes"
+            ) from error
+    features = datasets.Features({column: datasets.Image(decode=False)})
+    return datasets.Dataset.from_dict({column: values}, features=features)
+
+
+def _stored(item: Any) -> dict[str, Any]:
+    """A picture's bytes or path."""
+    if isinstance(item, str | Path):
+        return {"bytes": None, "path": str(item)}
+    if isinstance(item, bytes):
+        return {"bytes": item, "path": None}
+    if isinstance(item, Mapping) and item.keys() <= {"bytes", "path"}:
+        return {"bytes": item.get("bytes"), "path": item.get("path")}
+    if not isinstance(item, Image.Image):
+        item = Image.fromarray(_pixels(np.asarray(item)))
+    file = io.BytesIO()  # not its file, which may have other pixels
+    item.save(
+        file, "PNG" if item.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF", exif=item.getexif()
+    )
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def _pixels(array: np.ndarray) -> np.ndarray:
+    """An array as Pillow takes it: `(height, width)` or `(height, width, 3 or 4)` of bytes; gray may be deeper."""
+    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or array.dtype.kind not in "uifb":
+        raise ValueError(f"an array of shape {array.shape} and type {array.dtype}")
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint8 or (array.ndim == 2 and array.dtype in (np.uint16, np.int32, np.float32)):
+        return array
+    if array.dtype.kind == "f" or array.min() < 0 or array.max() > 255:
+        raise ValueError(f"{array.dtype} from {array.min():g} to {array.max():g}, give bytes from 0 to 255")
+    return array.astype(np.uint8)
