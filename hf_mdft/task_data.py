@@ -132,19 +132,20 @@ class TaskData:
         Raises:
             InputError: As in `checked()`, or evaluation images or labels cannot be read.
         """
-        bad = []
-        for task, part in ((task, part) for task in self.tasks for part in (self.unlabelled, self.labelled)):
-            try:
-                part(task)
-            except BadPictures as error:
-                bad.append(str(error))
+        bad, measured = [], {}
+        for task in self.tasks:
+            for read in (self.unlabelled, self.labelled):
+                try:
+                    measured[task] = read(task)
+                except BadPictures as error:
+                    bad.append(str(error))
         if bad:  # of all data sets at once, not one in each start
             raise InputError(" | ".join(bad))
         _, unlabelled, heads = self.checked()
-        return {task: self._inputs(task, unlabelled[task], heads[task]) for task in self.tasks}
+        return {task: self._inputs(task, unlabelled[task], measured[task], heads[task]) for task in self.tasks}
 
-    def _inputs(self, task: str, images: Images, head: Head) -> TaskInputs:
-        found, own = self.labelled(task), self.tasks[task]
+    def _inputs(self, task: str, images: Images, found: LabelledImages | None, head: Head) -> TaskInputs:
+        own = self.tasks[task]
         self.teachers(task)
         named = "class_names" if own.class_names else "the expert's" if head.linear() is not None else "the data set's"
         return TaskInputs(
@@ -199,7 +200,7 @@ class TaskData:
         self.named([task])
         if task not in self._preprocessors:
             source = processor_of(self.pool, task)
-            self._preprocessors[task] = Preprocessor(source.folder, str(source))
+            self._preprocessors[task] = Preprocessor.of(source.folder, str(source))
         return self._preprocessors[task]
 
     def unlabelled(self, task: str) -> Images:

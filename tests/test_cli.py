@@ -90,7 +90,7 @@ def test_no_permission_is_named(clip_paths, tmp_path, monkeypatch, capsys):
     recipe = write_recipe(tmp_path, clip_paths)
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     code, _, err = call(["run", recipe, "--output-dir", tmp_path / "file" / "out"], monkeypatch, capsys)
-    assert code == 2 and "file/out" in err and "choose another output folder" in err
+    assert code == 2 and "file/out" in err and "choose another --output-dir" in err
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])

@@ -110,7 +110,7 @@ def test_a_run_looks_at_space_and_place_first(clip_paths, tmp_path, monkeypatch,
     (tmp_path / "file").write_text("mine")
     for command in ("run", "check"):
         code, _, err = call([command, recipe, "--output-dir", tmp_path / "file" / "out"], monkeypatch, capsys)
-        assert code == 2 and "file: not a folder; choose another --output-dir" in err
+        assert code == 2 and "file is not a folder; choose another --output-dir" in err
     code, _, err = call(["check", recipe, "--page", tmp_path / "file"], monkeypatch, capsys)
     assert code == 2 and "file: not written by hf_mdft; choose another --page" in err
     monkeypatch.setattr("hf_mdft.recipes.run.estimate", lambda *_: Estimate(1.0, 1.0, 1e18, "cpu"))

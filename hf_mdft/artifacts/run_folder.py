@@ -22,9 +22,10 @@ def refuse_foreign_output(folder: Path, tasks: Sequence[str]) -> None:
     """
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not place.is_dir():
-        raise InputError(f"{place}: not a folder; choose another --output-dir")
+        what = "not a folder" if place == folder.absolute() else f"{place} is not a folder"
+        raise InputError(f"{folder}: {what}; choose another --output-dir")
     if not os.access(place, os.W_OK):
-        raise InputError(f"{place}: no permission to write there; choose another --output-dir")
+        raise InputError(f"{folder}: no permission to write in {place}; choose another --output-dir")
     for name in (META, *(f"{SPECIALISTS}/{task}" for task in tasks)):
         refuse_foreign(folder / name)
     if (folder / RESULTS).exists():

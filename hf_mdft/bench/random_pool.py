@@ -58,7 +58,7 @@ def _save_model(size: str, number: int, folder: Path) -> None:
 
 def random_images(pool: ModelPool, tasks: list[str], count: int) -> dict[str, Images]:
     """`count` images of noise for each task."""
-    preprocessor, found = Preprocessor(pool.base.folder, str(pool.base)), {}
+    preprocessor, found = Preprocessor.of(pool.base.folder, str(pool.base)), {}
     for number, task in enumerate(tasks):
         noise = np.random.default_rng(number).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
         data = datasets.Dataset.from_dict(

@@ -49,9 +49,9 @@ class Head(nn.Module):
         return getattr(self, self.tensor_names[0]).shape[0]
 
     @property
-    def width(self) -> int:
-        """Numbers of an image embedding that it reads."""
-        raise NotImplementedError
+    def width(self) -> int | None:
+        """Numbers of an image embedding that it reads; `None` where a kind of head does not say."""
+        return None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError

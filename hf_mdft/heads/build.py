@@ -56,7 +56,8 @@ def build_head(name: str, task: Task, pool: ModelPool) -> Head:
     for key, tensor in head.state_dict().items():
         if not tensor.isfinite().all():
             raise InputError(f"{where}: '{key}' of its head ({spec}) holds NaN or infinity")
-    if (width := pool.width) not in (None, head.width):
+    width = pool.width
+    if None not in (width, head.width) and width != head.width:
         raise InputError(f"{where}: its head ({spec}) reads {head.width} numbers, the pool's towers give {width}")
     if task.class_names and len(task.class_names) != head.num_classes:
         raise InputError(f"{where}: {len(task.class_names)} class_names, but the head has {head.num_classes} classes")

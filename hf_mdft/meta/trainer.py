@@ -88,7 +88,7 @@ class MdftTrainer(PushingTrainer):
         missing = [task for task in train_dataset if task not in self.heads]
         if missing:
             raise InputError(f"task '{missing[0]}' has images but no head")
-        self.preprocessor = Preprocessor(self.pool.base.folder, str(self.pool.base))
+        self.preprocessor = Preprocessor.of(self.pool.base.folder, str(self.pool.base))
         with args.main_process_first(desc="preprocessing and expert outputs"):
             images = {task: self._images(task, data) for task, data in train_dataset.items()}
             given = {task: experts.get(task) or experts_of(task, self.heads[task], self.pool) for task in images}

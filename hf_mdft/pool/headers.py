@@ -136,8 +136,8 @@ def check_classifier(source: ModelSource, header: Header, config: PreTrainedConf
         found, wanted = header[keys[name]], tuple(state[name].shape)
         if found.shape != wanted:
             raise InputError(
-                f"{source}: '{name}' has shape {found.shape}, its config with {len(config.id2label)} classes says "
-                f"{wanted}; correct config.json"
+                f"{source}: '{name}' has shape {found.shape}, for the classes of its config it would be {wanted}; "
+                "correct config.json"
             )
         if found.dtype not in DTYPES:
             raise InputError(f"{source}: '{name}' is stored as {found.dtype}; take a revision in fp32, fp16 or bf16")

@@ -58,7 +58,7 @@ def parity(pool: ModelPool) -> dict[str, float]:
         processor = source if has_processor(source.folder) else pool.base
         key = key_of(
             "parity", VERSION, transformers.__version__, source.reference.revision, pool.identity(expert),
-            pool.base.reference.revision, Preprocessor(processor.folder, str(processor)).key(), _texts_key(source),
+            pool.base.reference.revision, Preprocessor.of(processor.folder, str(processor)).key(), _texts_key(source),
         )  # fmt: skip
 
         def make(folder: Path, expert: str | None = expert, processor: ModelSource = processor) -> None:
@@ -81,7 +81,7 @@ def parity(pool: ModelPool) -> dict[str, float]:
 def _difference(pool: ModelPool, expert: str | None, processor: ModelSource) -> float | None:
     """The largest difference; `None` for an adapter that peft cannot put on the base."""
     source = pool.base if expert is None else pool.experts[expert]
-    ours = Preprocessor(processor.folder, str(processor))
+    ours = Preprocessor.of(processor.folder, str(processor))
     pictures = sample_pictures()
     pixels = ours.normalize(torch.from_numpy(ours.encode(pictures)))
     plain_pixels = ours.processor(pictures, return_tensors="pt")["pixel_values"]

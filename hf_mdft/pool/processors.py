@@ -22,13 +22,13 @@ def processor_of(pool: ModelPool, task: str) -> ModelSource:
         pool: Base and experts.
         task: Name of the task.
     """
-    base = Preprocessor(pool.base.folder, str(pool.base))
+    base = Preprocessor.of(pool.base.folder, str(pool.base))
     found: list[ModelSource] = []
     for name in pool.experts_of(task):
         source = pool.experts[name]
         found.append(source if _differences(source, base) else pool.base)
     first = found[0] if found else pool.base
-    own = Preprocessor(first.folder, str(first))
+    own = Preprocessor.of(first.folder, str(first))
     return first if not any(_differences(source, own) for source in found) else pool.base
 
 
@@ -43,7 +43,7 @@ def check_processors(pool: ModelPool, tasks: list[str]) -> None:
         InputError: One cannot be read, or gives another size than the base's config says, or than the base's
             processor gives.
     """
-    base = Preprocessor(pool.base.folder, str(pool.base))
+    base = Preprocessor.of(pool.base.folder, str(pool.base))
     reads, gives = pool.architecture.image_shape(pool.config), base.shape
     if reads is not None and reads != gives:
         raise InputError(
@@ -64,7 +64,7 @@ def check_processors(pool: ModelPool, tasks: list[str]) -> None:
             if not differences:
                 continue
             what = "; ".join(differences[:3])
-            shape = Preprocessor(source.folder, str(source)).shape
+            shape = Preprocessor.of(source.folder, str(source)).shape
             if shape != gives:
                 raise InputError(
                     f"{source}: its image processor gives {shape[1]} x {shape[2]} pixels, the base's {gives[1]} x "
@@ -95,4 +95,4 @@ def _differences(source: ModelSource, other: Preprocessor) -> list[str]:
     """What sets a model's own image processor apart; nothing where it has none."""
     if not has_processor(source.folder):
         return []
-    return Preprocessor(source.folder, str(source)).differences(other)
+    return Preprocessor.of(source.folder, str(source)).differences(other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,13 @@ class Preprocessor:
             ) from error
         self._scale = scale
         self._match(where)
+
+    @classmethod
+    def of(cls, folder: Path, where: str) -> Preprocessor:
+        """The same, made once for the files of a folder as they are now."""
+        names = ("preprocessor_config.json", "processor_config.json", "config.json")
+        found = [path.stat() for path in map(folder.joinpath, names) if path.is_file()]
+        return _made(folder, where, tuple((state.st_mtime_ns, state.st_size, state.st_ino) for state in found))
 
     def _match(self, where: str) -> None:
         """Whether both halves together are the processor; some scale and shift in other ways, which are measured.
@@ -147,6 +155,11 @@ class Preprocessor:
         """What the model reads, fp32, from bytes `(N, 3, height, width)`; on the bytes' device."""
         mean, std = self._mean.to(pixels.device), self._std.to(pixels.device)
         return (pixels.float() * self._scale - mean) / std
+
+
+@lru_cache(maxsize=64)
+def _made(folder: Path, where: str, files: tuple[tuple[int, ...], ...]) -> Preprocessor:
+    return Preprocessor(folder, where)
 
 
 def _same(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> bool:
