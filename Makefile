@@ -21,7 +21,7 @@ test: $(READY) lint  ## Everything but the slow tests.
 test-gpu: $(READY)  ## What needs an accelerator.
 	$(BIN)/pytest -m gpu tests/test_gpu.py
 
-test-slow: $(READY)  ## Two processes on this machine, through accelerate launch.
+test-slow: $(READY)  ## Every class of transformers, whole studies, two processes through accelerate launch.
 	$(BIN)/pytest -m slow
 
 lint: $(READY)

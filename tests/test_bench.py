@@ -26,6 +26,7 @@ from hf_mdft.tasks import Images
 TINY = {"size": "tiny", "experts": 3, "tasks": 2, "images_per_task": 4, "batch_size": 8, "turns": 1}
 
 
+@pytest.mark.slow
 def test_a_table_for_both_phases():
     found = CliRunner().invoke(
         app, ["bench", "--size", "tiny", "--experts", "3", "--tasks", "2", "--turns", "1", "--precision", "fp32"]

@@ -66,7 +66,17 @@ def logits_of(outputs):
     return outputs.logits if "logits" in outputs else outputs.last_hidden_state
 
 
-@pytest.mark.parametrize(("kind", "name"), POOLED, ids=[name for _, name in POOLED])
+QUICK = {
+    "beit", "clip", "convnextv2", "deit", "dinov2_with_registers", "efficientnet", "mobilevit", "pvt_v2", "resnet",
+    "siglip", "swiftformer", "swinv2", "timm_wrapper",
+}  # fmt: skip
+"""Types that every run of the tests goes through: one of each family. All others are slow together."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [pytest.param(*pair, marks=() if pair[0] in QUICK else pytest.mark.slow, id=pair[1]) for pair in POOLED],
+)
 @torch.no_grad()
 def test_every_classifier_of_transformers(tmp_path, kind, name):
     if kind in NEEDS_A_PACKAGE:

@@ -120,6 +120,7 @@ def command(recipe, folder, *options):
     return ["study", "gate", recipe, "--output-dir", folder / "out", "--task", "shade", "--task", "stripes", *options]
 
 
+@pytest.mark.slow
 def test_the_study_from_recipe_to_tables(clip_paths, folder, monkeypatch, capsys):
     from hf_mdft.merger import MetaMerger
     from hf_mdft.specialize import StudentTrainer

@@ -29,6 +29,7 @@ def test_rows_of_the_ablation_change_options_that_exist(parts):
     assert len({_slug(name) for name in parts}) == len(parts), "two rows would share a folder"
 
 
+@pytest.mark.slow
 def test_ablation_goes_on_and_compares_with_the_full_recipe(clip_paths, tmp_path, monkeypatch, capsys):
     recipe = write_recipe(tmp_path, clip_paths, meta={**QUICK["meta"], "prior_weight": 0.0})
     command = ["ablate", recipe, "--output-dir", tmp_path / "out"]
@@ -50,6 +51,7 @@ def test_ablation_goes_on_and_compares_with_the_full_recipe(clip_paths, tmp_path
     assert call(command, monkeypatch, capsys)[1] == out
 
 
+@pytest.mark.slow
 def test_gains_add_one_part_after_the_other(clip_paths, tmp_path, monkeypatch, capsys):
     from hf_mdft.merger import MetaMerger
     from hf_mdft.studies.gains import ADDED, BARE, BESIDE, VIEWS
