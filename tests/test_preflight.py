@@ -60,7 +60,7 @@ def test_check(clip_paths, tmp_path, monkeypatch, capsys):
     rows = {line.split()[0]: line for line in out.splitlines() if line}
     assert "24" in rows["shade"] and "12" in rows["shade"] and "32 x 32" in rows["shade"]
     assert "3: dark, middle, bright (class_names)" in rows["shade"] and "by name" in rows["shade"]
-    assert "At most about" in out and "of disk" in out
+    assert "Roughly" in out and "of disk" in out
     text = page.read_text(encoding="utf-8")
     assert text.count("data:image/png;base64,") == 8 * len(TASKS) and "<h2>stripes</h2>" in text
     assert not (tmp_path / "mdft-output").exists()

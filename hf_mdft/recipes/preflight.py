@@ -58,7 +58,7 @@ class Estimate:
         minutes = self.seconds / 60
         time_text = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
         return (
-            f"At most about {time_text} on {self.device}, {size_text(self.memory)} of memory, {size_text(self.disk)} "
+            f"Roughly {time_text} on {self.device}, {size_text(self.memory)} of memory, {size_text(self.disk)} "
             "of disk (from a few timed batches; steps may be fewer, and what is in the cache costs nothing)"
         )
 
