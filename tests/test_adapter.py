@@ -190,7 +190,7 @@ def test_gradient_equals_that_of_the_formula(clip_pool, pixels, granularity):
 
 @pytest.mark.usefixtures("unrounded")
 @pytest.mark.parametrize("once", [False, True])
-@pytest.mark.parametrize("way", ["plain", "compiled", "reentrant"])
+@pytest.mark.parametrize("way", ["plain", pytest.param("compiled", marks=pytest.mark.slow), "reentrant"])
 def test_compiled_checkpointed_or_combined_once_it_is_the_same(clip_pool, pixels, way, once):
     """`torch.compile` in one graph, reentrant activation checkpointing, one combine for several passes: same outputs,
     same gradients."""

@@ -66,10 +66,7 @@ def logits_of(outputs):
     return outputs.logits if "logits" in outputs else outputs.last_hidden_state
 
 
-QUICK = {
-    "beit", "clip", "convnextv2", "deit", "dinov2_with_registers", "efficientnet", "mobilevit", "pvt_v2", "resnet",
-    "siglip", "swiftformer", "swinv2", "timm_wrapper",
-}  # fmt: skip
+QUICK = {"beit", "clip", "convnextv2", "deit", "dinov2", "resnet", "siglip", "swiftformer", "swinv2", "timm_wrapper"}
 """Types that every run of the tests goes through: one of each family. All others are slow together."""
 
 

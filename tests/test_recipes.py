@@ -248,6 +248,7 @@ def test_task_arithmetic_preset_is_the_baseline_of_that_name(clip_paths, tmp_pat
     assert list((tmp_path / "out" / "checkpoints" / "baselines" / "symerge").rglob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_a_baseline_of_phase_2_has_specialists_of_its_own(clip_paths, tmp_path, monkeypatch, capsys):
     """On the run's meta-model, which is trained once; the same as a run with that preset gives."""
     made, init = [], MdftTrainer.__init__
