@@ -246,7 +246,7 @@ def test_running_statistics_are_those_of_the_combined_weights(tmp_path, unlabell
     pool = save_pool(tmp_path, "resnet", "ResNetForImageClassification")
     images = images_of(pool, unlabelled_data)
     tower = combined_tower(pool, None, [images])
-    first = batch_norms(tower)[0]
+    first = next(iter(batch_norms(tower).values()))
     seen = []
     stem = tower.get_submodule("resnet.embedder.embedder.convolution")
     pixels = torch.cat(list(images.batches(len(images))))

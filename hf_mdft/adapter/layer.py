@@ -170,11 +170,19 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         return "mdft." + super().__repr__()
 
 
+def batch_norms(module: nn.Module) -> dict[str, nn.Module]:
+    """Modules in and below a module that keep the mean and variance of what they have seen, by name."""
+    return {
+        name: norm
+        for name, norm in module.named_modules()
+        if isinstance(norm, _BatchNorm) and norm.running_mean is not None
+    }
+
+
 def running_statistics(module: nn.Module) -> dict[str, torch.Tensor]:
     """Buffers of BatchNorm in and below a module, by name."""
     return {
         f"{prefix}{'.' if prefix else ''}{name}": getattr(norm, name)
-        for prefix, norm in module.named_modules()
-        if isinstance(norm, _BatchNorm) and norm.running_mean is not None
+        for prefix, norm in batch_norms(module).items()
         for name in ("running_mean", "running_var")
     }

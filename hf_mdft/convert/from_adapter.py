@@ -55,7 +55,7 @@ def adapted_model(folder: Path, where: str, token: str | bool | None) -> tuple[P
     try:
         adapted = PeftModel.from_pretrained(model, folder)
         own = get_peft_model_state_dict(adapted)
-    except Exception as error:
+    except Exception as error:  # whatever peft stumbles over
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise InputError(f"{where}: peft cannot put it on {base} ({reason[:160]})") from error
     odd = sorted(own.keys() ^ tensors.keys()) or [

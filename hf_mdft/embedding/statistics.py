@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..adapter.layer import batch_norms
 from ..tasks.images import Images
 
 
@@ -16,12 +16,7 @@ BATCH = 128
 """Images of one forward pass, of all tasks together."""
 
 BATCHES = 8
-"""Forward passes: 1,024 images, beyond which means and variances of some thousand positions do not change."""
-
-
-def batch_norms(tower: nn.Module) -> list[nn.Module]:
-    """Modules that keep the mean and variance of what they have seen."""
-    return [m for m in tower.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+"""Forward passes, 1,024 images in all: each gives a channel's statistics at many positions."""
 
 
 @torch.no_grad()
@@ -38,7 +33,7 @@ def estimate_statistics(tower: nn.Module, images: Sequence[Images]) -> nn.Module
     Raises:
         ValueError: The tower has statistics and there are no images.
     """
-    norms = batch_norms(tower)
+    norms = list(batch_norms(tower).values())
     if not norms:
         return tower
     if not images:

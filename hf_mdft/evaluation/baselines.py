@@ -21,7 +21,7 @@ def combined_tower(pool: ModelPool, coefficient: float | None, images: Sequence[
 
     Args:
         pool: Base and experts.
-        coefficient: Of every expert.
+        coefficient: Merging coefficient, the same for every expert; `None` for 1/K.
         images: Unlabelled images of each task, from which running statistics are estimated where the tower has any.
     """
     tower, vectors = pool.tower(), pool.vectors()

@@ -51,7 +51,7 @@ def learned_average(
     tower = experts.pool.tower().to(experts.device).eval().requires_grad_(False)
     head = mean_head([experts.heads[name] for name in kept]).to(experts.device)
     sources = [experts.pool.weights(name) for name in kept]
-    for norm in batch_norms(tower):
+    for norm in batch_norms(tower).values():
         norm.train()  # the statistics of weights that change are those of the batch
     base = dict(tower.named_parameters())
     vectors = {

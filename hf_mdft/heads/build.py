@@ -55,7 +55,7 @@ def build_head(name: str, task: Task, pool: ModelPool) -> Head:
         raise InputError(f"{where}: head '{spec}' must be given as a file or a Head")
     for key, tensor in head.state_dict().items():
         if not tensor.isfinite().all():
-            raise InputError(f"{where}: '{key}' of its head ({spec}) holds NaN or infinity")
+            raise InputError(f"{where}: '{key}' of its head ({spec}) holds NaN or infinity; give another head")
     width = pool.width
     if None not in (width, head.width) and width != head.width:
         raise InputError(f"{where}: its head ({spec}) reads {head.width} numbers, the pool's towers give {width}")

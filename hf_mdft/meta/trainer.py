@@ -117,7 +117,7 @@ class MdftTrainer(PushingTrainer):
     def _schedule(self, images: dict[str, Images], args: MdftTrainingArguments) -> MixedTasks:
         parts = args.world_size * args.gradient_accumulation_steps
         if self.pool.keeps_statistics and args.images_per_task * len(images) // parts < 2:
-            raise InputError("images_per_task=1 for one task: BatchNorm needs two images at a time")
+            raise InputError("images_per_task=1 for one task: BatchNorm needs two images at a time; set 2 or more")
         if args.images_per_task % parts:
             raise InputError(
                 f"images_per_task={args.images_per_task} must be a multiple of processes x accumulation "

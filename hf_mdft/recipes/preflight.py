@@ -89,7 +89,7 @@ def estimate(
     """
     device = best_device()
     tower = merger.pool.tower().to(device)
-    images = next(iter(merger.checked()[1].values()))
+    images = merger.unlabelled(next(iter(inputs)))
     pixels = next(images.batches(min(TIMED, len(images)))).to(device)
     look, train = _timed(tower, merger, pixels)
     size = sum(tensor.numel() for tensor in tower.parameters())
