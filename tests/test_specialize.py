@@ -499,7 +499,7 @@ def test_a_checkpoint_holds_the_whole_student(setting, tmp_path, ema_decay):
     options = dict(max_steps=6, save_total_limit=None, ema_decay=ema_decay)
     whole = specialize_task("shade", pool, meta, head, images, arguments(tmp_path, **options))
     expected = load_file(whole.candidate / "model.safetensors")
-    (tmp_path / "shade" / "decision.json").unlink()
+    shutil.rmtree(tmp_path / "shade" / "result")
     for late in (4, 6):
         shutil.rmtree(tmp_path / "shade" / f"checkpoint-{late}")
     again = specialize_task("shade", pool, meta, head, images, arguments(tmp_path, **options))
@@ -515,7 +515,7 @@ def test_interrupted_training_goes_on_exactly(setting, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "parts"))
     work = tmp_path / "parts" / "shade"
-    assert not (work / "decision.json").exists()
+    assert not (work / "result").exists()
     state = json.loads((work / "checkpoint-4" / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 4
     monkeypatch.setattr(StudentTrainer, "finish", real)

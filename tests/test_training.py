@@ -14,6 +14,7 @@ from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 
 from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments, SpecializeArguments
+from hf_mdft.core.sealed import seal
 from hf_mdft.core.typed import checked
 from hf_mdft.embedding import embed_images, expert_features
 from hf_mdft.embedding.views import FEW_VIEWS, translate
@@ -336,6 +337,7 @@ def test_a_lost_filter_memory_would_be_noticed(make_trainer, tmp_path):
     first.train()
     file = tmp_path / "parts" / "checkpoint-2" / "extra_state.safetensors"
     save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}, file)
+    seal(file.parent)
     second = make_trainer("parts", **options)
     second.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
     assert not torch.equal(coefficients(whole), coefficients(second))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.constants import HF_HOME
-from safetensors import SafetensorError
 
-from .errors import InputError
+from .json_files import replace_text
+from .sealed import sealed
+
+
+ADVICE = "set HF_MDFT_CACHE"
 
 
 def cache_root() -> Path:
@@ -28,44 +29,27 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def discard(folder: Path) -> None:
-    """Take a prepared folder away, whatever other processes do with it at the same time.
-
-    Raises:
-        InputError: No permission.
-    """
-    try:
-        work = Path(tempfile.mkdtemp(prefix=".discarded-", dir=folder.parent))
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(folder, work / folder.name)
-    except OSError as error:
-        raise InputError(f"{folder}: damaged, and cannot be removed ({error}); set HF_MDFT_CACHE") from error
-    shutil.rmtree(work, ignore_errors=True)
-
-
 def prepared(kind: str, key: str, make: Callable[[Path], None]) -> Path:
-    """Folder `kind/key` of the cache, made by `make(folder)` the first time.
-
-    It appears whole or not at all: `make` writes beside it and the finished folder is moved into place, so that an
-    interrupted run leaves nothing half-written and two processes may prepare the same thing.
+    """Folder `kind/key` of the cache, made by `make(folder)` the first time and where it is damaged.
 
     Raises:
         InputError: No space or no permission.
     """
-    target = cache_root() / kind / key
-    if target.is_dir():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=target.parent))
-    except OSError as error:
-        raise InputError(f"{target.parent}: cannot write the cache ({error.strerror}); set HF_MDFT_CACHE") from error
-    try:
-        make(work)
-        os.rename(work, target)
-    except (OSError, SafetensorError) as error:
-        if not target.is_dir():
-            raise InputError(f"{target}: cannot write the cache ({error}); free space or set HF_MDFT_CACHE") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return target
+    return sealed(cache_root() / kind / key, make, ADVICE)
+
+
+def remembered(kind: str, key: str) -> Any:
+    """The JSON-able value that was kept under a name; `None` where there is none, or it is damaged."""
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        found = json.loads((cache_root() / kind / key).read_text(encoding="utf-8"))
+        if found["check"] == key_of(kind, key, found["value"]):
+            return found["value"]
+    return None
+
+
+def remember(kind: str, key: str, value: Any) -> None:
+    """Keep a small JSON-able value under a name, where the cache can be written."""
+    file = cache_root() / kind / key
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(file, json.dumps({"value": value, "check": key_of(kind, key, value)}))

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
-import os
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cache import cache_root, key_of
+from .cache import key_of, remember, remembered
 
 
 if TYPE_CHECKING:
     import torch
 
 
-VERSION = 1
+VERSION = 2
 """Version of the remembered hashes."""
 
 SETTLED = 2_000_000_000
@@ -35,21 +32,16 @@ def file_hash(file: Path) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _hash_of(path: str, size: int, modified: int, changed: int, inode: int) -> str:
-    known = cache_root() / "hashes" / key_of("sha256", VERSION, path, size, modified, changed, inode)
-    with contextlib.suppress(OSError, ValueError):
-        if re.fullmatch("[0-9a-f]{64}", text := known.read_text(encoding="utf-8")):
-            return text
+    key = key_of("sha256", VERSION, path, size, modified, changed, inode)
+    if known := remembered("hashes", key):
+        return known
     settled = time.time_ns() - max(modified, changed) > SETTLED
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     if settled:
-        with contextlib.suppress(OSError):
-            known.parent.mkdir(parents=True, exist_ok=True)
-            work = known.with_name(f".{known.name}-{os.getpid()}")
-            work.write_text(digest.hexdigest(), encoding="utf-8")
-            work.replace(known)
+        remember("hashes", key, digest.hexdigest())
     return digest.hexdigest()
 
 

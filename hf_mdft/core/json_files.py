@@ -46,9 +46,14 @@ def _is_default(field: dataclasses.Field, value: Any) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value; the file is replaced as a whole."""
-    work = path.with_name(f".{path.name}-{os.getpid()}")
     text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-    work.write_text(f"{text}\n", encoding="utf-8")
+    replace_text(path, f"{text}\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    work = path.with_name(f".{path.name}-{os.getpid()}")
+    work.write_text(text, encoding="utf-8")
     work.replace(path)
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import NamedTuple
 
 from huggingface_hub import HfApi
 
-from ..core.cache import cache_root, key_of
-from ..core.errors import HubUnreachable, InputError
-from ..core.json_files import read_json, write_json
-from ..core.reference import COMMIT, ModelReference
+from ..core.cache import key_of, remember, remembered
+from ..core.errors import HubUnreachable
+from ..core.reference import ModelReference
 from .client import call_hub
 
 
 AUTHOR, TITLE = "SFconvertbot", "Adding `safetensors` variant of this model"
 """Exactly these, as transformers demands: anybody may open a pull request."""
+
+MEMORY = "conversions"
 
 
 class Conversion(NamedTuple):
@@ -39,7 +39,7 @@ def find_conversion(model: ModelReference, token: str | bool | None = None) -> C
     Raises:
         HubError: The Hub cannot be asked.
     """
-    memory = cache_root() / "conversions" / f"{key_of(model.id, model.revision)}.json"
+    key = key_of(model.id, model.revision)
     api, other = HfApi(token=token), None
     try:
         found = call_hub(
@@ -51,10 +51,8 @@ def find_conversion(model: ModelReference, token: str | bool | None = None) -> C
             model.where,
         )
     except HubUnreachable:
-        with suppress(InputError, TypeError, ValueError):
-            ref, commit = read_json(memory, model.where)
-            if COMMIT.fullmatch(commit):
-                return Conversion(str(ref), commit)
+        if known := remembered(MEMORY, key):
+            return Conversion(*known)
         raise
     for request in found:
         if (request.author, request.title, request.status) != (AUTHOR, TITLE, "open") or not request.is_pull_request:
@@ -62,9 +60,7 @@ def find_conversion(model: ModelReference, token: str | bool | None = None) -> C
         ref = request.git_reference
         head, *parents = call_hub(lambda ref=ref: api.list_repo_commits(model.id, revision=ref), model.where)
         if parents and parents[0].commit_id == model.revision:
-            with suppress(OSError):
-                memory.parent.mkdir(parents=True, exist_ok=True)
-                write_json(memory, [ref, head.commit_id])
+            remember(MEMORY, key, [ref, head.commit_id])
             return Conversion(ref, head.commit_id)
         other = other or Conversion(ref, None)
     return other

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..architectures.base import ClassHead
 from ..architectures.identity import functional_config
 from ..cards.licenses import CombinedLicense, combined_license
-from ..core.cache import key_of
+from ..core.cache import key_of, prepared
 from ..core.errors import InputError, known
 from ..core.reference import PoolReference, expert_names, several
 from ..core.threads import each
@@ -29,7 +29,7 @@ from .lora import LoraWeights
 from .names import check_names, distinct, model_folders
 from .published import PublishedPool, read_published, write_published
 from .source import PROCESSOR_FILES, ModelSource
-from .vectors import FORMAT, TaskVectors, open_vectors, write_vectors
+from .vectors import FORMAT, TaskVectors, write_vectors
 from .weights import TowerWeights
 
 
@@ -249,9 +249,10 @@ class ModelPool:
         Args:
             tower_state: State dict of the tower.
             head: Head of the task; none writes what serves all tasks at once.
-            folder: Where the model is written.
+            folder: Where the model is written; made if need be.
         """
         self.base.fetch()
+        folder.mkdir(parents=True, exist_ok=True)
         self.architecture.save_complete(self.base.folder, self.config, tower_state, head, folder)
         for file in (file for pattern in PROCESSOR_FILES for file in self.base.folder.glob(pattern)):
             shutil.copyfile(file, folder / file.name)
@@ -275,8 +276,7 @@ class ModelPool:
                 phi.fit(self._raw_vectors, depths)
                 write_vectors((transformed(phi, name, stack) for name, stack in self._raw_vectors()), folder)
 
-            names = {name for name, _ in self._fit.tower.named_parameters()}
-            vectors = _OPEN_VECTORS[key] = open_vectors(key, make, list(self.experts), names)
+            vectors = _OPEN_VECTORS[key] = TaskVectors(prepared("vectors", key, make), list(self.experts))
         return vectors
 
     @property

@@ -18,6 +18,7 @@ from torch import nn
 
 from ..cards import Trust
 from ..core.hashing import fingerprint
+from ..core.sealed import sealed, whole
 from ..embedding.restoration import find_restorations
 from ..embedding.statistics import batch_norms, estimate_statistics
 from ..embedding.views import FEW_VIEWS
@@ -39,11 +40,14 @@ from .teacher import SOURCES, Models, Teacher, build_teacher, observe_sources
 
 logger = logging.getLogger(__name__)
 
-VERSION = 13
+VERSION = 14
 """Version of what a task's folder holds and of how it is made."""
 
 SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})
 """Parts of the teacher that leave its targets about as uncertain as they were."""
+
+RESULT = "result"
+"""Folder of what a task's training gave: whole, or not there."""
 
 CANDIDATE, INTERPOLATED, FALLBACK, DECISION = "candidate", "interpolated", "fallback", "decision.json"
 HEAD = "student-head.safetensors"
@@ -90,42 +94,45 @@ def specialize_task(
         parts = ["specialist", VERSION, task, pool.reference(), meta_key or fingerprint(meta.state_dict()), head.key()]
         parts += [images.key, arguments_key(args), args.world_size, [kind.name for kind in SOURCES.parts()]]
         parts += [repr(RULE), *experts.key()]
-        checkpoint = resumable(work, parts, [CANDIDATE, INTERPOLATED, FALLBACK, HEAD, DECISION])
-    # The first process decides for all: another one could look a moment later and find the file just written.
-    (done,) = broadcast_object_list([(work / DECISION).is_file()])
+        checkpoint = resumable(work, parts, [RESULT])
+    # The first process decides for all: another one could look a moment later and find the folder just written.
+    (done,) = broadcast_object_list([state.is_main_process and whole(work / RESULT)])
     if not done:
         models = models_of(experts, meta, head, images, args)
         trained = _train(models, args, work, checkpoint)
-        decision, start = trained.decision, trained.start
         if state.is_main_process:
-            (work / CANDIDATE).mkdir(exist_ok=True)
-            pool.save_complete(trained.state, start.head, work / CANDIDATE)
-            start.head.save(work / HEAD)
-            if decision.interpolation is not None:
-                kept = _between(pool, images, start.state, trained.state, decision.interpolation)
-                (work / INTERPOLATED).mkdir(exist_ok=True)
-                pool.save_complete(kept.state_dict(), start.head, work / INTERPOLATED)
-            if not models.has_expert:
-                (work / FALLBACK).mkdir(exist_ok=True)
-                pool.save_complete(meta.cpu().state_dict(), head, work / FALLBACK)
-            content = {"decision": dataclasses.asdict(decision), "history": trained.history}
-            content |= {"restorations": models.restorations, "trust": dataclasses.asdict(trained.trust)}
-            (work / f".{DECISION}").write_text(json.dumps(content), encoding="utf-8")
-            (work / f".{DECISION}").replace(work / DECISION)
+            sealed(work / RESULT, lambda folder: _write(folder, models, trained), "choose another output folder")
         state.wait_for_everyone()
-    content = json.loads((work / DECISION).read_text(encoding="utf-8"))
-    decision = Decision(**content["decision"])
-    trust = Trust(**content["trust"])
+    return _read(work / RESULT, task, pool, heads, head)
+
+
+def _write(folder: Path, models: Models, trained: _Trained) -> None:
+    pool, start, decision = models.pool, trained.start, trained.decision
+    pool.save_complete(trained.state, start.head, folder / CANDIDATE)
+    start.head.save(folder / HEAD)
+    if decision.interpolation is not None:
+        kept = _between(pool, models.images, start.state, trained.state, decision.interpolation)
+        pool.save_complete(kept.state_dict(), start.head, folder / INTERPOLATED)
+    if not models.has_expert:
+        pool.save_complete(models.meta.cpu().state_dict(), models.head, folder / FALLBACK)
+    content = {"decision": dataclasses.asdict(decision), "history": trained.history}
+    content |= {"restorations": models.restorations, "trust": dataclasses.asdict(trained.trust)}
+    (folder / DECISION).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _read(folder: Path, task: str, pool: ModelPool, heads: Mapping[str, Head], head: Head) -> Specialist:
+    content = json.loads((folder / DECISION).read_text(encoding="utf-8"))
+    decision, trust = Decision(**content["decision"]), Trust(**content["trust"])
     return Specialist(
         task=task,
         pool=pool,
-        candidate_head=load_head(work / HEAD),
+        candidate_head=load_head(folder / HEAD),
         decision=decision,
-        candidate=work / CANDIDATE,
-        fallback=None if trust.expert else work / FALLBACK,
+        candidate=folder / CANDIDATE,
+        fallback=None if trust.expert else folder / FALLBACK,
         history=content["history"],
         restorations=tuple(content["restorations"]),
-        interpolated=None if decision.interpolation is None else work / INTERPOLATED,
+        interpolated=None if decision.interpolation is None else folder / INTERPOLATED,
         trust=trust,
         expert_head=heads[trust.expert] if trust.expert else head,
     )

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -16,11 +17,24 @@ import pyarrow.compute as pc
 import torch
 from PIL import UnidentifiedImageError
 
-from ..core.cache import cache_root, key_of
+from ..core.cache import ADVICE, cache_root, key_of, prepared
 from ..core.errors import InputError
+from ..core.sealed import discard
 from .decode import DeepPicture, Showing, decode
 from .preprocessor import Preprocessor
 from .reading import Reading, tell_of_bad, warn_of_sameness
+
+
+KIND, TABLE = "images", "images.arrow"
+
+FEATURES = datasets.Features(
+    {
+        "pixels": datasets.Value("large_binary"),
+        "shape": datasets.List(datasets.Value("int32")),
+        "problem": datasets.Value("string"),
+    }
+)
+"""Columns of the kept table: bytes and shape of each image, or why it cannot be read."""
 
 
 class Images:
@@ -79,7 +93,7 @@ class Images:
             table, key = _encoded(dataset, column, preprocessor, where, showing)
         problems = table.data.column("problem").to_pylist()
         if any(p is not None and "://" in _name(dataset[row][column], row) for row, p in enumerate(problems)):
-            (cache_root() / "images" / f"{key}.arrow").unlink(missing_ok=True)  # the network's problems pass
+            discard(cache_root() / KIND / key, ADVICE)  # the network's problems pass
         good = np.array([row for row, problem in enumerate(problems) if problem is None], dtype=int)
         if len(good) < len(table):
             bad = [f"{_name(dataset[row][column], row)} ({p})" for row, p in enumerate(problems) if p is not None]
@@ -201,29 +215,21 @@ def _encoded(
             found["problem"].append(problem)
         return found
 
-    key = _key(dataset, column, preprocessor, showing)
-    path = cache_root() / "images" / f"{key}.arrow"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table = dataset.map(
+    def make(folder: Path) -> None:
+        dataset.map(
             encode,
             batched=True,
             batch_size=32,
             remove_columns=dataset.column_names,
-            features=datasets.Features(
-                {
-                    "pixels": datasets.Value("large_binary"),
-                    "shape": datasets.List(datasets.Value("int32")),
-                    "problem": datasets.Value("string"),
-                }
-            ),
-            cache_file_name=str(path),
+            features=FEATURES,
+            cache_file_name=str(folder / TABLE),
             new_fingerprint=key,
             desc=f"Preprocessing {where}",
         )
-    except OSError as error:
-        raise InputError(f"{path}: cannot write the cache ({error}); free space or set HF_MDFT_CACHE") from error
-    return table, key
+
+    key = _key(dataset, column, preprocessor, showing)
+    file = prepared(KIND, key, make) / TABLE
+    return datasets.Dataset(datasets.Dataset.from_file(str(file)).data, fingerprint=key), key
 
 
 def _key(dataset: datasets.Dataset, column: str, preprocessor: Preprocessor, showing: Showing) -> str:

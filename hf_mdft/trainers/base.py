@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import copy
+import random
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import HubStrategy, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, TrainOutput
 
 from ..core.errors import InputError
+from ..core.sealed import damage, seal
+from ..core.state_files import load_state, save_state
+from .checkpoints import checkpoints, last_whole
 
 
-EXTRA_STATE = "extra_state.safetensors"
+EXTRA_STATE, OPTIMIZER, RANDOM = "extra_state.safetensors", "optimizer.safetensors", "random_{}.safetensors"
 
 
 class PhaseTrainer(Trainer):
@@ -50,8 +56,23 @@ class PhaseTrainer(Trainer):
         raise NotImplementedError
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
-        """As in `Trainer`; a checkpoint of a finished run is only loaded (the Trainer would do one more step)."""
+        """As in `Trainer`; a checkpoint of a finished run is only loaded (the Trainer would do one more step).
+
+        Args:
+            resume_from_checkpoint: Folder of a checkpoint; `True`: the last one in `args.output_dir` that is whole.
+            kwargs: See `Trainer.train`.
+
+        Raises:
+            InputError: The checkpoint is not whole, or there is none.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_whole(Path(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise InputError(f"{self.args.output_dir}: no whole checkpoint to go on from; leave resuming off")
         if isinstance(resume_from_checkpoint, str):
+            problem = damage(Path(resume_from_checkpoint))
+            if problem is not None:
+                raise InputError(f"{resume_from_checkpoint}: {problem}; go on from another checkpoint")
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
             if 0 < self.args.max_steps <= state.global_step:
                 self._load_from_checkpoint(resume_from_checkpoint)
@@ -59,21 +80,76 @@ class PhaseTrainer(Trainer):
                 return TrainOutput(state.global_step, 0.0, {})
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # As in `Trainer`, without its pickle of the arguments, which holds tokens.
+        model = self.accelerator.unwrap_model(self.model)
+        model.save_pretrained(
+            output_dir or self.args.output_dir, state_dict=state_dict, is_main_process=self.args.should_save
+        )
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        # First, so that the Trainer's own state file, which it writes late, marks a checkpoint that is complete.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()  # each process has a file of its own
         if self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
-            state = {key: value.detach().cpu().contiguous() for key, value in self.extra_state().items()}
-            save_file(state, folder / EXTRA_STATE)
-        super()._save_checkpoint(model, trial)
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            save_file(
+                {key: value.detach().cpu().contiguous() for key, value in self.extra_state().items()},
+                folder / EXTRA_STATE,
+            )
+            seal(folder)
+            for older in checkpoints(folder.parent)[limit:] if limit else ():
+                shutil.rmtree(older, ignore_errors=True)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        # As in `Trainer`, without pickles.
+        if self.args.should_save:
+            scaler = self.accelerator.scaler
+            state = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
+            save_state(state | {"scaler": scaler and scaler.state_dict()}, Path(output_dir) / OPTIMIZER)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        state = load_state(Path(checkpoint) / OPTIMIZER)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.lr_scheduler.load_state_dict(state["scheduler"])
+        if state["scaler"] and self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def _save_scaler(self, output_dir: str) -> None:
+        """Kept with the optimizer."""
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Kept with the optimizer."""
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)  # the first process may not have come to it yet
+        state = {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.get_rng_state()}
+        if device := self._generator_of_device():
+            state["device"] = device.get_rng_state()
+        save_state(state, Path(output_dir) / RANDOM.format(self.args.process_index))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        state = load_state(Path(checkpoint) / RANDOM.format(self.args.process_index))
+        random.setstate(state["python"])
+        np.random.set_state(state["numpy"])
+        torch.set_rng_state(state["cpu"])
+        device = self._generator_of_device()
+        if device and "device" in state:
+            device.set_rng_state(state["device"])
+
+    def _generator_of_device(self) -> Any:
+        return None if self.args.device.type == "cpu" else torch.get_device_module(self.args.device)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        path = Path(resume_from_checkpoint) / EXTRA_STATE
-        if not path.is_file():
-            raise InputError(f"{path}: missing, so the run cannot go on exactly; start again in another folder")
-        self.load_extra_state(load_file(path))
+        self.load_extra_state(load_file(Path(resume_from_checkpoint) / EXTRA_STATE))
 
 
 def own_arguments(args: TrainingArguments) -> TrainingArguments:

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 
 from ..core.cache import key_of
 from ..core.errors import InputError
-from .base import EXTRA_STATE
+from ..core.json_files import replace_text
+from ..core.sealed import ASIDE, SEAL
+from .checkpoints import checkpoints, last_whole
 
 
 KEY_FILE = "run.key"
+
+ADVICE = "move it away, or choose another output folder"
 
 IRRELEVANT = {
     "output_dir", "logging_dir", "run_name", "report_to", "disable_tqdm", "log_level", "logging_steps", "save_steps",
@@ -31,40 +34,31 @@ def arguments_key(args: TrainingArguments) -> dict[str, Any]:
     return {name: value for name, value in args.to_dict().items() if name not in IRRELEVANT}
 
 
-def _last_complete(folder: Path) -> str | None:
-    """Newest checkpoint with both state files; one that was cut off while it was saved is removed."""
-    complete = []
-    for path in folder.glob("checkpoint-*"):
-        if (path / EXTRA_STATE).is_file() and (path / TRAINER_STATE_NAME).is_file():
-            complete.append(path)
-        else:
-            shutil.rmtree(path)
-    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
-
-
-def resumable(folder: Path, parts: Any, own_files: Iterable[str] = ()) -> str | None:
+def resumable(folder: Path, parts: Any, own_folders: Iterable[str] = ()) -> str | None:
     """Last checkpoint in `folder` if it belongs to the run that `parts` describe; else the folder is made ready.
 
-    Checkpoints (and `own_files`) of another run are removed, so that a changed input never meets a stale result.
+    Checkpoints (and `own_folders`) of another run are removed, so that a changed input never meets a stale result.
 
     Args:
         folder: Folder of the run's work in progress.
         parts: Everything that the result depends on, JSON-able, with a version of what is stored.
-        own_files: Names of files and folders beside the checkpoints that hold results of the run.
+        own_folders: Names of folders beside the checkpoints that hold results of the run.
 
     Raises:
-        InputError: No space or no permission.
+        InputError: No space or no permission, or the folder holds checkpoints of something else.
     """
-    key = key_of(parts)
-    file = folder / KEY_FILE
+    key, file = key_of(parts), folder / KEY_FILE
     try:
-        if file.is_file() and file.read_text(encoding="utf-8") == key:
-            return _last_complete(folder)
+        strange = [path for path in checkpoints(folder) if not (path / SEAL).exists()]
+        if strange and not file.is_file():
+            raise InputError(f"{strange[0]}: not written by hf_mdft; {ADVICE}")
+        if file.is_file() and file.read_text(encoding="utf-8", errors="replace") == key:
+            return last_whole(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if file.is_file():
-            for path in [*folder.glob("checkpoint-*"), *(folder / name for name in own_files)]:
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        file.write_text(key, encoding="utf-8")
+        old = [*checkpoints(folder), *folder.glob(f"{ASIDE}*"), *(folder / name for name in own_folders), file]
+        for path in [path for path in old if path.is_dir()]:
+            shutil.rmtree(path)
+        replace_text(file, key)
     except OSError as error:
         raise InputError(f"{folder}: cannot write ({error.strerror}); choose another output folder") from error
     return None
