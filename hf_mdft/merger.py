@@ -18,6 +18,7 @@ from transformers.trainer_utils import TrainOutput
 from .adapter import MdftConfig, config_for
 from .artifacts import MetaModelParts, Record, folded_tower, load_meta_model, push_meta_model
 from .core.errors import InputError
+from .core.lock import locked
 from .embedding.statistics import estimate_statistics
 from .evaluation import Report, TransductiveMethod
 from .heads import Head
@@ -122,23 +123,23 @@ class MetaMerger(TaskData):
             InputError: As in `checked()`.
         """
         args = self.arguments(args, MdftTrainingArguments, "fit")
-        with self._timed("prepare"), args.main_process_first(desc="images and heads"):
-            experts, images, heads = self.checked()
-            key = resume_key(self.pool, self.config, heads, images, args, experts)
-            checkpoint = resumable(Path(args.output_dir), key)
-        with self._timed("meta"):
-            set_seed(args.seed)
-            self.model = get_peft_model(self.pool.tower(), copy.deepcopy(self.config))
-            self._meta_heads, self._fit_args, self._phases = {}, args, {"meta": options_of(args)}
-            history, output = [], TrainOutput(0, 0.0, {})
-            if args.max_steps == 0:
-                estimate_statistics(self.model, list(images.values()))
-            else:
-                trainer = MdftTrainer(self.model, args, train_dataset=images, heads=heads, experts=experts)
-                output = trainer.train(resume_from_checkpoint=checkpoint)
-                self.model, history = trainer.accelerator.unwrap_model(trainer.model).cpu(), trainer.state.log_history
-                self.pool.vectors(self.config.transform).release()
-                self._meta_heads = {t: h.cpu().requires_grad_(False) for t, h in trainer.trained_heads.items()}
+        with locked(Path(args.output_dir)):
+            with self._timed("prepare"), args.main_process_first(desc="images and heads"):
+                experts, images, heads = self.checked()
+                key = resume_key(self.pool, self.config, heads, images, args, experts)
+                checkpoint = resumable(Path(args.output_dir), key)
+            with self._timed("meta"):
+                set_seed(args.seed)
+                self.model = get_peft_model(self.pool.tower(), copy.deepcopy(self.config))
+                self._meta_heads, self._fit_args, self._phases = {}, args, {"meta": options_of(args)}
+                history, output = [], TrainOutput(0, 0.0, {})
+                if args.max_steps == 0:
+                    estimate_statistics(self.model, list(images.values()))
+                else:
+                    trainer = MdftTrainer(self.model, args, train_dataset=images, heads=heads, experts=experts)
+                    output = trainer.train(resume_from_checkpoint=checkpoint)
+                    self.model, history = trainer.finish(), trainer.state.log_history
+                    self._meta_heads = {t: h.cpu().requires_grad_(False) for t, h in trainer.trained_heads.items()}
         self.record.set_meta(self, self.config, self.model, self._phases, list(self._meta_heads), history)
         return output
 
@@ -215,8 +216,7 @@ class MetaMerger(TaskData):
         Raises:
             InputError: There is no meta-model yet.
         """
-        parts = self._parts()
-        (parts.write_folded if folded else parts.write)(Path(folder))
+        (self._parts().write_folded if folded else self._parts().write)(Path(folder))
 
     def push_to_hub(self, repo_id: str, *, folded: bool = False, **kwargs: Any) -> CommitInfo:
         """Push the meta-model in one commit; `folded` as in `save_pretrained`, `kwargs` as in `push_folder`."""

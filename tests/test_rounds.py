@@ -65,8 +65,8 @@ def test_specialists_become_the_experts_of_the_next_round(run, merger, tmp_path)
         assert all(torch.equal(now[name], tensor) for name, tensor in wanted.state_dict().items()), task
     for task in ("shade", "stripes"):
         one, two = rounds[0][task], rounds[1][task]
-        assert one.candidate.parent == tmp_path / "work" / "round-1" / task and one.pool is merger.pool
-        assert two.candidate.parent == tmp_path / "work" / "round-2" / task and two.pool is pool
+        assert one.candidate.parent.parent == tmp_path / "work" / "round-1" / task and one.pool is merger.pool
+        assert two.candidate.parent.parent == tmp_path / "work" / "round-2" / task and two.pool is pool
         a, b = one.tower().state_dict(), two.tower().state_dict()
         assert any(not torch.equal(a[name], b[name]) for name in a), "the second round trains on"
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from safetensors import SafetensorError
 
 from ..core.errors import InputError
 from ..core.json_files import read_json
+from ..core.scratch import scratch, share
 from ..pool.published import CARD_FILE, POOL_FILE
 
 
@@ -100,11 +100,10 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
     """
     refuse_foreign(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name[:40]}-", dir=target.parent) as temporary:
-            work = Path(temporary) / "new"
+        with scratch(target.parent) as temporary:
+            work, old = temporary / "new", temporary / "old"
             write(work)
-            old = Path(temporary) / "old"
+            share(work)
             if target.exists():
                 target.rename(old)
             try:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.json_files import read_json
+from ..core.scratch import PREFIX, remove_left_over
 from ..evaluation import Report
-from .layout import ADVICE, META, REPORT, REPORT_MARK, RESULTS, SPECIALISTS, refuse_foreign, replace_folder
+from .layout import (
+    ADVICE,
+    META,
+    REPORT,
+    REPORT_MARK,
+    RESULTS,
+    SPECIALISTS,
+    refuse_foreign,
+    replace_folder,
+    written_files,
+)
 from .report_page import write_report
+
+
+logger = logging.getLogger(__name__)
 
 
 def refuse_foreign_output(folder: Path, tasks: Sequence[str]) -> None:
@@ -26,8 +42,8 @@ def refuse_foreign_output(folder: Path, tasks: Sequence[str]) -> None:
         raise InputError(f"{folder}: {what}; choose another --output-dir")
     if not os.access(place, os.W_OK):
         raise InputError(f"{folder}: no permission to write in {place}; choose another --output-dir")
-    for name in (META, *(f"{SPECIALISTS}/{task}" for task in tasks)):
-        refuse_foreign(folder / name)
+    for part in (folder / META, *_specialists(folder), *(folder / SPECIALISTS / task for task in tasks)):
+        refuse_foreign(part)
     if (folder / RESULTS).exists():
         found = None
         with contextlib.suppress(InputError):
@@ -36,6 +52,12 @@ def refuse_foreign_output(folder: Path, tasks: Sequence[str]) -> None:
             raise InputError(f"{folder / RESULTS}: not written by hf_mdft; {ADVICE}")
     if (folder / REPORT).exists() and not _is_report(folder / REPORT):
         raise InputError(f"{folder / REPORT}: not written by hf_mdft; {ADVICE}")
+
+
+def _specialists(folder: Path) -> list[Path]:
+    """Folders that runs of this or an earlier recipe have written."""
+    found = [path for path in (folder / SPECIALISTS).glob("*") if path.is_dir() and not path.name.startswith(PREFIX)]
+    return [path for path in found if written_files(path)]
 
 
 def _is_report(path: Path) -> bool:
@@ -51,7 +73,8 @@ def write_run(
     write_meta: Callable[[Path], None],
     write_specialists: Mapping[str, Callable[[Path], None]],
 ) -> None:
-    """Write results, report, meta-model and specialists; each folder appears whole or not at all.
+    """Write results, report, meta-model and specialists; each folder appears whole or not at all. Specialists of an
+    earlier recipe, and what a killed run left behind, go.
 
     Args:
         folder: The output folder; made if need be.
@@ -67,6 +90,11 @@ def write_run(
         replace_folder(folder / META, write_meta)
         for task, write in write_specialists.items():
             replace_folder(folder / SPECIALISTS / task, write)
+        for old in [path for path in _specialists(folder) if path.name not in write_specialists]:
+            logger.warning("%s: removed; this recipe makes no such specialist", old)
+            shutil.rmtree(old)
+        for place in (folder, folder / SPECIALISTS):
+            remove_left_over(place)
         write_report(report, folder / REPORT)
         report.save(folder / RESULTS)
     except OSError as error:

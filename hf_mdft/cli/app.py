@@ -103,9 +103,12 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks
     try:
-        for argument in sys.argv[1:]:
-            if (option := argument.partition("=")[0]) in RENAMED:
+        for before, argument in zip(sys.argv, sys.argv[1:], strict=False):
+            option, given, value = argument.partition("=")
+            if option in RENAMED:
                 raise InputError(f"{option} is now called {RENAMED[option]}")
+            if not argument.strip() or (given and not value.strip()):  # an empty path would be the current folder
+                raise InputError(f"{option if given else before}: the value is empty; give one, or leave it out")
         app()
     except InputError as error:
         progress(f"Error: {error}")

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 
 from .errors import InputError
 from .json_files import replace_text
+from .scratch import scratch, share
 
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ _WHOLE: dict[str, tuple] = {}
 
 
 def seal(folder: Path) -> None:
-    """Write the hashes of a folder's files into it, as its last file."""
+    """Write the hashes of a folder's files into it, as its last file; they get the permissions of the folder."""
+    share(folder)
     hashes = {name: _digest(folder / name) for name in _files(folder)}
     replace_text(folder / SEAL, json.dumps(hashes, indent=1))
 
@@ -104,20 +105,15 @@ def sealed(folder: Path, make: Callable[[Path], None], advice: str) -> Path:
 
 def _make(folder: Path, make: Callable[[Path], None], advice: str) -> None:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
-        work.chmod(folder.parent.stat().st_mode & 0o7777)  # others may share what the folder above lets them
-    except OSError as error:
-        raise InputError(f"{folder.parent}: cannot write ({error.strerror}); {advice}") from error
-    try:
-        make(work)
-        seal(work)
-        os.rename(work, folder)
+        with scratch(folder.parent) as work:
+            new = work / folder.name
+            new.mkdir()
+            make(new)
+            seal(new)
+            os.rename(new, folder)
     except (OSError, SafetensorError) as error:
         if not folder.is_dir():
             raise InputError(f"{folder}: cannot write ({error}); free space or {advice}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _set_aside(folder: Path) -> Path:
@@ -138,12 +134,10 @@ def discard(folder: Path, advice: str) -> None:
         InputError: No permission.
     """
     try:
-        work = Path(tempfile.mkdtemp(prefix=".discarded-", dir=folder.parent))
-        with contextlib.suppress(FileNotFoundError):
+        with scratch(folder.parent) as work, contextlib.suppress(FileNotFoundError):
             os.rename(folder, work / folder.name)
     except OSError as error:
         raise InputError(f"{folder}: damaged, and cannot be removed ({error}); {advice}") from error
-    shutil.rmtree(work, ignore_errors=True)
 
 
 def _files(folder: Path) -> list[str]:

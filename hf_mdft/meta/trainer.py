@@ -261,6 +261,12 @@ class MdftTrainer(PushingTrainer):
             self.push_to_hub()
         return output
 
+    def finish(self) -> PeftModel:
+        """The trained model on the CPU, without the wrappers of training."""
+        model = self.accelerator.unwrap_model(self.model).cpu()
+        self.pool.vectors(model.active_peft_config.transform).release()
+        return model
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:

@@ -14,6 +14,7 @@ from ..adapter import MdftConfig
 from ..artifacts.run_folder import refuse_foreign_output, write_run
 from ..cards import inputs_text, refuse_reserved
 from ..core.errors import InputError, suggest
+from ..core.lock import locked
 from ..evaluation import TRANSDUCTIVE, Report, TransductiveMethod
 from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
@@ -123,10 +124,22 @@ def run(
         The report, in the first process; `None` in others.
 
     Raises:
-        InputError: The output folder holds something else under a name that the run needs.
+        InputError: The output folder holds something else under a name that the run needs, or another run works there.
     """
-    state = PartialState()
     refuse_foreign_output(output_dir, list(merger.tasks))
+    with locked(output_dir):
+        return _run(merger, output_dir, meta, specialize, progress, baselines or {})
+
+
+def _run(
+    merger: MetaMerger,
+    output_dir: Path,
+    meta: MdftTrainingArguments,
+    specialize: SpecializeArguments,
+    progress: Callable[[str], None],
+    baselines: Mapping[str, Baseline],
+) -> Report | None:
+    state = PartialState()
     progress(f"Pool: {merger.pool.base} and {len(merger.pool.experts)} experts; {len(merger.tasks)} tasks")
     with state.main_process_first():
         inputs = merger.inputs()
@@ -148,7 +161,7 @@ def run(
             trusted = ", ".join(f"{name} {share:.0%}" for name, share in specialist.trust.weights.items())
             progress(f"    learned from {trusted}; started at: {specialist.trust.start}")
     others = {}
-    for name, baseline in (baselines or {}).items():
+    for name, baseline in baselines.items():
         progress(f"Baseline: {name}")
         start = time.perf_counter()
         others[name] = baseline.made(merger)

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import set_seed
 
 from ..core.hashing import fingerprint
+from ..core.lock import locked
 from ..experts import TaskExperts
 from ..heads import Head
 from ..pool import ModelPool
@@ -49,10 +50,25 @@ def specialize_in_rounds(
 
     Returns:
         For each round that was run, the specialists held after it, by task.
+
+    Raises:
+        InputError: Another run works in the folder.
     """
+    with locked(Path(args.output_dir)):
+        return _rounds(data, meta, args, list(tasks), next_meta, timed)
+
+
+def _rounds(
+    data: TaskData,
+    meta: nn.Module,
+    args: SpecializeArguments,
+    todo: list[str],
+    next_meta: Callable[[ModelPool, Mapping[str, Head], Path], nn.Module],
+    timed: Callable[[str], AbstractContextManager[None]],
+) -> list[dict[str, Specialist]]:
     held: dict[str, Specialist] = {}
     new: dict[str, Head] = {}
-    rounds, todo, pool = [], list(tasks), data.pool
+    rounds, pool = [], data.pool
     experts = {task: data.experts(task) for task in todo}  # what is wrong with one is told before any work
     for number in range(1, args.rounds + 1):
         folder = Path(args.output_dir) / f"round-{number}"
