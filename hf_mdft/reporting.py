@@ -14,6 +14,7 @@ from .cards import refuse_reserved
 from .core.device import best_device
 from .core.errors import InputError
 from .core.memory import peak_memory_bytes
+from .core.typed import expect
 from .core.versions import versions
 from .evaluation import Report, TransductiveMethod
 from .evaluation.compare import Evaluation, Subject, evaluate, pool_subjects
@@ -58,7 +59,7 @@ def compare(run: Run, baselines: Mapping[str, Run | TransductiveMethod]) -> Eval
     Raises:
         InputError: A baseline has the name of a model that is compared anyway.
     """
-    for name, other in baselines.items():
+    for name, other in expect(baselines, Mapping, "baselines").items():
         refuse_reserved(name)
         if not callable(other) and not hasattr(other, "specialists"):
             raise InputError(f"baseline '{name}' must be a MetaMerger or a method, got {type(other).__name__}")

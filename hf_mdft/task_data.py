@@ -58,12 +58,13 @@ class TaskData:
         self._teachers: dict[str, tuple[OutsideTeacher, ...]] = {}
 
     def named(self, tasks: Iterable[str] | str | None) -> list[str]:
-        """The tasks of these names, or of one; none is all.
+        """The tasks of these names, or of one; `None` is all.
 
         Raises:
             InputError: There is no such task; the nearest name is suggested.
         """
-        names = [tasks] if isinstance(tasks, str) else list(tasks or self.tasks)
+        expect(tasks, (str, Iterable, NoneType), "tasks")
+        names = self.tasks if tasks is None else [tasks] if isinstance(tasks, str) else tasks
         return [known(name, self.tasks, "task") for name in names]
 
     def arguments(self, args: Any, kind: type, method: str) -> Any:

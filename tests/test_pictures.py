@@ -427,7 +427,7 @@ def test_labels_are_matched_by_name(preprocessor, labels, names, found):
     ("labels", "names", "said"),
     [
         (["cat", "bird"], ["cat", "dog"], "label 'bird' is none of the classes (cat, dog); say which class each label "
-         "is, as in label_names: {bird: cat, cat: dog}, if that is right"),
+         "is, as in label_names: {bird: dog, cat: cat}, if that is right"),
         ([0, 1], ["cat", "dog"], "label '0' is none of the classes (cat, dog); if labels number the classes, "
          "{0: cat, 1: dog}, say so with label_names: in_order, else with label_names: {LABEL: CLASS, ...}"),
         ([1, 2], ["cat", "dog"], "label '1' is none of the classes (cat, dog); say which class each label is, as in "

@@ -18,7 +18,13 @@ CHECK_PAGE = "check.html"
 MARK = "<h1>hf_mdft check</h1>"
 
 
-def write_check(path: Path, inputs: Mapping[str, TaskInputs], cost: str, sheet: Mapping[str, Sequence[Any]]) -> None:
+def write_check(
+    path: Path,
+    inputs: Mapping[str, TaskInputs],
+    cost: str,
+    sheet: Mapping[str, Sequence[Any]],
+    notes: Sequence[str] = (),
+) -> None:
     """Write the page; it needs no other file and no network.
 
     Args:
@@ -26,6 +32,7 @@ def write_check(path: Path, inputs: Mapping[str, TaskInputs], cost: str, sheet: 
         inputs: What every task was given.
         cost: What a run will cost, in words.
         sheet: Pictures by task, each with `png` and `text`.
+        notes: What was warned of.
 
     Raises:
         InputError: It cannot be written.
@@ -33,7 +40,9 @@ def write_check(path: Path, inputs: Mapping[str, TaskInputs], cost: str, sheet: 
     loader = FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
-    page = environment.get_template(CHECK_PAGE).render(inputs=inputs, cost=cost, sheet=sheet, header=HEADER)
+    page = environment.get_template(CHECK_PAGE).render(
+        inputs=inputs, cost=cost, sheet=sheet, header=HEADER, notes=notes
+    )
     if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
         raise InputError(f"{path}: not written by hf_mdft; choose another --page")
     try:

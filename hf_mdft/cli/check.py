@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .app import AllowBaseMismatch, RecipeFile, Token, Verbose, app, prepare, progress
+
+
+def listener(lines: list[str]) -> logging.Handler:
+    """Adds every warning to a list, once."""
+    handler = logging.Handler(logging.WARNING)
+
+    def emit(record: logging.LogRecord) -> None:
+        if (line := record.getMessage()) not in lines:
+            lines.append(line)
+
+    handler.emit = emit
+    return handler
 
 
 @app.command(epilog="Example: `hf-mdft check recipe.yaml --page check.html`")
@@ -33,6 +46,8 @@ def check(
     from ..recipes.preflight import check_space, contact_sheet, estimate
     from ..recipes.schema import Recipe
 
+    notes: list[str] = []
+    logging.getLogger("hf_mdft").addHandler(listener(notes))
     loaded, work = Recipe.load(recipe, allow_base_mismatch=allow_base_mismatch), output_dir / CHECKPOINTS
     meta, specialize = loaded.meta_arguments(work), loaded.specialize_arguments(work)
     merger = loaded.merger()
@@ -42,5 +57,5 @@ def check(
     cost = estimate(merger, inputs, meta, specialize)
     check_space(cost, output_dir)
     typer.echo(f"\n{cost}")
-    write_check(page, inputs, str(cost), contact_sheet(merger))
+    write_check(page, inputs, str(cost), contact_sheet(merger), notes)
     progress(f"Pictures as the models see them: {page}")

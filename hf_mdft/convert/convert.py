@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def convert(
         InputError: The source cannot be read whole and safely, computes what its class in transformers does not, or
             the folder is taken. Nothing is left behind.
     """
-    shown, folder = folder, Path(folder).expanduser().resolve()
+    shown, folder = folder, Path(os.path.expanduser(folder)).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{shown}: exists already; give another folder")
     here, names, get = _find(ModelReference.parse(source, revision), token)

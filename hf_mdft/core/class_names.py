@@ -9,10 +9,9 @@ from collections.abc import Sequence
 
 def plain_name(name: str) -> str:
     """A class name without what spellings differ in: case, `_` and `-` for a space, spaces around it, Unicode form."""
-    name = unicodedata.normalize("NFKC", str(name)).casefold().strip()
-    if re.fullmatch(r"-\d+", name):
-        return name  # a sign, not a hyphen
-    return " ".join(unicodedata.normalize("NFKC", name).replace("_", " ").replace("-", " ").split())
+    name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", str(name)).casefold()).replace("_", " ")
+    # A hyphen at either end is a sign: -0.5, A-.
+    return " ".join(re.sub(r"(?<=[^\s-])\s*-+\s*(?=[^\s-])", " ", name).split())
 
 
 def same_classes(a: Sequence[str], b: Sequence[str]) -> bool:
@@ -65,8 +64,26 @@ def are_placeholders(names: Sequence[str]) -> bool:
     return all(re.fullmatch(r"LABEL_\d+", name) for name in names)
 
 
-SPLITS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"})
-"""Names of the parts of a data set."""
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+"""Words for parts of a data set, and what `datasets` calls each."""
+
+
+NO_WORDS = {
+    "empty names": r"\W*",
+    "WordNet codes": r"n\d{8}( .*)?",
+    "numbers": r"[\d.,:/ ]+",
+    "placeholders": r"(label|class|category|cluster|group|folder|fold|id|img|image|dsc|[a-z]) ?\d+",
+    "parts of a data set": rf"({'|'.join(SPLITS)}|unlabell?ed)( ?(set|data|images|split|part|folder|dir))?",
+    "folders of a data set": r"images?|masks?|annotations?|labels?|macosx",
+}
+"""What names can be that texts cannot be made of, and how they look, as `plain_name` gives them."""
+
+MOST = 0.5
+"""Share of such names from which on a list is refused: a class may be called train among others."""
 
 
 def no_words(names: Sequence[str]) -> str | None:
@@ -74,14 +91,12 @@ def no_words(names: Sequence[str]) -> str | None:
     plain = [plain_name(name) for name in names]
     if len(set(plain)) < 2:
         return "a single class"
-    if all(re.fullmatch(r"n\d{8}", name) for name in plain):
-        return "WordNet codes"
-    if all(re.fullmatch(r"[\d.,:/ ]+", name) for name in plain):
-        return "numbers"
-    if all(re.fullmatch(r"(label|class|category|cluster|group|folder|id)? ?\d+", name) for name in plain):
-        return "placeholders"
-    if all(re.sub(r" ?(set|data|images|split|part|folder|dir)$", "", name) in SPLITS for name in plain):
-        return "parts of a data set"
+    if "" in plain:
+        return "partly empty"
+    alike = {what: sum(re.fullmatch(form, name) is not None for name in plain) for what, form in NO_WORDS.items()}
+    what = max(alike, key=alike.__getitem__)
+    if sum(any(re.fullmatch(form, name) for form in NO_WORDS.values()) for name in plain) > MOST * len(plain):
+        return what
     return None
 
 

@@ -6,12 +6,17 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from .plain_text import one_line, without_secrets
+
 
 class InputError(ValueError):
-    """Bad input: the message is one line that names the file or repo, what is wrong and what to do.
+    """Bad input: the message is one line that names the file or repo, what is wrong and what to do, without secrets.
 
     The command line prints it without a traceback and exits with 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(without_secrets(message)))
 
 
 class HubError(InputError):

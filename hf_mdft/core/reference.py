@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from .errors import InputError
+from .typed import expect
 
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -46,7 +48,7 @@ class ModelReference:
         """
         if isinstance(spec, ModelReference):
             return cls(spec.id, revision or spec.revision)
-        path = Path(spec).expanduser()
+        path = Path(os.path.expanduser(expect(spec, (str, os.PathLike), "a model")))
         if path.is_dir():
             return cls(str(path.resolve()))
         if path.is_absolute() or str(spec).startswith((".", "~")):

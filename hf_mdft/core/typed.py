@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import types
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -167,3 +168,21 @@ def expect(value: Any, kinds: type | tuple[type, ...], what: str) -> Any:
         names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)) if kind is not type(None)]
         raise InputError(f"{what} must be {' or '.join(names)}, got {type(value).__name__}")
     return value
+
+
+SIMPLE = {bool, int, float, str, type(None)}
+
+
+def check_fields(value: Any) -> None:
+    """Check a dataclass's numbers, texts and booleans against their hints, where they are not left at the default;
+    numbers of numpy become plain ones.
+
+    Raises:
+        InputError: One is something else; the message names the field.
+    """
+    hints = get_type_hints(type(value))
+    for field in dataclasses.fields(value):
+        found, hint = getattr(value, field.name), hints[field.name]
+        if {*(get_args(hint) or [hint])} <= SIMPLE and found is not field.default:
+            found = found.item() if isinstance(found, numbers.Number) and hasattr(found, "item") else found
+            setattr(value, field.name, checked(found, hint, field.name))

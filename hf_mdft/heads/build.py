@@ -13,6 +13,7 @@ from ..core.class_names import (
     missing_classes,
     no_words,
     order_by_name,
+    plain_name,
     same_classes,
 )
 from ..core.errors import InputError
@@ -142,6 +143,9 @@ def _from_text(task: Task, pool: ModelPool, where: str) -> Head:
             f"{where}: the dataset's names of classes are {what} ({shown}), of which no text can be made; {advice}, "
             "and label_names: in_order"
         )
+    plain = [plain_name(name) for name in names]
+    if twice := next((name for name in names if plain.count(plain_name(name)) > 1), None):
+        raise InputError(f"{where}: two classes are called '{twice}', whose texts are the same; tell them apart")
     templates = resolve_templates(task.templates, where)
     if pool.architecture.has_text_tower(pool.config):  # else it is refused below, before anything is downloaded
         pool.fetch()

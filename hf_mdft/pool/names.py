@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -55,10 +56,10 @@ def model_folders(specs: Iterable[str | Path], where: str) -> list[str | Path]:
     found: list[str | Path] = []
     for spec in specs:
         expect(spec, (str, Path), where)
-        if not glob.has_magic(str(spec)) or Path(spec).expanduser().is_dir():
+        if not glob.has_magic(str(spec)) or Path(os.path.expanduser(spec)).is_dir():
             found.append(spec)
             continue
-        folders = sorted(glob.glob(str(Path(spec).expanduser())), key=_in_order_of_numbers)
+        folders = sorted(glob.glob(str(Path(os.path.expanduser(spec)))), key=_in_order_of_numbers)
         folders = [folder for folder in folders if (Path(folder) / "config.json").is_file()]
         if not folders:
             raise InputError(f"{where}: no folder with a config.json matches {spec}")

@@ -55,8 +55,10 @@ class Estimate:
     device: str
 
     def __str__(self) -> str:
-        minutes = self.seconds / 60
-        time_text = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+        minutes = round(self.seconds / 60)
+        time_text = f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+        if minutes < 2:
+            time_text = "a minute or two"
         return (
             f"Roughly {time_text} on {self.device}, {size_text(self.memory)} of memory, {size_text(self.disk)} "
             "of disk (from a few timed batches; steps may be fewer, and what is in the cache costs nothing)"

@@ -13,7 +13,7 @@ import yaml
 from ..adapter import STRONG_TRANSFORM, MdftConfig
 from ..core.errors import InputError, suggest
 from ..core.reference import several
-from ..core.typed import checked
+from ..core.typed import checked, expect
 from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
 from ..pool import ModelPool
@@ -67,7 +67,7 @@ class Recipe:
             InputError: The file is missing or no YAML, or holds an unknown key or a value of the wrong kind; the
                 message names the key and suggests the nearest.
         """
-        path = Path(path)
+        path = Path(expect(path, (str, Path), "the recipe"))
         where = str(path)
         content = _mapping(_content(path), where, KEYS)
         if not content.get("pool"):

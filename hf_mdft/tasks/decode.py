@@ -79,11 +79,14 @@ def open_picture(value: Mapping[str, Any] | None, showing: Showing) -> Image.Ima
         raise ValueError("empty")
     if value["bytes"] is not None:
         source: Any = io.BytesIO(value["bytes"])
-    elif "://" in value["path"]:
+    elif "://" in value["path"].removeprefix("file://"):
+        local = value["path"].rsplit("::", 1)[-1].removeprefix("file://")  # of a file in an archive, the archive
+        if "://" not in local and not stat.S_ISREG(os.stat(local).st_mode):
+            raise ValueError("no regular file")
         with fsspec.open(value["path"], "rb") as file:
             source = io.BytesIO(file.read())
     else:
-        source = value["path"]
+        source = value["path"].removeprefix("file://")
         if not stat.S_ISREG(os.stat(source).st_mode):
             raise ValueError("no regular file")
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is stated, and looked at before decoding
@@ -143,10 +146,14 @@ def _white_is_zero(image: Image.Image) -> bool:
 
 
 def _scaled(image: Image.Image, low: float, high: float) -> Image.Image:
-    values = (np.asarray(image, dtype=np.float64) - low) * (255 / (high - low))
+    pixels = np.asarray(image)
+    values = (pixels.astype(np.float64) - low) * (255 / (high - low))
     if not np.isfinite(values).all():
         raise ValueError("it holds NaN or infinity")
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    scaled = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    if isinstance(hidden := image.info.get("transparency"), int):  # the one value that is transparent
+        scaled.putalpha(Image.fromarray(np.where(pixels == hidden, 0, 255).astype(np.uint8)))
+    return scaled
 
 
 def _orientation(image: Image.Image) -> int:

@@ -19,11 +19,15 @@ from PIL import UnidentifiedImageError
 
 from ..core.cache import ADVICE, cache_root, key_of, prepared
 from ..core.errors import InputError
+from ..core.plain_text import one_line, without_secrets
 from ..core.sealed import discard
 from .decode import DeepPicture, Showing, decode
 from .preprocessor import Preprocessor
 from .reading import Reading, tell_of_bad, warn_of_sameness
 
+
+NAME = 300
+"""Characters of a path that a message shows: text that is no path may be a whole picture."""
 
 KIND, TABLE = "images", "images.arrow"
 
@@ -171,7 +175,11 @@ def undecoded(dataset: datasets.Dataset, column: str, where: str) -> datasets.Da
         check_bytes(dataset, column)
         return dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{where}: column '{column}' holds {dataset.features[column]}, expected images") from error
+        reason = f" ({error})" if isinstance(error, ValueError) and str(error).count("\n") == 0 else ""
+        raise InputError(
+            f"{where}: column '{column}' holds {dataset.features[column]}, expected images{reason[:120]}; give "
+            "pictures, paths, or arrays of bytes, height x width x 3"
+        ) from error
 
 
 def check_bytes(dataset: datasets.Dataset, column: str) -> None:
@@ -182,12 +190,18 @@ def check_bytes(dataset: datasets.Dataset, column: str) -> None:
     """
     for chunk in dataset.data.column(column).chunks:
         values = chunk.storage if isinstance(chunk, pa.ExtensionArray) else chunk
-        while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        if _is_list(values.type) and not _is_list(values.type.value_type):
+            raise ValueError("lists of numbers; make them height x width")
+        while _is_list(values.type):
             values = values.flatten()
         if pa.types.is_integer(values.type) and len(values):
             low, high = pc.min_max(values).values()
             if low.as_py() < 0 or high.as_py() > 255:
                 raise ValueError(f"values from {low.as_py()} to {high.as_py()}")
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _encoded(
@@ -209,7 +223,8 @@ def _encoded(
                 raise
             except Exception as error:  # whatever a damaged file makes a reader raise
                 problem = next(iter(str(error).splitlines()), "") or type(error).__name__
-                problem = "no raster picture" if isinstance(error, UnidentifiedImageError) else problem[:120]
+                problem = without_secrets(problem)[:120]
+                problem = "no raster picture" if isinstance(error, UnidentifiedImageError) else problem
             found["pixels"].append(pixels.tobytes())
             found["shape"].append(pixels.shape)
             found["problem"].append(problem)
@@ -238,7 +253,9 @@ def _key(dataset: datasets.Dataset, column: str, preprocessor: Preprocessor, sho
 
 
 def _name(value: Mapping[str, Any] | None, row: int) -> str:
-    return (value or {}).get("path") or f"row {row}"
+    name = (value or {}).get("path") or f"row {row}"
+    name = one_line(without_secrets(name))
+    return name if len(name) <= NAME else f"{name[:NAME]}..."
 
 
 def local_files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +13,9 @@ import datasets
 from ..core.class_names import plain_name
 from ..core.errors import InputError
 
+
+IN_ORDER = "in_order"
+"""Option that says that labels number the classes."""
 
 SHOWN = 6
 """Pairs that a proposal shows."""
@@ -48,8 +53,11 @@ def label_classes(
     values = [values[row] for row in rows]
     empty = [row for row, value in zip(rows, values, strict=True) if value is None or value != value]
     if empty:
-        raise InputError(f"{where}: row {empty[0]} has no label; drop it or take another split")
-    if isinstance(values[0], list | tuple | dict):
+        advice = "drop it, take another split, or keep words such as None with keep_default_na: false for CSV"
+        raise InputError(f"{where}: row {empty[0]} has no label; {advice}")
+    if isinstance(values[0], dict):
+        raise InputError(f"{where}: label column '{column}' holds {feature}, expected integers or names")
+    if isinstance(values[0], list | tuple):
         raise InputError(f"{where}: label column '{column}' holds several labels for an image; give a column with one")
     if all(isinstance(value, float) and value.is_integer() for value in values):
         values = [int(value) for value in values]
@@ -62,7 +70,8 @@ def label_classes(
     if isinstance(values[0], int) and min(values) < 0:
         raise InputError(f"{where}: label {min(values)} is no class (-1 hides a split's labels); take another split")
     shown = {value: _text(names[value] if names else value) for value in dict.fromkeys(values)}
-    found = _stated(shown, class_names, label_names, where) or _matched(shown, class_names, names, where)
+    class_names = list(class_names)
+    found = _stated(shown, class_names, label_names, names, where) or _matched(shown, class_names, names, where)
     return [found[value] for value in values], {shown[value]: number for value, number in found.items()}
 
 
@@ -71,29 +80,68 @@ def _text(value: Any) -> str:
 
 
 def _stated(
-    shown: Mapping[Any, str], class_names: Sequence[str], label_names: Any, where: str
+    shown: Mapping[Any, str], class_names: Sequence[str], label_names: Any, names: Sequence[str] | None, where: str
 ) -> dict[Any, int] | None:
-    """Classes as `label_names` gives them: a list by number, names by the label's text, else by number."""
+    """Classes as `label_names` gives them: a list by number, names by the label's text or by its number."""
     if label_names is None:
         return None
-    if label_names == "in_order":
-        label_names = list(class_names)
-    by_text: dict[str, Any] = {}
-    if isinstance(label_names, Mapping):
-        by_text = {plain_name(_text(label)): name for label, name in label_names.items()}
-        by_label = label_names
-    else:
-        by_label = dict(enumerate(label_names))
-    positions, found = _positions(class_names), {}
-    for value, text in shown.items():
-        name = by_text.get(plain_name(text), by_label.get(value))
-        if name is None:
-            raise InputError(f"{where}: label_names has no name for label {text!r}")
-        if plain_name(_text(name)) not in positions:
+    if label_names == IN_ORDER or (not isinstance(label_names, Mapping) and list(label_names) == list(class_names)):
+        return {value: _in_order(value, text, len(class_names), where) for value, text in shown.items()}
+    stated = _by_label(shown, label_names, names, where)
+    positions = _positions(class_names)
+    found = {}
+    for value, name in stated.items():
+        name = _text(name)
+        found[value] = class_names.index(name) if class_names.count(name) == 1 else positions.get(plain_name(name))
+        if found[value] is None:
             raise InputError(
-                f"{where}: label_names calls label {text!r} {name!r}, which is no class ({_short(class_names)})"
+                f"{where}: label_names calls label {shown[value]!r} {name!r}, which is no class "
+                f"({_short(class_names)})"
             )
-        found[value] = positions[plain_name(_text(name))]
+    return found
+
+
+def _in_order(value: Any, text: str, count: int, where: str) -> int:
+    """The class that a label's number says."""
+    number = value if isinstance(value, int) else int(text) if re.fullmatch(r"[0-9]+", text) else None
+    if number is None or not 0 <= number < count:
+        raise InputError(f"{where}: label_names: {IN_ORDER}: label {text!r} is no number from 0 to {count - 1}")
+    return int(number)
+
+
+def _by_label(shown: Mapping[Any, str], label_names: Any, names: Sequence[str] | None, where: str) -> dict[Any, Any]:
+    """The name that `label_names` has for each label: all by their text, or all by their numbers."""
+    if not isinstance(label_names, Mapping):
+        return _whole({value: _get(label_names, value) for value in shown}, shown, where)
+    exact = {_text(label): name for label, name in label_names.items()}
+    plain = [plain_name(label) for label in exact]
+    alike = {key: name for key, name in zip(plain, exact.values(), strict=True) if plain.count(key) == 1}
+    by_text = {value: exact.get(text, alike.get(plain_name(text))) for value, text in shown.items()}
+    by_number = {value: label_names.get(value) if isinstance(value, int) else None for value in shown}
+    if names and (strange := [label for label in exact if not _is_label(label, names)]):
+        raise InputError(f"{where}: label_names: {strange[0]!r} is no label of the data set ({_short(names)})")
+    ways = [way for way in (by_text, by_number) if None not in way.values()]
+    if len(ways) == 2 and by_text != by_number:
+        raise InputError(
+            f"{where}: the keys of label_names may be labels' names or numbers, which differ (label {min(by_number)} "
+            f"is called '{shown[min(by_number)]}'); put names in quotes, or give a list in the order of the numbers"
+        )
+    return ways[0] if ways else _whole(by_text, shown, where)
+
+
+def _is_label(label: str, names: Sequence[str]) -> bool:
+    is_number = label.isdecimal() and int(label) < len(names)
+    return is_number or plain_name(label) in {plain_name(name) for name in names}
+
+
+def _get(names: Sequence[Any], value: Any) -> Any:
+    return names[value] if isinstance(value, int) and value < len(names) else None
+
+
+def _whole(found: dict[Any, Any], shown: Mapping[Any, str], where: str) -> dict[Any, Any]:
+    for value, name in found.items():
+        if name is None:
+            raise InputError(f"{where}: label_names has no name for label {shown[value]!r}")
     return found
 
 
@@ -111,6 +159,13 @@ def _matched(
         elif plain_name(text) in positions:
             found[value] = positions[plain_name(text)]
         elif numbers and number in numbers:
+            if names and number != value:  # folders `1`, `10`, `2`: the classes may be numbered by either
+                pairs = _pairs([(text, class_names[numbers[n]]) for text in names if (n := _number(text)) in numbers])
+                raise InputError(
+                    f"{where}: label {value} of the data set is called '{text}', and the classes only have numbers "
+                    f"({_short(class_names)}): if they are the data set's, say label_names: {IN_ORDER}, if they are "
+                    f"those in its names, label_names: {pairs}"
+                )
             found[value] = numbers[number]
         else:
             missing.append(text)
@@ -121,19 +176,43 @@ def _matched(
         same = [shown[value] for value, number in found.items() if number == twice]
         raise InputError(f"{where}: labels {', '.join(same)} are all class '{class_names[twice]}'; give label_names")
     what = f"{where}: label '{missing[0]}' is none of the classes ({_short(class_names)})"
-    numbered = names or all(isinstance(value, int) and value < len(class_names) for value in shown)
-    own = list(names) if names else [str(n) for n in range(len(class_names))] if numbered else sorted(shown.values())
-    if len(own) != len(class_names):
-        counts = f"{len(own)} labels and {len(class_names)} classes"
+    matched = {shown[value]: class_names[number] for value, number in found.items()}
+    left = [name for name in class_names if name not in matched.values()]
+    numbered = not matched and (names or all(isinstance(value, int) and value < len(class_names) for value in shown))
+    own = list(names) if names else [str(n) for n in range(len(class_names))] if numbered else list(shown.values())
+    unknown = [label for label in own if label not in matched]
+    if len(unknown) != len(left):
+        counts = f"{len(unknown)} labels and {len(left)} classes are left" if matched else (
+            f"{len(own)} labels and {len(class_names)} classes"
+        )  # fmt: skip
         raise InputError(f"{what}; {counts}: say with label_names which class each label is, {{LABEL: CLASS, ...}}")
-    pairs = ", ".join(f"{a}: {b}" for a, b in list(zip(own, class_names, strict=True))[:SHOWN])
-    pairs = f"{{{pairs}{', ...' if len(own) > SHOWN else ''}}}"
+    pairs = _pairs([*_nearest(unknown, left, bool(matched)).items(), *matched.items()])
     if numbered:
         raise InputError(
-            f"{what}; if labels number the classes, {pairs}, say so with label_names: in_order, else with "
+            f"{what}; if labels number the classes, {pairs}, say so with label_names: {IN_ORDER}, else with "
             "label_names: {LABEL: CLASS, ...}"
         )
     raise InputError(f"{what}; say which class each label is, as in label_names: {pairs}, if that is right")
+
+
+def _nearest(labels: Sequence[str], classes: Sequence[str], by_name: bool) -> dict[str, str]:
+    """A class for each label: the one with the nearest name, or in order."""
+    left, found = list(classes), {}
+    for label in labels if by_name else sorted(labels, key=lambda label: (_number(label) or 0, label)):
+        near = difflib.get_close_matches(label, left, n=1, cutoff=0.0) if by_name else left[:1]
+        found[label] = near[0]
+        left.remove(near[0])
+    return found
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    """Pairs as YAML has them."""
+    shown = ", ".join(f"{_quoted(a)}: {_quoted(b)}" for a, b in pairs[:SHOWN])
+    return f"{{{shown}{', ...' if len(pairs) > SHOWN else ''}}}"
+
+
+def _quoted(name: str) -> str:
+    return name if re.fullmatch(r"[\w./-][\w ./-]*", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _positions(names: Sequence[str]) -> dict[str, int]:

@@ -14,8 +14,8 @@ from PIL import Image
 from ..core.errors import InputError
 
 
-AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
-"""Modes that PNG keeps as they are."""
+AS_PNG, AS_TIFF = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), ("I", "F", "CMYK", "YCbCr", "LAB", "I;16B")
+"""Modes that PNG and TIFF keep as they are; others become RGB."""
 
 
 def listed(items: Sequence[Any], column: str, where: str) -> datasets.Dataset:
@@ -28,6 +28,8 @@ def listed(items: Sequence[Any], column: str, where: str) -> datasets.Dataset:
             item = item[column]  # rows of a data set
         try:
             values.append(_stored(item))
+        except OSError:  # a damaged file, opened and not yet read: a bad picture as any other
+            values.append({"bytes": b"", "path": f"image {number} of the list"})
         except (TypeError, ValueError, NotImplementedError, OverflowError) as error:
             reason = next(iter(str(error).splitlines()), "")
             raise InputError(
@@ -48,10 +50,14 @@ def _stored(item: Any) -> dict[str, Any]:
         return {"bytes": item.get("bytes"), "path": item.get("path")}
     if not isinstance(item, Image.Image):
         item = Image.fromarray(_pixels(np.asarray(item)))
+    if item.mode not in AS_PNG + AS_TIFF:
+        item = item.convert({"La": "LA", "RGBa": "RGBA"}.get(item.mode, "RGB"))
     file = io.BytesIO()  # not its file, which may have other pixels
-    item.save(
-        file, "PNG" if item.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF", exif=item.getexif()
-    )
+    try:
+        exif = item.getexif().tobytes()
+    except Exception:  # damaged entries: a parser raises whatever it stumbles over
+        exif = b""
+    item.save(file, "PNG" if item.mode in AS_PNG else "TIFF", exif=exif)
     return {"bytes": file.getvalue(), "path": None}
 
 

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 NAMED = 20
 """Bad pictures that a message names; the rest are in a file."""
 
+DARK = 64
+"""Value that some picture reaches, unless 14 bits or fewer of 16 are used."""
+
 LOOKED_AT, NEARLY_ALL = 256, 0.9
 """Pictures that are compared, and the share that makes a warning."""
 
@@ -77,12 +80,17 @@ def tell_of_bad(bad: Sequence[str], count: int, key: str, where: str, skips: boo
 
 
 def warn_of_sameness(images: Images, where: str) -> None:
-    """Warn where nearly all pictures are one flat color, or copies of each other, as the model sees them."""
+    """Warn where nearly all pictures are one flat color, black, or copies of each other, as the model sees them."""
     rows = np.unique(np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).round().astype(int))
     pixels = images.pixels(rows.tolist())
     flat = (pixels.flatten(2).float().std(dim=2).amax(dim=1) < 1).float().mean().item()
     if flat >= NEARLY_ALL:
         logger.warning("%s: %.0f %% of the images are one flat color, as the model sees them", where, 100 * flat)
+    elif (brightest := int(pixels.max())) < DARK:
+        logger.warning(
+            "%s: the images are nearly black as the model sees them: the largest value is %d of 255. Colors of 16 "
+            "bits are read by their upper 8; convert pictures that use fewer", where, brightest,
+        )  # fmt: skip
     elif len(rows) > 9:
         copies = 1 - len({image.numpy().tobytes() for image in pixels}) / len(rows)
         if copies >= NEARLY_ALL:

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import glob
-import logging
 import os
-import re
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-from PIL import Image
 
-from ..core.class_names import SPLITS
 from ..core.errors import InputError, suggest
-from .decode import FORMATS
+from ..core.reference import REPO_ID
+from .archives import is_archive, is_hidden
+from .folders import Found, chosen, endings, folder_of_images, part_of_images, pictures_in
 from .listed import listed
 
 
-logger = logging.getLogger(__name__)
+KINDS = {"csv": (".csv", ".tsv"), "json": (".json", ".jsonl"), "parquet": (".parquet",)}
+"""Endings of the files that loaders of tables read, by loader."""
 
-ARCHIVES, TABLES = (
-    frozenset({".zip", ".tar", ".gz"}),
-    frozenset({".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow"}),
-)
-"""Endings of archives, and of files that `datasets` reads as tables."""
+TABLES = frozenset({".arrow", *(ending for kind in KINDS.values() for ending in kind)})
+"""Endings of files that `datasets` reads as tables."""
 
 TAKE = "take"
 """Option beside those of `load_dataset`: how many images of a stream are read."""
@@ -62,8 +57,8 @@ def open_dataset(spec: Any, where: str, column: str = "image") -> datasets.Datas
         InputError: It cannot be loaded, is a stream of unknown length, or has several splits.
     """
     if isinstance(spec, str | Path):
-        spec = _folder(Path(spec), column, where)
-    elif isinstance(spec, Mapping) and not isinstance(spec, datasets.DatasetDict):
+        spec = _folder(spec, column, where)
+    elif isinstance(spec, Mapping) and not isinstance(spec, datasets.DatasetDict | datasets.IterableDatasetDict):
         spec = _loaded(dict(spec), where)
     elif isinstance(spec, list | tuple | np.ndarray | datasets.arrow_dataset.Column):
         spec = listed(spec, column, where)
@@ -71,8 +66,8 @@ def open_dataset(spec: Any, where: str, column: str = "image") -> datasets.Datas
         raise InputError(f"{where}: the dataset has splits {', '.join(spec)}; name one with 'split'")
     if isinstance(spec, datasets.IterableDataset):
         raise InputError(
-            f"{where}: a stream, of which it is not known where it ends; say how many images are read: list(stream."
-            "take(2000)), or take: 2000 beside streaming: true"
+            f"{where}: a stream, of which it is not known where it ends; say how many images are read: datasets."
+            "Dataset.from_list(list(stream.take(2000))), or take: 2000 beside streaming: true"
         )
     if not isinstance(spec, datasets.Dataset):
         raise InputError(
@@ -96,14 +91,19 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
     count = spec.pop(TAKE, None)
     if count is not None and (type(count) is not int or count < 1):
         raise InputError(f"{where}: {TAKE} must be a whole number, got {count!r}")
-    given, spec = spec, _as_meant(dict(spec), where)
+    for key in ("path", "data_dir", "name", "split"):
+        if spec.get(key) is not None and not isinstance(spec[key], str | Path | datasets.ReadInstruction):
+            raise InputError(f"{where}: {key} must be text, got {spec[key]!r}")
+    given, found = spec, _local_images(spec, where)
     try:
-        found = datasets.load_dataset(**spec)
+        found = datasets.load_dataset(**_as_meant(dict(spec), where)) if found is None else found
         if count is None:
             return found
         if isinstance(found, datasets.IterableDataset):
             return _read(found, count)
         return found.select(range(min(count, len(found)))) if isinstance(found, datasets.Dataset) else found
+    except InputError:
+        raise
     except Exception as error:  # the loaders of `datasets` raise whatever their readers raise
         reason = str(error.__cause__ or error).strip().splitlines()
         raise InputError(
@@ -119,54 +119,58 @@ def _read(stream: datasets.IterableDataset, count: int) -> datasets.Dataset:
     return datasets.Dataset.from_list(list(stream.take(count)), features=stream.features)
 
 
-def _as_meant(spec: dict[str, Any], where: str) -> dict[str, Any]:
-    """Arguments of `load_dataset` that read all files of a local folder, and files whose names are no patterns.
+def _local_images(spec: Mapping[str, Any], where: str) -> Any:
+    """Images of a local folder or local archives: all of them, where `datasets` drops what a word such as `train` in
+    a file's name seems to leave to another part; `None` where it is something else that `datasets` reads."""
+    path, files, split = spec.get("path"), spec.get("data_files"), spec.get("split")
+    if path == "imagefolder" and files is not None:
+        names = _flat(files)
+        if not names or not all(is_archive(name) and os.path.isfile(name) for name in names):
+            return None
+        parts = files if isinstance(files, Mapping) else {"train": files}
+        roots = {name: [Path(file) for file in _flat(part)] for name, part in parts.items()}
+        return chosen({name: folder_of_images(part, "image", where) for name, part in roots.items()}, split, where)
+    folder = spec.get("data_dir") if path == "imagefolder" else path
+    if folder is None or files is not None or not Path(folder).is_dir():
+        return None
+    names = [name for _, _, names in os.walk(folder) for name in names]
+    tables = [name for name in names if Path(name).suffix.lower() in TABLES]
+    if any(Path(name).stem == "metadata" for name in tables):
+        return None
+    pictures = [name for name in names if Path(name).suffix.lower() in endings() or is_archive(name)]
+    if path == "imagefolder" or len(pictures) > len(tables):
+        return part_of_images(Path(folder), split, "image", where)
+    return None
 
-    `datasets` divides a folder of images by words such as `train` in names of folders, archives and files, and drops
-    what has none. Here names of files do not count.
-    """
-    folder = spec.get("data_dir") if spec.get("path") == "imagefolder" else spec.get("path")
-    if folder is not None and "data_files" not in spec and _holds_images(Path(folder)):
-        root = Path(folder)
-        words = [path for path in _folders(root) if _is_part(path.name)]
-        beside = [path for path in words for other in path.parent.iterdir() if _is_no_part(other)]
-        if beside:
-            raise InputError(
-                f"{where}: {beside[0]}: is it a class or a part of the data set? There are other folders beside it; "
-                "rename it, or give data_files"
-            )
-        if not words and not any(_is_part(path.stem) for path in root.glob("*") if path.suffix in ARCHIVES):
-            given = {key: value for key, value in spec.items() if key not in ("path", "data_dir")}
-            return {
-                "path": "imagefolder",
-                "data_files": {"train": os.path.join(glob.escape(str(root)), "**")},
-                **given,
-            }
-        return {**spec, "path": "imagefolder", "data_dir": str(root)}
+
+def _as_meant(spec: dict[str, Any], where: str) -> dict[str, Any]:
+    """Arguments of `load_dataset` whose files are meant: names with brackets are no patterns; of a folder of images
+    with metadata all are read, whatever words their names hold; of one of tables those of the loader's kind."""
+    folder = spec.get("data_dir") if spec.get("path") in ("imagefolder", *KINDS) else spec.get("path")
     if "data_files" in spec:
         spec["data_files"] = _each(spec["data_files"], _literal)
+    elif folder is not None and Path(folder).is_dir():
+        root, kinds = Path(folder), KINDS.get(spec["path"])
+        found = [path for path in sorted(root.rglob("*")) if not is_hidden(path.name)]
+        if kinds and (tables := [glob.escape(str(path)) for path in found if path.suffix.lower() in kinds]):
+            return {**{key: value for key, value in spec.items() if key != "data_dir"}, "data_files": tables}
+        metadata = [path for path in found if path.stem == "metadata" and path.suffix in TABLES]
+        if metadata and any(path.suffix.lower() in endings() for path in found):
+            parts: dict[str, list[str]] = {}
+            for picture in pictures_in(root, where):
+                parts.setdefault(picture.part or "train", []).append(glob.escape(picture.path))
+            files = {name: [*paths, *_of_part(metadata, root, name)] for name, paths in parts.items()}
+            given = {key: value for key, value in spec.items() if key not in ("path", "data_dir")}
+            return {"path": "imagefolder", "data_files": files, **given}
     return spec
 
 
-def _is_part(name: str) -> bool:
-    """Whether a folder's name holds a word for a part of a data set, as `datasets` sees it."""
-    return bool(SPLITS & set(re.split(r"[^a-z]+", name.lower())))
-
-
-def _is_no_part(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith((".", "__")) and not _is_part(path.name)
-
-
-def _folders(root: Path) -> list[Path]:
-    return [Path(here) / name for here, names, _ in os.walk(root, followlinks=True) for name in names]
-
-
-def _holds_images(folder: Path) -> bool:
-    """Whether a local folder holds images (or archives of them), and no tables that `datasets` would read."""
-    if not folder.is_dir():
-        return False
-    endings = {Path(name).suffix.lower() for _, _, names in os.walk(folder, followlinks=True) for name in names}
-    return not endings & TABLES and bool(endings & (_endings() | ARCHIVES))
+def _of_part(metadata: Sequence[Path], root: Path, part: str) -> list[str]:
+    """Tables of a part: `datasets` takes all pictures that a table names, whatever part they lie in."""
+    found = [
+        path for path in metadata if (Found(str(path), path.relative_to(root).parts[:-1]).part or "train") == part
+    ]
+    return [glob.escape(str(path)) for path in found]
 
 
 def _literal(name: Any) -> Any:
@@ -181,37 +185,30 @@ def _each(value: Any, function: Any) -> Any:
     return [_each(item, function) for item in value] if isinstance(value, list | tuple) else function(value)
 
 
-@cache
-def _endings() -> frozenset[str]:
-    """Endings of files that are pictures."""
-    Image.init()
-    return frozenset({ending for ending, kind in Image.EXTENSION.items() if kind in FORMATS} | {".mpo"})
-
-
-def _folder(path: Path, column: str, where: str) -> datasets.Dataset:
-    """All images in a folder and the folders in it, in the order of their names; hidden files are none."""
-    path = path.expanduser()
-    if not path.is_dir():
-        raise InputError(f"{where}: {path}: no such folder of images")
-    found, other = [], []
-    for here, folders, names in os.walk(path, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(name for name in names if not name.startswith(".")):
-            (found if Path(name).suffix.lower() in _endings() else other).append(os.path.join(here, name))
-    if not found:
-        raise InputError(f"{where}: {path}: no images in this folder")
-    if other:
-        logger.warning(
-            "%s: %d files in %s are no pictures that can be read (%s, ...)", where, len(other), path, other[0]
+def _folder(spec: str | Path, column: str, where: str) -> datasets.Dataset:
+    path = Path(os.path.expanduser(spec))
+    if path.is_dir() or (path.is_file() and is_archive(path.name)):
+        return folder_of_images([path], column, where)
+    advice = "no such folder of images"
+    if path.is_file():
+        advice = (
+            "a file, no folder of images; give its folder, or {path: csv, data_files: FILE, split: train} and the like"
         )
-    return datasets.Dataset.from_dict({column: sorted(found)}).cast_column(column, datasets.Image(decode=False))
+    elif "://" in str(spec):
+        advice = "no folder; give the address as {path: FORMAT, data_files: ADDRESS, split: train}"
+    elif isinstance(spec, str) and REPO_ID.fullmatch(spec):
+        advice = f"no such folder of images; a data set of the Hub is {{path: {spec}, split: train}}"
+    raise InputError(f"{where}: {spec}: {advice}")
 
 
 def _with_files(dataset: datasets.Dataset, column: str, spec: Any, where: str) -> datasets.Dataset:
     """Paths in a column, which are relative to the file that they are written in."""
     feature, files = dataset.features[column], spec.get("data_files") if isinstance(spec, Mapping) else None
+    if isinstance(spec, Mapping) and files is None and spec.get("path") in KINDS:
+        files = _as_meant(dict(spec), where).get("data_files")
     is_text = isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
-    if files is None or not (is_text or isinstance(feature, datasets.Image)):
+    is_struct = isinstance(feature, Mapping) and feature.keys() == {"bytes", "path"}
+    if files is None or not (is_text or is_struct or isinstance(feature, datasets.Image)):
         return dataset
     values = dataset.cast_column(column, datasets.Image(decode=False)).data.column(column).to_pylist()
     relative = [v for v in values if v and v["bytes"] is None and v["path"] and not _is_whole(v["path"])]

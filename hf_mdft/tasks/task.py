@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from PIL import ImageColor
 
@@ -220,10 +221,11 @@ def _check(found: dict[str, Any], where: str) -> None:
 
 
 def _names(names: Any, where: str) -> list[str]:
+    names = names.tolist() if isinstance(names, np.ndarray) else names
     if not isinstance(names, list | tuple) or len(names) < 2:
         raise InputError(f"{where}: class_names must list at least two names")
     for name in names:
-        if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
+        if isinstance(name, bool) or not isinstance(name, str | int | np.integer) or not str(name).strip():
             shown = "null" if name is None else repr(name)
             raise InputError(f"{where}: class_names holds {shown}; write names, yes and no in quotes")
     return [str(name) for name in names]
@@ -249,6 +251,6 @@ def resolve_path(spec: Any, folder: Path | None) -> str:
     spec = str(spec)
     if "://" in spec or folder is None:
         return spec
-    local = folder / Path(spec).expanduser()
+    local = folder / Path(os.path.expanduser(spec))
     relative = spec.startswith((".", "~", "/")) or glob.has_magic(spec)
     return str(local.resolve()) if relative or local.exists() or any(local.parent.glob(local.name)) else spec

@@ -1,0 +1,194 @@
+"""Pictures in a local folder: all of them, with the class and the part of the data set that folders name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+from PIL import Image
+
+from ..core.class_names import SPLITS
+from ..core.errors import InputError
+from .archives import is_archive, is_hidden, stem, unpacked
+from .decode import FORMATS
+
+
+logger = logging.getLogger(__name__)
+
+LABEL = "label"
+"""Column of classes, as `datasets` calls it."""
+
+PHONES = frozenset({".heic", ".heif"})
+
+
+class Found(NamedTuple):
+    """A picture in a folder.
+
+    Args:
+        path: Its file.
+        folders: Names of the folders that lead to it; an archive is one.
+    """
+
+    path: str
+    folders: tuple[str, ...]
+
+    @property
+    def part(self) -> str | None:
+        """Part of the data set that a folder names, as `datasets` calls it."""
+        return next((part for name in self.folders if (part := part_named(name))), None)
+
+    @property
+    def label(self) -> str | None:
+        """Name of its class: of the last folder that names no part."""
+        return next((name for name in reversed(self.folders) if not part_named(name)), None)
+
+
+def part_named(name: str) -> str | None:
+    """Part of a data set that a folder's name stands for: its words are those that `datasets` looks for."""
+    words = SPLITS.keys() & set(re.split(r"[^a-z]+", name.lower()))
+    return SPLITS[min(words)] if words else None
+
+
+def pictures_in(root: Path, where: str) -> list[Found]:
+    """All pictures in a folder (or archive) and those in it, in the order of their names. Hidden files are none; a
+    folder that links lead to twice is looked at once.
+
+    Args:
+        root: The folder or archive.
+        where: Names the data set in messages.
+
+    Raises:
+        InputError: There is none, or an archive cannot be unpacked.
+    """
+    found, other = [], []
+    _walk(root, (), set(), found, other, where)
+    kinds = Counter(Path(name).suffix.lower() or "no ending" for name in other)
+    said = ", ".join(f"{count} {ending}" for ending, count in kinds.most_common(3))
+    said += "; convert HEIC to JPEG" if PHONES & kinds.keys() else ""
+    if not found:
+        raise InputError(f"{where}: {root}: no images in this folder{f' ({said})' if said else ''}")
+    if other:
+        logger.warning(
+            "%s: %d files in %s are no pictures that can be read (%s): %s, ...",
+            where,
+            len(other),
+            root,
+            said,
+            other[0],
+        )
+    return sorted(found)
+
+
+def _walk(
+    here: Path, folders: tuple[str, ...], seen: set[tuple[int, int]], found: list[Found], other: list[str], where: str
+) -> None:
+    if here.is_file():
+        here = unpacked(here, where)
+    try:
+        state = here.stat()
+        if (state.st_dev, state.st_ino) in seen:
+            return
+        seen.add((state.st_dev, state.st_ino))
+        names = sorted(name for name in os.listdir(here) if not is_hidden(name))
+    except OSError as error:
+        raise InputError(f"{where}: {here}: cannot be read ({error.strerror})") from error
+    for name in names:
+        path = here / name
+        if path.is_dir():
+            _walk(path, (*folders, name), seen, found, other, where)
+        elif is_archive(name) and path.is_file():
+            _walk(path, (*folders, stem(name)), seen, found, other, where)
+        else:
+            is_picture = path.suffix.lower() in endings()
+            found.append(Found(str(path), folders)) if is_picture else other.append(str(path))
+
+
+@cache
+def endings() -> frozenset[str]:
+    """Endings of files that are pictures."""
+    Image.init()
+    return frozenset({ending for ending, kind in Image.EXTENSION.items() if kind in FORMATS} | {".mpo"})
+
+
+def folder_of_images(roots: Sequence[Path], column: str, where: str) -> datasets.Dataset:
+    """All pictures in folders, whatever parts their folders name, with their classes.
+
+    Args:
+        roots: The folders or archives.
+        column: Name of the column of images.
+        where: Names the data set in messages.
+
+    Raises:
+        InputError: There is none.
+    """
+    pictures = [picture for root in roots for picture in pictures_in(root, where)]
+    return _table(pictures, column, _classes(pictures))
+
+
+def part_of_images(root: Path, split: Any, column: str, where: str) -> datasets.Dataset | datasets.DatasetDict:
+    """Pictures of a part of a folder; all parts, where none is named.
+
+    Args:
+        root: The folder or archive.
+        split: As in `load_dataset`; a folder without parts is all `train`.
+        column: Name of the column of images.
+        where: Names the data set in messages.
+
+    Raises:
+        InputError: There is no such part, or a folder's name may be a part's or a class's.
+    """
+    pictures = pictures_in(root, where)
+    inside = [picture for picture in pictures if picture.part]
+    outside = [picture for picture in pictures if not picture.part]
+    if inside and outside:
+        name = next(name for name in inside[0].folders if part_named(name))
+        raise InputError(
+            f"{where}: {root}: {name}: is it a class or a part of the data set? {outside[0].path} lies in no such "
+            "folder; rename one of the two, give data_files, or the folder's path alone for all pictures in it"
+        )
+    parts: dict[str, list[Found]] = {}
+    for picture in pictures:
+        parts.setdefault(picture.part or "train", []).append(picture)
+    classes = _classes(pictures)
+    return chosen({name: _table(part, column, classes) for name, part in parts.items()}, split, where)
+
+
+def chosen(parts: dict[str, datasets.Dataset], split: Any, where: str) -> datasets.Dataset | datasets.DatasetDict:
+    """The part that `split` says, as `load_dataset` does.
+
+    Raises:
+        InputError: There is no such part.
+    """
+    if split is None:
+        return datasets.DatasetDict(parts)
+    if str(split) == "all":
+        return datasets.concatenate_datasets(list(parts.values()))
+    try:
+        instruction = split
+        if not isinstance(split, datasets.ReadInstruction):
+            instruction = datasets.ReadInstruction.from_spec(str(split))
+        rows = instruction.to_absolute({name: len(part) for name, part in parts.items()})
+    except (ValueError, AssertionError) as error:
+        raise InputError(f"{where}: split: {str(error).splitlines()[0]}") from error
+    return datasets.concatenate_datasets([parts[r.splitname].select(range(r.from_, r.to)) for r in rows])
+
+
+def _classes(pictures: Sequence[Found]) -> list[str]:
+    return sorted({picture.label for picture in pictures if picture.label})
+
+
+def _table(pictures: Sequence[Found], column: str, classes: list[str]) -> datasets.Dataset:
+    features: dict[str, Any] = {column: datasets.Image(decode=False)}
+    values: dict[str, list] = {column: [{"bytes": None, "path": picture.path} for picture in pictures]}
+    if classes and column != LABEL:
+        numbers = {name: number for number, name in enumerate(classes)}
+        features[LABEL] = datasets.ClassLabel(names=classes)
+        values[LABEL] = [numbers.get(picture.label) for picture in pictures]
+    return datasets.Dataset.from_dict(values, features=datasets.Features(features))
