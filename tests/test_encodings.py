@@ -18,7 +18,8 @@ def opened_without_encoding(path):
             continue
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", None)
         binary = any(isinstance(arg, ast.Constant) and "b" in str(arg.value) for arg in node.args[1:2])
-        image = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", None) == "Image"
+        owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+        image = getattr(owner, "id", None) in ("Image", "tarfile", "zipped")  # theirs are bytes
         if name in ("read_text", "write_text") or (name in ("open", "fdopen") and not binary and not image):
             yield f"{path.name}:{node.lineno}"
 

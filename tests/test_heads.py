@@ -83,7 +83,7 @@ def test_built_in_templates():
         (Task(unlabelled=None), "no class_names"),
         (Task(unlabelled=None, head="linear"), "no 'classifier.weight'"),
         (Task(unlabelled=None, head="zero_shoot"), "did you mean 'zero_shot'"),
-        (Task(unlabelled=None, head="missing.safetensors"), "no readable head"),
+        (Task(unlabelled=None, head="missing.safetensors"), "no readable head|cannot be read"),
     ],
 )
 def test_errors_of_clip_heads(clip_pool, task, message):

@@ -71,7 +71,7 @@ def test_bad_recipes_end_in_one_line(name, clip_paths, tmp_path, monkeypatch, ca
 
 def test_unreadable_recipes(tmp_path, monkeypatch, capsys):
     code, _, err = call(["run", tmp_path / "none.yaml"], monkeypatch, capsys)
-    assert code == 2 and "none.yaml: cannot read the recipe (No such file or directory)" in err
+    assert code == 2 and "none.yaml: no such file; give a recipe" in err
     (tmp_path / "bad.yaml").write_text("pool: {base: [", encoding="utf-8")
     code, _, err = call(["run", tmp_path / "bad.yaml"], monkeypatch, capsys)
     assert code == 2 and "bad.yaml, line 1: no valid YAML" in err

@@ -106,7 +106,7 @@ def test_a_lost_optimizer_is_no_fresh_one(again, caplog):
 
 def test_checkpoints_hold_no_pickle(undisturbed):
     files = [file for file in (undisturbed[0] / "out").rglob("*") if file.is_file()]
-    assert {file.suffix for file in files} <= {".json", ".safetensors", ".txt", ".key", ".md"}
+    assert {file.suffix for file in files} <= {".json", ".safetensors", ".txt", ".key", ".md", ".lock"}
     assert not [file for file in files if b"PK\x03\x04" in file.read_bytes()[:4]]
 
 

@@ -72,7 +72,7 @@ WRONG = [
     ("fast", float, "here must be a number, got 'fast'"),
     (float("nan"), float, "here must be a finite number, got nan"),
     (float("inf"), float | None, "here must be a finite number, got inf"),
-    (None, int, "here must be a whole number, got NoneType"),
+    (None, int, "here must be a whole number, got null"),
     (3, str, "here must be text, got 3"),
     (3, dict[str, Any] | str, "here must be keys and values or text, got 3"),
     (3, str | list[str], "here must be text or a list, got 3"),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..core.errors import InputError
+from ..core.json_files import read_json
+from ..core.regular import SMALL, check_regular
 from .base import ARCHITECTURES, Architecture
 from .output_layers import classifier_of
 from .unsupported import REASONS
@@ -26,14 +30,45 @@ def read_config(folder: Path, where: str) -> PreTrainedConfig:
     """
     if not (folder / "config.json").is_file():
         raise InputError(f"{where}: no config.json; give a folder or repo that save_pretrained has written")
+    check_regular(folder / "config.json", f"{where}: config.json", SMALL)
+    check_numbers(read_json(folder / "config.json", where), where)
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{where}: its config needs another package ({reason})") from error
     except Exception as error:  # an untrusted file: its parser may raise anything
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{where}: config.json cannot be read ({reason})") from error
+
+
+LAYERS = re.compile(r"(.*layers|.*depths?|.*blocks)")
+
+MOST_LAYERS, LARGEST = 1000, 10**6
+"""Layers, and any other number, that no config has more of, but for numbers of tokens, and classes."""
+
+
+def check_numbers(config: Any, where: str) -> None:
+    """Refuse numbers that no model has, before a model of such a size is built.
+
+    Args:
+        config: What `config.json` holds.
+        where: Name of the model, for the message.
+
+    Raises:
+        InputError: It holds one, or is nothing that a config can be.
+    """
+    if not isinstance(config, Mapping):
+        raise InputError(f"{where}: config.json holds {type(config).__name__}, expected keys and values")
+    for key, value in config.items():
+        if isinstance(value, Mapping) and key not in ("id2label", "label2id"):
+            check_numbers(value, f"{where}: {key}")
+        most = MOST_LAYERS if LAYERS.fullmatch(str(key)) else LARGEST
+        numbers = [
+            number for number in (value if isinstance(value, list) else [value]) if type(number) in (int, float)
+        ]
+        if "token" not in str(key) and any(not abs(number) <= most for number in numbers):
+            raise InputError(f"{where}: config.json: {key} is {value!r:.40}, which no model has; correct it")
 
 
 def architecture_of(config: PreTrainedConfig, where: str) -> Architecture:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from ..cards import ROSTER, MetaFacts, compared
+from ..core.attempt import attempted
 from ..evaluation import Report
 from .layout import FIGURES
 
@@ -20,7 +22,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-STYLE = {"svg.hashsalt": "hf_mdft", "svg.fonttype": "none", "font.family": "sans-serif"}
+STYLE = {
+    "svg.hashsalt": "hf_mdft",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "text.parse_math": False,  # names of tasks may hold `$`
+}
+
+P = ParamSpec("P")
+
+
+def in_style(draw: Callable[P, Figure | None]) -> Callable[P, Figure | None]:
+    """A function that draws, with the style of all figures."""
+
+    @functools.wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure | None:
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
 
 
 def svg(figure: Figure) -> str:
@@ -46,6 +66,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+@in_style
 def accuracy_figure(report: Report) -> Figure | None:
     """Bars by task for the models that matter most."""
     shown = [model for model in ROSTER if model.in_figure and report.accuracy.get(model.name)]
@@ -68,6 +89,7 @@ def accuracy_figure(report: Report) -> Figure | None:
     return figure
 
 
+@in_style
 def gain_figure(report: Report) -> Figure | None:
     """Points gained over the expert by each specialist, with and without the gate, and by test-time augmentation."""
     names = [t for t in report.tasks if t in report.comparison]
@@ -94,6 +116,7 @@ def gain_figure(report: Report) -> Figure | None:
     return figure
 
 
+@in_style
 def coefficient_figure(coefficients: Mapping[str, Mapping[str, float]]) -> Figure | None:
     """Coefficients by tensor (rows, from the embeddings down) and expert (columns)."""
     if not coefficients:
@@ -110,6 +133,7 @@ def coefficient_figure(coefficients: Mapping[str, Mapping[str, float]]) -> Figur
     return figure
 
 
+@in_style
 def history_figure(
     history: Sequence[Mapping[str, Any]], prefix: str, ylabel: str, scale: float = 1.0
 ) -> Figure | None:
@@ -121,13 +145,14 @@ def history_figure(
     figure, axes = _axes(5, 2.6)
     for key in keys:
         points = [(line["step"], scale * line[key]) for line in lines if line.get(key) is not None]
-        axes.plot(*zip(*points, strict=True), label=key.removeprefix(prefix), linewidth=1.4)
+        axes.plot(*zip(*points, strict=True), label=_shown(key.removeprefix(prefix)), linewidth=1.4)
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
+@in_style
 def cosine_figure(names: list[str], cosines: list[list[float]]) -> Figure:
     """How alike task vectors are, pair by pair."""
     size = 2.2 + 0.5 * len(names)
@@ -145,6 +170,11 @@ def cosine_figure(names: list[str], cosines: list[list[float]]) -> Figure:
     return figure
 
 
+def _shown(label: str) -> str:
+    """A label of a legend, which leaves out what begins with `_`."""
+    return f" {label}" if label.startswith("_") else label
+
+
 def card_figures(meta: MetaFacts, specialist: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, str]:
     """Draw what a card shows beside its text: coefficients, loss terms, kept ratios.
 
@@ -158,16 +188,26 @@ def card_figures(meta: MetaFacts, specialist: Sequence[Mapping[str, Any]], folde
     """
     share = "Share of images that count in the meta-model's training"
     drawn = {
-        "coefficients": ("Merging coefficients of the meta-model", coefficient_figure(meta.coefficients)),
-        "specialist_loss": ("Loss terms of the specialist", history_figure(specialist, "loss_", "mean over images")),
-        "meta_loss": ("Loss terms of the meta-model", history_figure(meta.history, "loss_", "mean over tasks")),
-        "kept_distillation": (f"{share}: distillation", history_figure(meta.history, "kept_distillation/", "%", 100)),
-        "kept_entropy": (f"{share}: filtered entropy", history_figure(meta.history, "kept_entropy/", "%", 100)),
-    }
+        "coefficients": ("Merging coefficients of the meta-model", coefficient_figure, meta.coefficients),
+        "specialist_loss": (
+            "Loss terms of the specialist", history_figure, specialist, "loss_", "mean over images",
+        ),
+        "meta_loss": ("Loss terms of the meta-model", history_figure, meta.history, "loss_", "mean over tasks"),
+        "kept_distillation": (
+            f"{share}: distillation", history_figure, meta.history, "kept_distillation/", "%", 100,
+        ),
+        "kept_entropy": (f"{share}: filtered entropy", history_figure, meta.history, "kept_entropy/", "%", 100),
+    }  # fmt: skip
     paths = {}
-    for name, (caption, figure) in drawn.items():
-        if figure is not None:
-            (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-            save(figure, folder / FIGURES / f"{name}.png")
+    for name, (caption, draw, *args) in drawn.items():
+        path = folder / FIGURES / f"{name}.png"
+        if attempted(lambda draw=draw, args=args, path=path: _drawn(draw(*args), path), f"{path}"):
             paths[caption] = f"{FIGURES}/{name}.png"
     return paths
+
+
+def _drawn(figure: Figure | None, path: Path) -> bool:
+    if figure is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(figure, path)
+    return figure is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 from huggingface_hub import CommitInfo, ModelCard
 from peft import PeftModel
-from safetensors import safe_open
 
 from ..adapter import MdftConfig
 from ..cards import Measured, MetaFacts, meta_card
+from ..cards.facts import check_facts
 from ..core.errors import InputError
 from ..core.reference import PoolReference
 from ..core.typed import checked, read
@@ -23,8 +22,9 @@ from ..heads import Head, build_head, load_head
 from ..pool import ModelPool
 from ..tasks import Task
 from ..tasks.task import IMAGES, POOL_HEADS
+from .adapter_files import load_adapter, read_adapter, read_adapter_config
 from .figures import card_figures
-from .layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEADS, MANIFEST, OWN_HEADS
+from .layout import HEADS, MANIFEST, OWN_HEADS
 from .model_files import check_model
 from .result import RESULTS, Result, push_result
 from .writing import measured_of, write_result
@@ -67,7 +67,7 @@ class MetaModelParts:
         """Write the adapter (kilobytes), heads that no pool can build, and a card."""
         options = {task: self._options(task) for task in self.heads}
 
-        def write_files() -> ModelCard:
+        def write_files() -> Callable[[], ModelCard]:
             self.model.save_pretrained(folder, save_embedding_layers=False)
             for task, head in self.heads.items():
                 if task in self.trained:
@@ -75,8 +75,9 @@ class MetaModelParts:
                 if self.tasks[task].head not in (None, *POOL_HEADS):
                     where = OWN_HEADS if task in self.trained else HEADS
                     options[task]["head"] = _save_head(head, folder, where, task)
-            figures = card_figures(self.facts, (), folder)
-            return meta_card(self.facts, self.measured, self.average, figures=figures)
+            return lambda: meta_card(
+                self.facts, self.measured, self.average, figures=card_figures(self.facts, (), folder)
+            )
 
         self._write(folder, MetaModel, self.facts, options, write_files)
 
@@ -87,12 +88,13 @@ class MetaModelParts:
         tag = {"pipeline_tag": "image-feature-extraction"} if self.pool.architecture.own_heads else {}
         facts, options = replace(self.facts, **tag), {task: self._options(task) for task in self.heads}
 
-        def write_files() -> ModelCard:
+        def write_files() -> Callable[[], ModelCard]:
             self.pool.save_complete(self.tower().state_dict(), None, folder)
             for task, head in self.heads.items():
                 options[task]["head"] = _save_head(self.trained.get(task, head), folder, HEADS, task)
-            figures = card_figures(facts, (), folder)
-            return meta_card(facts, self.measured, self.average, folded=True, figures=figures)
+            return lambda: meta_card(
+                facts, self.measured, self.average, folded=True, figures=card_figures(facts, (), folder)
+            )
 
         self._write(folder, FoldedMetaModel, facts, options, write_files)
 
@@ -107,7 +109,7 @@ class MetaModelParts:
         kind: type[Result],
         facts: MetaFacts,
         tasks: dict[str, Any],
-        write_files: Callable[[], ModelCard],
+        write_files: Callable[[], Callable[[], ModelCard]],
     ) -> None:
         content = {
             "facts": facts, "tasks": tasks, "seed": self.seed, "measured": self.measured, "average": self.average,
@@ -141,8 +143,10 @@ class _OfAllTasks(Result):
         for name, options in _task_options(folder, content).items():
             given = {key: value for key, value in options.items() if key != TRAINED_HEAD}
             tasks[name] = Task.from_dict(given, f"{where}: tasks.{name}", folder=folder, foreign=True)
+        facts = read(MetaFacts, content.get("facts"), f"{where}: facts")
+        check_facts(facts, where)
         return {
-            "facts": read(MetaFacts, content.get("facts"), f"{where}: facts"),
+            "facts": facts,
             "tasks": tasks,
             "seed": checked(content.get("seed"), int, f"{where}: seed"),
             "measured": measured_of(content, where),
@@ -217,11 +221,11 @@ class MetaModel(_OfAllTasks):
 
     def load_model(self, pool: ModelPool) -> PeftModel:
         """The model with the adapter."""
-        return PeftModel.from_pretrained(pool.tower(), self.folder)
+        return load_adapter(self.folder, pool)
 
     def config(self) -> MdftConfig:
         """The adapter's config."""
-        return MdftConfig.from_pretrained(self.folder)
+        return read_adapter_config(self.folder)
 
 
 @RESULTS.register("folded_meta_model")
@@ -271,27 +275,3 @@ def refuse_local(pool: PoolReference) -> None:
             f"this adapter refers to folders of this machine ({', '.join(local)}), so others could not load it: push "
             "those models and build the pool from their repos, or push the meta-model folded"
         )
-
-
-def read_adapter(folder: Path) -> PoolReference:
-    """The pool of a saved adapter, whose files are there and whole.
-
-    Raises:
-        InputError: They are not, or it is another kind of adapter.
-    """
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: no {name}; give a meta-model that MetaMerger has written")
-    try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt"):
-            pass
-        if config["peft_type"] != "MDFT":
-            raise InputError(f"{folder}: an adapter of type {config['peft_type']}, not of hf_mdft")
-        return PoolReference.from_dict(config["pool"], "pool")
-    except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
-        if isinstance(error, InputError) and str(error).startswith(str(folder)):
-            raise
-        raise InputError(
-            f"{folder}: the adapter is damaged ({type(error).__name__}: {error}); make it again"
-        ) from error

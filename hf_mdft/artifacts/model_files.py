@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from transformers import AutoImageProcessor, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from ..architectures import Architecture, architecture_of, read_config
 from ..pool import ModelSource
-from ..pool.headers import read_header
+from ..pool.headers import check_header, read_header
 from ..pool.weights import TowerWeights
+from ..tasks import Preprocessor
 
 
 def check_model(folder: Path) -> None:
@@ -33,7 +34,7 @@ def write_tower(
 ) -> None:
     """Write a tower of a config, and the image processor of the model at `base`."""
     architecture.save_tower(config, dict(state), folder)
-    AutoImageProcessor.from_pretrained(base, trust_remote_code=False).save_pretrained(folder)
+    Preprocessor(base, str(base)).processor.save_pretrained(folder)
 
 
 def read_tower(folder: Path) -> tuple[Architecture, PreTrainedConfig, dict[str, torch.Tensor]]:
@@ -44,5 +45,9 @@ def read_tower(folder: Path) -> tuple[Architecture, PreTrainedConfig, dict[str, 
     """
     config = read_config(folder, str(folder))
     architecture = architecture_of(config, str(folder))
-    weights = TowerWeights(ModelSource.resolve(folder), architecture, architecture.new_tower(config))
+    source = ModelSource.resolve(folder)
+    with torch.device("meta"):
+        tower = architecture.new_tower(config)
+    check_header(source, read_header(source), architecture, tower, is_base=True)
+    weights = TowerWeights(source, architecture, tower)
     return architecture, config, dict(weights.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ from ..core.scratch import PREFIX, remove_left_over
 from ..evaluation import Report
 from .layout import (
     ADVICE,
+    CHECKPOINTS,
     META,
     REPORT,
     REPORT_MARK,
@@ -42,6 +44,12 @@ def refuse_foreign_output(folder: Path, tasks: Sequence[str]) -> None:
         raise InputError(f"{folder}: {what}; choose another --output-dir")
     if not os.access(place, os.W_OK):
         raise InputError(f"{folder}: no permission to write in {place}; choose another --output-dir")
+    for name in (SPECIALISTS, CHECKPOINTS):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise InputError(f"{folder / name}: not a folder, but a run writes one there; {ADVICE}")
+    for name in (RESULTS, REPORT):
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise InputError(f"{folder / name}: not a file, but a run writes one there; {ADVICE}")
     for part in (folder / META, *_specialists(folder), *(folder / SPECIALISTS / task for task in tasks)):
         refuse_foreign(part)
     if (folder / RESULTS).exists():
@@ -73,8 +81,8 @@ def write_run(
     write_meta: Callable[[Path], None],
     write_specialists: Mapping[str, Callable[[Path], None]],
 ) -> None:
-    """Write results, report, meta-model and specialists; each folder appears whole or not at all. Specialists of an
-    earlier recipe, and what a killed run left behind, go.
+    """Write results, meta-model, specialists and report; each appears whole or not at all, and none is lost for
+    another one. Specialists of an earlier recipe, and what a killed run left behind, go.
 
     Args:
         folder: The output folder; made if need be.
@@ -83,19 +91,34 @@ def write_run(
         write_specialists: Writes a specialist's folder, by task.
 
     Raises:
-        InputError: Something else is in the place of a result, or there is no space or no permission.
+        InputError: Something could not be written; the message names what is missing, and what is there.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_folder(folder / META, write_meta)
-        for task, write in write_specialists.items():
-            replace_folder(folder / SPECIALISTS / task, write)
-        for old in [path for path in _specialists(folder) if path.name not in write_specialists]:
-            logger.warning("%s: removed; this recipe makes no such specialist", old)
-            shutil.rmtree(old)
-        for place in (folder, folder / SPECIALISTS):
-            remove_left_over(place)
-        write_report(report, folder / REPORT)
-        report.save(folder / RESULTS)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot write the results ({error.strerror or error})") from error
+    parts: dict[str, Callable[[], None]] = {RESULTS: lambda: report.save(folder / RESULTS)}
+    parts[META] = lambda: replace_folder(folder / META, write_meta)
+    for task, write in write_specialists.items():
+        target = folder / SPECIALISTS / task
+        parts[f"{SPECIALISTS}/{task}"] = functools.partial(replace_folder, target, write)
+    parts[REPORT] = lambda: write_report(report, folder / REPORT)
+    missing: dict[str, Exception] = {}
+    for name, write_part in parts.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_part()
+        except Exception as error:  # the others may still be saved
+            missing[name] = error
+    if missing:
+        reasons = ", ".join(f"{name} ({_reason(error)})" for name, error in missing.items())
+        there = ", ".join(name for name in parts if name not in missing) or "nothing"
+        raise InputError(
+            f"{folder}: cannot write {reasons}; written: {there}. Mend that, and give the same command again: it goes "
+            "on from its checkpoints"
+        ) from next(iter(missing.values()))
+    for old in [path for path in _specialists(folder) if path.name not in write_specialists]:
+        logger.warning("%s: removed; this recipe makes no such specialist", old)
+        shutil.rmtree(old)
+    for place in (folder, folder / SPECIALISTS):
+        remove_left_over(place)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200] or type(error).__name__

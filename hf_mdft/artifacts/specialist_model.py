@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from ..cards import Measured, SpecialistFacts, specialist_card
+from ..cards.facts import check_facts
 from ..core.typed import checked, read
 from ..heads import Head, load_head
 from ..pool import ModelPool, ModelSource
@@ -85,6 +86,7 @@ class _OfOneTask(Result):
         where = f"{folder}: {MANIFEST}"
         check_model(folder)
         facts = read(SpecialistFacts, content.get("facts"), f"{where}: facts")
+        check_facts(facts, where)
         return cls(folder, facts, checked(content.get("measured"), Measured | None, f"{where}: measured"))
 
 
@@ -122,11 +124,12 @@ def _write(
     facts: SpecialistFacts,
     measured: Measured | None,
 ) -> None:
-    def write_files() -> ModelCard:
+    def write_files() -> Callable[[], ModelCard]:
         write_model()
         head.save(folder / HEAD)
-        figures = card_figures(facts.meta, facts.history, folder)
-        return specialist_card(facts, measured, vision_only=kind is VisionTower, figures=figures)
+        return lambda: specialist_card(
+            facts, measured, vision_only=kind is VisionTower, figures=card_figures(facts.meta, facts.history, folder)
+        )
 
     value = None if measured is None else measured.accuracy.get("specialist")
     mine = {} if value is None else {facts.task: (value, measured)}

@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from ..cards import Measured, eval_results_file
+from ..core.attempt import attempted
 from ..core.json_files import write_json
 from ..core.typed import checked
 from .layout import CARD, EVAL_RESULTS, MANIFEST, digest_of, files_of, written_files
@@ -25,7 +26,7 @@ def write_result(
     folder: Path,
     kind: type[Result],
     content: Mapping[str, Any],
-    write_files: Callable[[], ModelCard],
+    write_files: Callable[[], Callable[[], ModelCard]],
     measured: Mapping[str, tuple[float, Measured]],
 ) -> None:
     """Write a result: its files, results in the Hub's form, card, and the manifest last.
@@ -36,7 +37,7 @@ def write_result(
         folder: Folder to write to; made if need be.
         kind: Kind of the result.
         content: What its manifest holds.
-        write_files: Writes the model's files and figures, and gives the card.
+        write_files: Writes the model's files, and gives what makes figures and card: a model is not lost for these.
         measured: Accuracy of this model, and how it was measured, by task.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,12 +45,12 @@ def write_result(
         if is_ours:
             (folder / name).unlink()
     before = _states(folder)
-    card = write_files()
+    make_card = write_files()
     results = eval_results_file({task: (value, found.data) for task, (value, found) in measured.items()}, NOTE)
     if results:
         (folder / EVAL_RESULTS).parent.mkdir(exist_ok=True)
         (folder / EVAL_RESULTS).write_text(results, encoding="utf-8")
-    card.save(folder / CARD)
+    attempted(lambda: make_card().save(folder / CARD), f"{folder / CARD}")
     mine = [name for name, state in _states(folder).items() if before.get(name) != state and name != MANIFEST]
     files = {name: digest_of(folder / name) for name in mine}
     write_json(folder / MANIFEST, {"schema": SCHEMA, "kind": kind.name, **content, "files": files})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.data_reference import DataReference
+from ..core.errors import InputError
+from ..core.plain_text import is_plain
 from ..core.reference import ModelReference, PoolReference
 from .licenses import CombinedLicense
 
@@ -185,3 +189,41 @@ class SpecialistFacts:
     restorations: tuple[str, ...] = ()
     trust: Trust | None = None
     tower_loader: str = "AutoModel"
+
+
+IDENTIFIER = re.compile(r"[\w.()\[\]'\", :-]{0,100}")
+
+
+def check_facts(facts: MetaFacts | SpecialistFacts, where: str) -> None:
+    """Refuse facts of somebody else's that would be code or markup on a card.
+
+    Args:
+        facts: What was read from a file.
+        where: Names it in messages.
+
+    Raises:
+        InputError: A name is none, or text holds control characters or changes the direction of writing.
+    """
+    meta = facts.meta if isinstance(facts, SpecialistFacts) else facts
+    names = [meta.granularity, meta.loader, meta.transform.get("name", "none")]
+    if isinstance(facts, SpecialistFacts):
+        names += [facts.tower_loader, facts.features]
+    for name in names:
+        if not isinstance(name, str) or not IDENTIFIER.fullmatch(name):
+            raise InputError(f"{where}: {name!r:.60} is no name; make it again")
+    for text in _texts(dataclasses.asdict(facts)):
+        if not is_plain(text):
+            raise InputError(f"{where}: {text!r:.60} holds characters that cannot be seen; make it again")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in nested containers, but those of recipes, which are quoted where they are shown."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(key)
+            yield from _texts(None if key == "recipe" else item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,31 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..core.data_reference import DataReference
+from ..core.plain_text import one_line
 from ..core.reference import ModelReference
 
 
 TEMPLATES = Path(__file__).parent / "templates"
 
+OPENS = re.compile(r"(?<!\\)<(?=[A-Za-z/!?])")
+"""What opens an element of HTML."""
+
 
 def render(template: str, **words: Any) -> str:
     """A template of this room; a word that it needs and does not get is an error."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES, encoding="utf-8"), undefined=StrictUndefined)
-    return environment.get_template(template).render(**words)
+    return without_html(environment.get_template(template).render(**words))
+
+
+def without_html(text: str) -> str:
+    """A card in whose text nothing opens an element of HTML: ours have none. Blocks of code stay as they are."""
+    parts = re.split(r"(?ms)(^```.*?^```$)", text)
+    return "".join(part if number % 2 else OPENS.sub("&lt;", part) for number, part in enumerate(parts))
 
 
 def escaped(text: Any) -> str:
-    """Text without what Markdown or HTML would read as markup."""
-    return "".join(f"\\{char}" if char in r"\`*_[]<>|#{}~" else char for char in " ".join(str(text).split()))
+    """Text without what Markdown, HTML or formulas would read as markup."""
+    return "".join(f"\\{char}" if char in r"\`*_[]<>|#{}~&$" else char for char in one_line(str(text)))
 
 
 def literal(value: Any) -> str:
@@ -47,7 +58,7 @@ def recipe_text(recipe: Mapping[str, Any]) -> str:
 def model_link(model: ModelReference) -> str:
     """A model of the Hub at its revision, or the name of a folder."""
     if model.is_local:
-        return f"`{model.name.replace('`', '')}` (a local folder, weights `{str(model.revision)[:19]}`)"
+        return f"`{one_line(model.name).replace('`', '')}` (a local folder, weights `{str(model.revision)[:19]}`)"
     return f"[{model.id}](https://huggingface.co/{model.id}/tree/{model.revision})"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import warnings
@@ -68,6 +69,14 @@ def progress(line: str) -> None:
         typer.echo(line, err=True)
 
 
+def tell(text: str) -> None:
+    """Write data to stdout; where that is full or closed, results are in files all the same."""
+    try:
+        typer.echo(text)
+    except OSError as error:
+        progress(f"Nothing more can be shown ({error.strerror}); files are not affected")
+
+
 def prepare(verbose: bool, token: str | None = None) -> None:
     """Silence libraries' messages about normal things (our own progress bars stay), and set the process up."""
     if token:
@@ -80,6 +89,7 @@ def prepare(verbose: bool, token: str | None = None) -> None:
     import huggingface_hub
     import transformers
 
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a home that cannot be written
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     transformers.utils.logging.set_verbosity_error()

@@ -10,7 +10,7 @@ import typer
 
 from ..core.errors import InputError
 from ..recipes.presets import TRAINING_FREE, names
-from .app import AllowBaseMismatch, RecipeFile, Token, Verbose, app, prepare, progress
+from .app import AllowBaseMismatch, RecipeFile, Token, Verbose, app, prepare, progress, tell
 
 
 PRESETS = ", ".join(names())
@@ -82,7 +82,7 @@ def run_recipe(
     merger = recipe.merger()
     report = run_all(merger, output_dir, meta, specialize, progress, compared)
     if report:
-        typer.echo(str(report))
+        tell(str(report))
         progress(f"\nReport: {output_dir / REPORT}   figures: {output_dir / RESULTS}")
         made = f"   specialists: {output_dir / SPECIALISTS}" if merger.specialists else ""
         progress(f"Meta-model: {output_dir / META}{made}")

@@ -64,6 +64,8 @@ def read_json(path: Path, where: str) -> Any:
         InputError: It cannot be read, or is no JSON.
     """
     try:
+        if not path.is_file():
+            raise ValueError("no regular file" if path.exists() else "missing")
         if path.stat().st_size > LARGEST:
             raise ValueError("too large")
         return json.loads(path.read_text(encoding="utf-8"))

@@ -44,14 +44,14 @@ def seal(folder: Path) -> None:
 
 def damage(folder: Path) -> str | None:
     """What of a sealed folder is not as it was written, in words; `None` where all of it is."""
+    if not (folder / SEAL).is_file():
+        return UNFINISHED
     try:
         hashes = json.loads((folder / SEAL).read_text(encoding="utf-8"))
         state = _state(folder)
         if _WHOLE.get(str(folder)) == state:
             return None
         wrong = [name for name, known in hashes.items() if name not in state[0] or _digest(folder / name) != known]
-    except FileNotFoundError:
-        return UNFINISHED
     except (OSError, ValueError, AttributeError, RecursionError):
         return f"{SEAL} is damaged"
     if wrong:
@@ -155,7 +155,7 @@ def _state(folder: Path) -> tuple:
 
 def _digest(file: Path) -> str:
     digest = hashlib.sha256()
-    with file.open("rb") as opened:
+    with open(file, "rb") as opened:
         while block := opened.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

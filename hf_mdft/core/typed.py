@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import reprlib
 import types
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -155,7 +156,9 @@ def _wanted(hint: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"'{value}'" if isinstance(value, str) else type(value).__name__ if value is None else repr(value)[:60]
+    if value is None:
+        return "null"
+    return f"'{value[:60]}{'...' if len(value) > 60 else ''}'" if isinstance(value, str) else reprlib.repr(value)[:60]
 
 
 def expect(value: Any, kinds: type | tuple[type, ...], what: str) -> Any:
@@ -166,7 +169,8 @@ def expect(value: Any, kinds: type | tuple[type, ...], what: str) -> Any:
     """
     if not isinstance(value, kinds):
         names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)) if kind is not type(None)]
-        raise InputError(f"{what} must be {' or '.join(names)}, got {type(value).__name__}")
+        given = "None" if value is None else type(value).__name__
+        raise InputError(f"{what} must be {' or '.join(names)}, got {given}")
     return value
 
 
@@ -183,6 +187,7 @@ def check_fields(value: Any) -> None:
     hints = get_type_hints(type(value))
     for field in dataclasses.fields(value):
         found, hint = getattr(value, field.name), hints[field.name]
-        if {*(get_args(hint) or [hint])} <= SIMPLE and found is not field.default:
+        kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else [hint]
+        if SIMPLE.issuperset(kinds) and found is not field.default:
             found = found.item() if isinstance(found, numbers.Number) and hasattr(found, "item") else found
             setattr(value, field.name, checked(found, hint, field.name))

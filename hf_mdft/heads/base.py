@@ -15,6 +15,7 @@ from torch import nn
 from ..core.cache import key_of
 from ..core.errors import InputError
 from ..core.registry import Registry
+from ..core.regular import check_regular
 
 
 class Head(nn.Module):
@@ -96,17 +97,32 @@ def load_head(path: str | Path, class_names: list[str] | None = None) -> Head:
     Raises:
         InputError: The file cannot be read, lacks a tensor, or has another number of classes.
     """
+    check_regular(Path(path))
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: no readable head in safetensors ({error})") from error
-    kind = HEADS.get(metadata.get("head", "linear"))
+        known = json.loads(metadata.get("class_names", "null"))
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no readable head in safetensors ({str(error)[:200]})") from error
+    try:
+        kind = HEADS.get(metadata.get("head", "linear"))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     missing = [name for name in kind.tensor_names if name not in tensors]
     if missing:
         raise InputError(f"{path}: a {kind.name} head needs tensor '{missing[0]}', the file has {', '.join(tensors)}")
-    names = class_names or json.loads(metadata.get("class_names", "null"))
-    if names is None:
-        names = [f"class {i}" for i in range(tensors[kind.tensor_names[0]].shape[0])]
-    return kind(names, **{name: tensors[name] for name in kind.tensor_names})
+    for name in kind.tensor_names:
+        if not tensors[name].is_floating_point() or tensors[name].element_size() < 2:
+            raise InputError(f"{path}: tensor '{name}' is stored as {tensors[name].dtype}; save it in fp32")
+        if not tensors[name].isfinite().all():
+            raise InputError(f"{path}: tensor '{name}' holds NaN or infinity; make the head again")
+    if not tensors[kind.tensor_names[0]].ndim:
+        raise InputError(f"{path}: tensor '{kind.tensor_names[0]}' is a single number, no head")
+    if known is not None and not (isinstance(known, list) and all(isinstance(name, str) for name in known)):
+        raise InputError(f"{path}: its class_names are no list of names; make the head again")
+    names = class_names or known or [f"class {i}" for i in range(tensors[kind.tensor_names[0]].shape[0])]
+    try:
+        return kind(names, **{name: tensors[name] for name in kind.tensor_names})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

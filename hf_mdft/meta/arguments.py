@@ -10,8 +10,8 @@ from transformers import SchedulerType, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from ..core.errors import InputError, suggest
-from ..core.typed import check_fields
 from ..objectives import FILTERS
+from ..trainers.ranges import check_arguments
 from ..trainers.terms import check_terms
 from .terms import META_TERMS
 
@@ -130,7 +130,7 @@ class MdftTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_arguments(self)
         super().__post_init__()
         for name in ("images_per_task", "images_per_micro_batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:

@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.plain_text import is_plain
 from ..core.typed import expect
 from .source import ModelSource
 
 
 logger = logging.getLogger(__name__)
+
+LONGEST = 120
+"""Bytes of a task's name: folders take 255, and endings are added."""
+
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""Names of devices on Windows."""
 
 
 def check_names(base: ModelSource, experts: Mapping[str, Sequence[ModelSource]]) -> None:
@@ -75,9 +82,12 @@ def check_task_name(task: str) -> None:
     """Task names become names of folders, and may come from a repo of somebody else.
 
     Raises:
-        InputError: It could lead out of the output folder.
+        InputError: It could lead out of the output folder, or some system has no such folder.
     """
-    if not task or task.startswith(".") or any(char in task for char in "/\\\0"):
+    wrong = task.startswith(".") or task != task.strip() or task.endswith(".") or not is_plain(task)
+    if not task or wrong or re.search(r'[/\\:*?"<>|]', task) or RESERVED.fullmatch(task):
         raise InputError(
             f"task name '{task}': use letters, digits, '.', '_' and '-' (it becomes the name of a folder)"
         )
+    if len(task.encode()) > LONGEST:
+        raise InputError(f"task name '{task[:40]}...': longer than {LONGEST} bytes, which no folder can be called")

@@ -18,6 +18,7 @@ from ..architectures.identity import functional_config
 from ..core.errors import HubError, InputError
 from ..core.hashing import file_hash
 from ..core.reference import ModelReference
+from ..core.regular import check_regular
 from ..hub.conversion import find_conversion
 from ..hub.download import RepoFile, cached_folder, fetch_files, fetch_weights
 from .layout import advice
@@ -101,7 +102,7 @@ class ModelSource:
             return cls._from_hub(reference, token, patterns, adapters)
         folder = Path(reference.id)
         names = weight_names(folder, [file.name for file in folder.iterdir()], str(spec), adapters=adapters)
-        sizes = {name: (folder / name).stat().st_size for name in names}
+        sizes = {name: check_regular(folder / name, f"{spec}: {name}").st_size for name in names}
         return cls(ModelReference(reference.id, _fingerprint(folder, names)), folder, sizes)
 
     @classmethod

@@ -60,4 +60,4 @@ def build(part: str, options: Mapping[str, Any], where: str) -> Any:
     try:
         return KINDS[part](**options)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{where}: {' '.join(str(error).split())[:300]}") from error

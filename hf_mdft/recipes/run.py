@@ -16,8 +16,10 @@ from ..cards import inputs_text, refuse_reserved
 from ..core.errors import InputError, suggest
 from ..core.lock import locked
 from ..evaluation import TRANSDUCTIVE, Report, TransductiveMethod
+from ..evaluation.compare import Evaluation
 from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
+from ..reporting import report_of
 from ..specialize import SpecializeArguments
 from .preflight import check_space, estimate
 from .presets import names, preset
@@ -169,8 +171,14 @@ def _run(
     report = None
     if state.is_main_process:
         progress("Evaluating (beside the check above, the only step that reads labels)")
-        report = replace(merger.evaluate(others), inputs=inputs)
         specialists = {task: made.save_pretrained for task, made in merger.specialists.items()}
+        try:
+            report = replace(merger.evaluate(others), inputs=inputs)
+        except Exception:
+            nothing = replace(report_of(merger, Evaluation({}, {}, {})), inputs=inputs)
+            write_run(output_dir, nothing, merger.save_pretrained, specialists)
+            progress(f"Evaluation failed; the models are in {output_dir}, unmeasured")
+            raise
         write_run(output_dir, report, merger.save_pretrained, specialists)
     state.wait_for_everyone()
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..adapter import STRONG_TRANSFORM, MdftConfig
 from ..core.errors import InputError, suggest
 from ..core.reference import several
@@ -23,6 +21,7 @@ from ..tasks import Task
 from ..tasks.task import resolve_path
 from .options import build, read_options
 from .presets import PARTS, preset
+from .yaml_files import read_yaml
 
 
 KEYS = ("pool", "tasks", "teachers", *PARTS, "seed")
@@ -69,7 +68,7 @@ class Recipe:
         """
         path = Path(expect(path, (str, Path), "the recipe"))
         where = str(path)
-        content = _mapping(_content(path), where, KEYS)
+        content = _mapping(read_yaml(path), where, KEYS)
         if not content.get("pool"):
             raise InputError(f"{where}: 'pool' is missing")
         base, experts, described = _pool(content["pool"], path)
@@ -149,18 +148,6 @@ def _add_teachers(tasks: Mapping[str, Task], given: Mapping[str, Any], path: Pat
             raise InputError(f"{where}: no such task: {suggest(str(name), tasks)}")
         read = Task.from_dict({"teachers": specs}, where, folder=path.parent).teachers
         tasks[name].teachers = [*several(tasks[name].teachers), *read]
-
-
-def _content(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise InputError(f"{path}: cannot read the recipe ({reason})") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: no valid YAML ({getattr(error, 'problem', error)})") from error
 
 
 def _mapping(value: Any, where: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:

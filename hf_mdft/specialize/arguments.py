@@ -10,8 +10,8 @@ from transformers import SchedulerType, TrainingArguments
 
 from ..core.device import fast_bf16
 from ..core.errors import InputError, suggest
-from ..core.typed import check_fields
 from ..embedding.augment import AUGMENTATIONS
+from ..trainers.ranges import check_arguments
 from ..trainers.terms import check_terms
 from .teacher import TEACHER_PARTS
 from .terms import STUDENT_TERMS
@@ -170,7 +170,7 @@ class SpecializeArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_arguments(self)
         if self.bf16 is None:
             other = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
             device = "cpu" if self.use_cpu or other is None else other.type

@@ -64,7 +64,7 @@ def unpacked(archive: Path, where: str) -> Path:
                 if parts and not any(part.startswith(PASSED_OVER) for part in parts):
                     target = folder.joinpath(*parts)
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    with opened, target.open("wb") as file:
+                    with opened, open(target, "wb") as file:
                         shutil.copyfileobj(opened, file, 1 << 20)
         except DAMAGED as error:
             raise InputError(f"{where}: {archive} cannot be unpacked ({error}); unpack it, give the folder") from error
@@ -78,10 +78,10 @@ def unpacked(archive: Path, where: str) -> Path:
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """Names and contents of an archive's regular files."""
     if archive.name.lower().endswith(".zip"):
-        with zipfile.ZipFile(archive) as opened:
-            for info in opened.infolist():
+        with zipfile.ZipFile(archive) as zipped:
+            for info in zipped.infolist():
                 if not info.is_dir():
-                    yield info.filename, opened.open(info)
+                    yield info.filename, zipped.open(info)
     else:
         with tarfile.open(archive) as opened:
             for info in opened:

@@ -24,6 +24,9 @@ STEPS = {
 """What of an image processor decides about pixels: steps, and the settings of each."""
 
 
+LARGEST_SIDE = 4096
+"""Pixels of the longest side that a model reads."""
+
 SCALING = ("do_rescale", "do_normalize")
 """Steps of the second half; EfficientNet's `include_top` divides once more."""
 
@@ -56,6 +59,7 @@ class Preprocessor:
             self._geometry = [step for step in steps if type(step).__name__ != "Normalize"]
             mean, std = self._spec["data_config"]["mean"], self._spec["data_config"]["std"]
             self._spec |= {"do_normalize": True, "image_mean": mean, "image_std": std}
+        _check_numbers(self._spec, where)
         scale = self._spec.get("rescale_factor", 1 / 255) if self._spec.get("do_rescale", True) else 1.0
         normalize = self._spec.get("do_normalize", False)
         try:
@@ -66,7 +70,13 @@ class Preprocessor:
                 f"{where}: image_mean and image_std of preprocessor_config.json must be three numbers each"
             ) from error
         self._scale = scale
-        self._match(where)
+        try:
+            self._match(where)
+        except InputError:
+            raise
+        except Exception as error:  # settings of other types than the processor can use
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise InputError(f"{where}: its image processor fails on a picture ({reason}); correct it") from error
 
     @classmethod
     def of(cls, folder: Path, where: str) -> Preprocessor:
@@ -155,6 +165,24 @@ class Preprocessor:
         """What the model reads, fp32, from bytes `(N, 3, height, width)`; on the bytes' device."""
         mean, std = self._mean.to(pixels.device), self._std.to(pixels.device)
         return (pixels.float() * self._scale - mean) / std
+
+
+def _check_numbers(spec: Mapping[str, Any], where: str) -> None:
+    """Refuse settings that make no picture, before a picture of such a size is made.
+
+    Raises:
+        InputError: A size, a mean, a standard deviation or a factor is impossible.
+    """
+    for key in ("size", "crop_size", "pad_size"):
+        sides = spec.get(key)
+        for side in sides.values() if isinstance(sides, Mapping) else [sides]:
+            if side is not None and (type(side) not in (int, float) or not 1 <= side <= LARGEST_SIDE):
+                raise InputError(f"{where}: preprocessor_config.json: {key} is {sides!r:.80}; correct it")
+    for key, low, high in (("image_mean", -1e4, 1e4), ("image_std", 1e-4, 1e4), ("rescale_factor", 1e-6, 1e3)):
+        value = spec.get(key)
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if number is not None and (type(number) not in (int, float) or not low <= number <= high):
+                raise InputError(f"{where}: preprocessor_config.json: {key} is {value!r:.80}; correct it")
 
 
 @lru_cache(maxsize=64)

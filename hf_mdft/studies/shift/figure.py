@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from ...artifacts.figures import in_style
 from ...cards import compared
 from .result import ShiftStudy
 from .table import order
@@ -16,6 +17,7 @@ COLORS = {"expert_views": "#5b6270", "specialist_views": "#d9822b"}
 """Those of the model that is run on nine views; its line is dashed."""
 
 
+@in_style
 def shift_figure(study: ShiftStudy) -> Figure | None:
     """Average accuracy over severity, one panel per shift and one line per model: above on the shifted test images,
     below, the same models on the clean ones. `None` where nothing was shifted."""

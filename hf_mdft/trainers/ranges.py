@@ -1,0 +1,49 @@
+"""Numbers that arguments may have."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+
+from ..core.errors import InputError, suggest
+from ..core.typed import check_fields
+
+
+LARGEST = {int: 2**40, float: 1e9}
+"""Absolute values above which an option is a slip: results would not be finite, or never come."""
+
+NOT_NEGATIVE = (
+    "seed",
+    "data_seed",
+    "weight_decay",
+    "max_grad_norm",
+    "learning_rate",
+    "warmup_steps",
+    "save_total_limit",
+)
+
+
+def check_arguments(args: TrainingArguments) -> None:
+    """Refuse what cannot be meant, before anything is made of it.
+
+    Raises:
+        InputError: A value has another type, or is out of range; the message names it.
+    """
+    check_fields(args)
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        if type(value) in LARGEST and abs(value) > LARGEST[type(value)]:
+            raise InputError(f"{field.name} must lie within {LARGEST[type(value)]:g}, got {value:.3g}")
+        if field.name in NOT_NEGATIVE and value is not None and value < 0:
+            raise InputError(f"{field.name} must be at least 0, got {value}")
+    if args.seed >= 2**32:
+        raise InputError(f"seed must be below 2**32, got {args.seed}")
+    if args.per_device_train_batch_size < 1:
+        raise InputError(f"per_device_train_batch_size must be at least 1, got {args.per_device_train_batch_size}")
+    known = [*get_available_reporting_integrations(), "none", "all"]
+    given = [args.report_to] if isinstance(args.report_to, str) else args.report_to or []
+    for name in given:
+        if name not in known:
+            raise InputError(f"report_to: '{name}' is not installed or unknown: {suggest(str(name), known)}")
