@@ -343,8 +343,8 @@ def test_two_classes_of_one_text_are_refused(clip_pool):
         (lambda: MdftTrainingArguments(images_per_task="4", use_cpu=True), "images_per_task must be a whole number"),
         (lambda: MdftTrainingArguments(train_heads="true", use_cpu=True), "train_heads must be true or false"),
         (lambda: SpecializeArguments(images="all", use_cpu=True), "images must be a whole number"),
-        (lambda: ModelPool.from_pretrained(None, {}), "a model must be str or PathLike, got NoneType"),
-        (lambda: Recipe.load(None), "the recipe must be str or Path, got NoneType"),
+        (lambda: ModelPool.from_pretrained(None, {}), "a model must be str or PathLike, got None"),
+        (lambda: Recipe.load(None), "the recipe must be str or Path, got None"),
         (lambda: Task(None, class_names=3), "class_names must list at least two names"),
     ],
 )
