@@ -579,7 +579,15 @@ def test_presets_and_baselines_for_one_model_on_the_command_line(clip_paths, tmp
     work = tmp_path / "out" / "checkpoints"
     assert not (work / "baselines" / "shot" / "meta").exists(), "it shares the run's meta-model"
     moved = load_file(
-        work / "baselines" / "must" / "specialists" / "round-1" / "shade" / "result" / "candidate" / "model.safetensors"
+        work
+        / "baselines"
+        / "must"
+        / "specialists"
+        / "round-1"
+        / "shade"
+        / "result"
+        / "candidate"
+        / "model.safetensors"
     )
     tent = load_file(tmp_path / "out" / "specialists" / "shade" / "model.safetensors")
     expert = load_file(clip_paths["shade"] / "model.safetensors")

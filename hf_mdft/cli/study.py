@@ -194,6 +194,30 @@ def gate(
     _write_study(output_dir, as_markdown(found), found, "gate")
 
 
+@commands.command(epilog="Example: `hf-mdft study hostile recipe.yaml --task mnist --seed 0 --seed 1`")
+def hostile(
+    recipe: RecipeFile,
+    kind: Annotated[list[str] | None, typer.Option(help="Only this kind of set; repeat.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeat.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed of set and training; repeat. Default: 0, 1, 2.")] = None,
+    max_steps: Annotated[int, typer.Option(min=1, help="Most steps of each phase.")] = 100,
+    output_dir: StudyDir = Path("hostile"),
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make specialists from sets that teach nothing (copies, one class, noise, another task's images, ...) or from
+    broken experts, and measure what the gate keeps: it should never be more than a point below the expert.
+    """
+    prepare(verbose, token)
+    from ..recipes.schema import Recipe
+    from ..studies.hostile import as_markdown, hostile_study
+
+    seeds = seed or [0, 1, 2]
+    options = {"kinds": kind, "tasks": task, "seeds": seeds, "max_steps": max_steps}
+    rows = hostile_study(Recipe.load(recipe), output_dir / "work", progress, **options)
+    _write_study(output_dir, as_markdown(rows), rows, "hostile")
+
+
 @app.command(epilog="Example: `hf-mdft ablate recipe.yaml --output-dir ablation`")
 def ablate(
     recipe: RecipeFile,
