@@ -15,6 +15,7 @@ import typer
 from safetensors import SafetensorError
 
 from ..core.allocator import keep_freed_memory
+from ..core.cache import cache_root
 from ..core.errors import InputError
 
 
@@ -83,12 +84,21 @@ def prepare(verbose: bool, token: str | None = None) -> None:
         # Where every library looks for it: experts that an adapter refers to, data sets, the text tower.
         os.environ["HF_TOKEN"] = token
     keep_freed_memory()
-    if verbose:
-        return
     import datasets
     import huggingface_hub
     import transformers
 
+    own = "HF_MDFT_CACHE" if "HF_MDFT_CACHE" in os.environ else "HF_HOME"
+    caches = {cache_root(): own, Path(datasets.config.HF_DATASETS_CACHE): "HF_HOME"}
+    for folder, setting in caches.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be made ({error.strerror}); set {setting} to a folder that you may write"
+            ) from error
+    if verbose:
+        return
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a home that cannot be written
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
