@@ -81,13 +81,12 @@ class Contrastive(VisionTransformer):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], folder: Path
     ) -> dict[str, torch.Tensor]:
         options = model.config.text_config
-        tokens = tokenizer(
-            texts,
-            padding=self.padding,
-            truncation=True,
-            max_length=min(options.max_position_embeddings, tokenizer.model_max_length),
-            return_tensors="pt",
-        )
+        try:
+            length = min(options.max_position_embeddings, tokenizer.model_max_length)
+            tokens = tokenizer(texts, padding=self.padding, truncation=True, max_length=length, return_tensors="pt")
+        except Exception as error:  # a stranger's settings
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(f"{folder}: its tokenizer cannot be used ({reason}); add the base's own files") from error
         if tokens.input_ids.max() >= options.vocab_size:
             raise InputError(f"{folder}: the tokenizer has more tokens than the text tower; add its own")
         return {name: tokens[name] for name in ("input_ids", "attention_mask") if name in tokens}
@@ -119,7 +118,11 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # an untrusted file: its parser may raise anything
         raise InputError(f"{folder}: no tokenizer that can be read beside the base; add its files") from error
-    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+    try:
+        empty = len(tokenizer) <= len(set(tokenizer.all_special_ids))
+    except Exception as error:  # special tokens that are none
+        raise InputError(f"{folder}: its special tokens cannot be read; add the base's own tokenizer files") from error
+    if empty:
         # transformers makes an empty one where there are no files.
         raise InputError(f"{folder}: no tokenizer beside the base; add its files (tokenizer.json)")
     return tokenizer

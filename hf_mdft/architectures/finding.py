@@ -38,8 +38,8 @@ def read_config(folder: Path, where: str) -> PreTrainedConfig:
         reason = " ".join(str(error).split())
         raise InputError(f"{where}: its config needs another package ({reason})") from error
     except Exception as error:  # an untrusted file: its parser may raise anything
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"{where}: config.json cannot be read ({reason})") from error
+        reason = " ".join(str(error).split()).replace("Validation error for field ", "")[:300]
+        raise InputError(f"{where}: config.json cannot be read ({reason or type(error).__name__})") from error
 
 
 LAYERS = re.compile(r"(.*layers|.*depths?|.*blocks)")
@@ -59,7 +59,7 @@ def check_numbers(config: Any, where: str) -> None:
         InputError: It holds one, or is nothing that a config can be.
     """
     if not isinstance(config, Mapping):
-        raise InputError(f"{where}: config.json holds {type(config).__name__}, expected keys and values")
+        raise InputError(f"{where}: config.json holds no keys and values; add the model's own")
     for key, value in config.items():
         if isinstance(value, Mapping) and key not in ("id2label", "label2id"):
             check_numbers(value, f"{where}: {key}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
@@ -40,8 +41,13 @@ def load_adapter(folder: Path, pool: ModelPool) -> PeftModel:
     Raises:
         InputError: A tensor is missing, of another shape or kind, or not finite: peft would leave the start values.
     """
-    where = f"{folder}: {ADAPTER_WEIGHTS}"
-    wanted = get_peft_model_state_dict(get_peft_model(pool.tower(), read_adapter_config(folder)))
+    where, config = f"{folder}: {ADAPTER_WEIGHTS}", read_adapter_config(folder)
+    try:
+        model = get_peft_model(pool.tower(), config)
+        wanted = get_peft_model_state_dict(model)
+    except Exception as error:  # values that peft cannot use
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder}: {ADAPTER_CONFIG} fits no tower of its pool ({reason})") from error
     try:
         found = load_file(folder / ADAPTER_WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -71,8 +77,8 @@ def read_adapter(folder: Path) -> PoolReference:
         config = read_json(folder / ADAPTER_CONFIG, str(folder))
         with safe_open(folder / ADAPTER_WEIGHTS, framework="pt"):
             pass
-        if config["peft_type"] != "MDFT":
-            raise InputError(f"{folder}: an adapter of type {config['peft_type']}, not of hf_mdft")
+        if not isinstance(config, Mapping) or config.get("peft_type") != "MDFT":
+            raise InputError(f"{folder}: {ADAPTER_CONFIG} is of no adapter of hf_mdft; make it again")
         return PoolReference.from_dict(config["pool"], "pool")
     except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
         if isinstance(error, InputError) and str(error).startswith(str(folder)):

@@ -137,7 +137,7 @@ def as_shown(image: Image.Image, showing: Showing = Showing()) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, showing.background), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _white_is_zero(image: Image.Image) -> bool:

@@ -100,7 +100,7 @@ class Images:
             discard(cache_root() / KIND / key, ADVICE)  # the network's problems pass
         good = np.array([row for row, problem in enumerate(problems) if problem is None], dtype=int)
         if len(good) < len(table):
-            bad = [f"{_name(dataset[row][column], row)} ({p})" for row, p in enumerate(problems) if p is not None]
+            bad = [(_name(dataset[row][column], row), p) for row, p in enumerate(problems) if p is not None]
             tell_of_bad(bad, len(table), key, where, reading.skips and len(good) > 0)
         found = cls(table, tuple(table[int(good[0])]["shape"]), preprocessor, good)
         found.skipped, found.showing = len(table) - len(good), showing

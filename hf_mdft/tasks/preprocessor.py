@@ -148,7 +148,7 @@ class Preprocessor:
 
     def encode(self, images: list[Image.Image]) -> np.ndarray:
         """Bytes `(N, 3, height, width)` after resize and crop."""
-        images = [image.convert("RGB") for image in images]
+        images = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
         if self._geometry is not None:
             pixels = np.stack([255 * np.asarray(self._in_steps(image)) for image in images])
             return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

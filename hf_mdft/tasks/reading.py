@@ -53,11 +53,11 @@ class Reading:
     find_range: Callable[[], tuple[float, float]] = _no_range
 
 
-def tell_of_bad(bad: Sequence[str], count: int, key: str, where: str, skips: bool) -> None:
+def tell_of_bad(bad: Sequence[tuple[str, str]], count: int, key: str, where: str, skips: bool) -> None:
     """Name pictures that cannot be read: a warning where they are skipped.
 
     Args:
-        bad: Each one, with the reason.
+        bad: Name of each one, and the reason.
         count: Pictures of the data set.
         key: Names the file for those that a line does not hold.
         where: Names the data set.
@@ -66,11 +66,14 @@ def tell_of_bad(bad: Sequence[str], count: int, key: str, where: str, skips: boo
     Raises:
         InputError: They are not.
     """
-    named, more = ", ".join(bad[:NAMED]), ""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in bad[:NAMED]:
+        reasons.setdefault(reason, []).append(name)
+    named, more = ", ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items()), ""
     if len(bad) > NAMED:
         path = cache_root() / "bad-images" / f"{key}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(bad) + "\n", encoding="utf-8")
+        path.write_text("".join(f"{name} ({reason})\n" for name, reason in bad), encoding="utf-8")
         more = f" and {len(bad) - NAMED} more in {path}"
     line = f"{where}: {len(bad):,} of {count:,} images cannot be read: {named}{more}"
     if not skips:
