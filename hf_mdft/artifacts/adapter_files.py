@@ -45,6 +45,8 @@ def load_adapter(folder: Path, pool: ModelPool) -> PeftModel:
     try:
         model = get_peft_model(pool.tower(), config)
         wanted = get_peft_model_state_dict(model)
+    except InputError as error:
+        raise InputError(f"{folder}: {ADAPTER_CONFIG}: {error}") from None
     except Exception as error:  # values that peft cannot use
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder}: {ADAPTER_CONFIG} fits no tower of its pool ({reason})") from error
