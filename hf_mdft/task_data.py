@@ -113,7 +113,8 @@ class TaskData:
             with contextlib.suppress(InputError):  # one whose head cannot be had is told of where it is needed
                 others[other] = self.expert_heads(other)
         heads, related = self.expert_heads(task), related_experts(task, self.head(task).class_names, others)
-        return TaskExperts(task, self.pool, heads, device, self.teachers(task), tuple(related))
+        strangers = dict(next(iter(found.items())) for other, found in others.items() if other != task and found)
+        return TaskExperts(task, self.pool, heads, device, self.teachers(task), tuple(related), strangers)
 
     def checked(self) -> tuple[dict[str, TaskExperts], dict[str, Images], dict[str, Head]]:
         """Experts, unlabelled images and heads by task; what is wrong with one of them is told here, before any work.

@@ -436,6 +436,6 @@ def test_a_folder_is_discarded_once(tmp_path):
 
 
 def test_task_vectors_beyond_half_precision_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"task vectors of 'w' reach 1e\+05, above 65504"):
-        write_vectors(iter([("w", torch.tensor([[1e5, 0.0]]))]), tmp_path)
+    with pytest.raises(InputError, match=r"expert 'shade': its 'w' is 1e\+05 away from the base's, above 65504"):
+        write_vectors(iter([("w", torch.tensor([[1e5, 0.0]]))]), tmp_path, ["shade"])
     assert not list(tmp_path.iterdir())

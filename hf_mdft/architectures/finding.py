@@ -38,7 +38,8 @@ def read_config(folder: Path, where: str) -> PreTrainedConfig:
         reason = " ".join(str(error).split())
         raise InputError(f"{where}: its config needs another package ({reason})") from error
     except Exception as error:  # an untrusted file: its parser may raise anything
-        reason = " ".join(str(error).split()).replace("Validation error for field ", "")[:300]
+        reason = " ".join(str(error).split()).replace("Validation error for field ", "")
+        reason = reason.replace("<class 'NoneType'>", "null").replace("NoneType", "null")[:300]
         raise InputError(f"{where}: config.json cannot be read ({reason or type(error).__name__})") from error
 
 

@@ -31,6 +31,7 @@ class TaskExperts:
         device: Device that they are run on.
         teachers: Teachers from outside the pool.
         related: Experts of other tasks that know some of its classes.
+        strangers: Heads of other tasks' experts, by the expert's name: whether they know its images better is asked.
     """
 
     task: str
@@ -39,6 +40,7 @@ class TaskExperts:
     device: torch.device | str = "cpu"
     teachers: tuple[OutsideTeacher, ...] = ()
     related: tuple[RelatedExpert, ...] = ()
+    strangers: Mapping[str, Head] = field(default_factory=dict)
 
     def key(self) -> list[Any]:
         """Changes with what they predict, beyond pool and head of the task; empty for an expert alone."""

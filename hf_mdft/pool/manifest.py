@@ -267,14 +267,14 @@ class ModelPool:
             for expert in self.experts:
                 self.weights(expert)
         phi, depths = TRANSFORMS.build(transform), self._relative_depths()
-        revisions = [source.reference.revision for source in self.sources()]
-        key = key_of("task vectors", FORMAT, revisions, phi.key(), depths)
+        key = key_of("task vectors", FORMAT, [s.reference.revision for s in self.sources()], phi.key(), depths)
         vectors = _OPEN_VECTORS.get(key)
         if vectors is None:
 
             def make(folder: Path) -> None:
                 phi.fit(self._raw_vectors, depths)
-                write_vectors((transformed(phi, name, stack) for name, stack in self._raw_vectors()), folder)
+                made = (transformed(phi, name, stack) for name, stack in self._raw_vectors())
+                write_vectors(made, folder, list(self.experts))
 
             vectors = _OPEN_VECTORS[key] = TaskVectors(prepared("vectors", key, make), list(self.experts))
         return vectors

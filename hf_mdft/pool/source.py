@@ -101,6 +101,9 @@ class ModelSource:
         if not reference.is_local:
             return cls._from_hub(reference, token, patterns, adapters)
         folder = Path(reference.id)
+        for file in folder.iterdir():
+            if not file.is_dir():
+                check_regular(file, f"{spec}: {file.name}")
         names = weight_names(folder, [file.name for file in folder.iterdir()], str(spec), adapters=adapters)
         sizes = {name: check_regular(folder / name, f"{spec}: {name}").st_size for name in names}
         return cls(ModelReference(reference.id, _fingerprint(folder, names)), folder, sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -60,12 +60,15 @@ class TaskVectors:
         self._elsewhere.clear()
 
 
-def write_vectors(stream: Iterator[tuple[str, torch.Tensor]], folder: Path, shard_bytes: int = 256 << 20) -> None:
+def write_vectors(
+    stream: Iterator[tuple[str, torch.Tensor]], folder: Path, experts: Sequence[str], shard_bytes: int = 256 << 20
+) -> None:
     """Write task vectors to safetensors files, no more than one of which is ever in memory.
 
     Args:
         stream: Name and task vectors `(K, *shape)` of one tensor after the other.
         folder: Folder of the files.
+        experts: Names of the experts, in row order, for messages.
         shard_bytes: Size at which a file is closed.
 
     Raises:
@@ -79,8 +82,12 @@ def write_vectors(stream: Iterator[tuple[str, torch.Tensor]], folder: Path, shar
     for name, stack in stream:
         stored = stack.to(STORED).contiguous()
         if not torch.isfinite(stored).all():
-            largest = stack.abs().max().item()
-            raise InputError(f"task vectors of '{name}' reach {largest:.3g}, above 65504: not an expert of this base")
+            largest = stack.abs().flatten(1).amax(dim=1)
+            expert = experts[int(largest.argmax())]
+            raise InputError(
+                f"expert '{expert}': its '{name}' is {largest.max().item():.3g} away from the base's, above 65504: "
+                "not an expert of this base"
+            )
         shard[name] = stored
         size += stored.nbytes
         if size >= shard_bytes:

@@ -28,7 +28,7 @@ from ..pool import ModelPool
 from ..tasks import Images
 from ..trainers import arguments_key, resumable, show_progress
 from .arguments import SpecializeArguments
-from .gate import RULE, Decision, Rule, decide, without_information
+from .gate import RULE, Decision, Rule, decide, familiarity, without_information
 from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
 from .specialist import Specialist
@@ -40,7 +40,7 @@ from .teacher import SOURCES, Models, Teacher, build_teacher, observe_sources
 
 logger = logging.getLogger(__name__)
 
-VERSION = 14
+VERSION = 15
 """Version of what a task's folder holds and of how it is made."""
 
 SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})
@@ -248,7 +248,8 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
         return observe(models.embed(tower, f"specialist, {share:.0%} of the way", FEW_VIEWS), start.head)
 
     rest = {name: sources[name] for name in others}
-    decision = decide(specialist, expert, rest, between, rule_for(args), sources[reference])
+    given = familiarity(models, sources[reference])
+    decision = decide(specialist, expert, rest, between, rule_for(args), sources[reference], given)
     if not args.gate and decision.share < 1:
         off = f"gate off ({decision.reason})"
         decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)

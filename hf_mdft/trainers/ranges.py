@@ -35,7 +35,7 @@ def check_arguments(args: TrainingArguments) -> None:
     for field in dataclasses.fields(args):
         value = getattr(args, field.name)
         if type(value) in LARGEST and abs(value) > LARGEST[type(value)]:
-            raise InputError(f"{field.name} must lie within {LARGEST[type(value)]:g}, got {value:.3g}")
+            raise InputError(f"{field.name} must lie within {LARGEST[type(value)]:g}, got {str(value)[:20]}")
         if field.name in NOT_NEGATIVE and value is not None and value < 0:
             raise InputError(f"{field.name} must be at least 0, got {value}")
     if args.seed >= 2**32:

@@ -2,6 +2,7 @@
 
 from ...cards import Decision
 from .decide import decide
+from .familiarity import Familiarity, familiarity
 from .interpolations import SHARES, Comparison, Interpolations
 from .rules import RULE, Above, Furthest, Rule, Thresholds, Verdict, without_information
 
@@ -12,11 +13,13 @@ __all__ = [
     "Above",
     "Comparison",
     "Decision",
+    "Familiarity",
     "Furthest",
     "Interpolations",
     "Rule",
     "Thresholds",
     "Verdict",
     "decide",
+    "familiarity",
     "without_information",
 ]

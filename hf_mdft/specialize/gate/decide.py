@@ -9,8 +9,9 @@ import torch
 from ...cards import Decision
 from ...experts import Source
 from ..teacher.ensemble import reliability
+from .familiarity import Familiarity
 from .interpolations import Interpolations
-from .rules import RULE, Rule
+from .rules import RULE, Rule, Verdict
 
 
 def decide(
@@ -20,6 +21,7 @@ def decide(
     between: Callable[[float], Source] | None = None,
     rule: Rule = RULE,
     reference: Source | None = None,
+    given: Familiarity | None = None,
 ) -> Decision:
     """Choose the specialist, the expert, or weights between them, without labels.
 
@@ -31,9 +33,11 @@ def decide(
             shares only that the rule asks for.
         rule: How the evidence decides.
         reference: The teacher's reference, where it is not the expert on the same images: others are weighed by it.
+        given: What is known of the images; where something speaks against them, the expert is kept.
     """
     found = Interpolations(specialist, expert, weigh(others, reference or expert), between)
-    verdict = rule(found)
+    against = None if given is None else given.against()
+    verdict = rule(found) if against is None else Verdict(0.0, f"no improvement shown: {against}")
     return Decision(
         chosen="specialist" if verdict.share else "expert",
         **vars(found.compared(verdict.share or 1.0)),

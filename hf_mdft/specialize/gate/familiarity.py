@@ -1,0 +1,91 @@
+"""Whether a task's images can be evidence at all: enough different ones, of most classes, and the task's own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ...embedding import expert_features
+from ...experts import Source
+from ...objectives.prior import estimate_prior
+from ..teacher import Models
+
+
+LEAST_DIFFERENT = 16
+"""Clearly different images below which nothing is shown."""
+
+LEAST_COVERAGE = 0.4
+"""Least effective number of classes, in shares of all. Of even sets it was 0.49 to 0.96, under a shift as well; of
+images of one class 0.34 at most."""
+
+LOOKED_AT = 256
+"""Images that experts of other tasks look at."""
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """What is known, without labels, of the images themselves.
+
+    Args:
+        different: Number of clearly different ones.
+        coverage: Effective number of classes among them, in shares of all: the exponential of the entropy of the class
+            prior that the teacher's reference predicts, over the number of classes.
+        information: Mutual information of image and the reference's prediction, of its largest value.
+        other: The expert of another task whose predictions are most informative; `None` where there is no other. Of a
+            task without an expert nothing but the first is known.
+        other_information: Its mutual information, likewise.
+    """
+
+    different: int
+    coverage: float = 1.0
+    information: float = 1.0
+    other: str | None = None
+    other_information: float = 0.0
+
+    def against(self) -> str | None:
+        """Why nothing that is learned from them is kept, in words; `None` where nothing speaks against them."""
+        if self.different < LEAST_DIFFERENT:
+            return f"{self.different} clearly different images are too few to show an improvement"
+        if self.coverage < LEAST_COVERAGE:
+            return f"the images are of few classes: as if of {self.coverage:.0%} of them"
+        if self.other is not None and self.other_information > self.information:
+            return (
+                f"the expert of '{self.other}' knows the images better ({100 * self.other_information:.0f} % of its "
+                f"information, against {100 * self.information:.0f} %): they may be of another task"
+            )
+        return None
+
+
+@torch.no_grad()
+def familiarity(models: Models, reference: Source) -> Familiarity:
+    """What is known of a task's images.
+
+    Args:
+        models: The task's models and images.
+        reference: Outputs of the teacher's reference on all of the images.
+    """
+    different = models.images.different()
+    if not models.has_expert:  # what the meta-model predicts for a task that it was not made for tells no classes
+        return Familiarity(different)
+    found = reference.logits.softmax(dim=-1)
+    prior = estimate_prior(found, "em")
+    coverage = torch.exp(-(prior * prior.log()).sum()).item() / len(prior)
+    rows = torch.linspace(0, len(models.images) - 1, min(LOOKED_AT, len(models.images))).round().long()
+    images, others = models.images.subset(rows), {}
+    for expert, head in models.experts.strangers.items():
+        (features,) = expert_features(models.pool, expert, images, device=models.device)
+        others[expert] = information(head(features).softmax(dim=-1))
+    best = max(others, key=others.__getitem__, default=None)
+    known = others[best] if best is not None else 0.0
+    return Familiarity(different, coverage, information(found), best, known)
+
+
+def information(probabilities: torch.Tensor) -> float:
+    """Mutual information of image and prediction `(N, C)`, in shares of `ln C`."""
+    probabilities = probabilities.double()
+    mean = probabilities.mean(dim=0)
+    whole = -(mean * mean.clamp_min(1e-12).log()).sum()
+    each = -(probabilities * probabilities.clamp_min(1e-12).log()).sum(dim=-1).mean()
+    return (whole - each).item() / math.log(probabilities.shape[-1])
