@@ -16,9 +16,9 @@ from ..teacher import Models
 LEAST_DIFFERENT = 16
 """Clearly different images below which nothing is shown."""
 
-LEAST_COVERAGE = 0.4
-"""Least effective number of classes, in shares of all. Of even sets it was 0.49 to 0.96, under a shift as well; of
-images of one class 0.34 at most."""
+LEAST_COVERAGE = 0.37
+"""Least effective number of classes, in shares of what as many images, evenly drawn, would have. Of even sets it was
+0.43 to 0.96, under a shift as well; of images of one class 0.34 at most."""
 
 LOOKED_AT = 256
 """Images that experts of other tasks look at."""
@@ -30,8 +30,9 @@ class Familiarity:
 
     Args:
         different: Number of clearly different ones.
-        coverage: Effective number of classes among them, in shares of all: the exponential of the entropy of the class
-            prior that the teacher's reference predicts, over the number of classes.
+        coverage: Effective number of classes among them, the exponential of the entropy of the class prior that the
+            teacher's reference predicts, in shares of what even draws would give (Miller 1955: the entropy of N draws
+            from C classes falls short by `(C - 1) / 2N`).
         information: Mutual information of image and the reference's prediction, of its largest value.
         other: The expert of another task whose predictions are most informative; `None` where there is no other. Of a
             task without an expert nothing but the first is known.
@@ -71,7 +72,9 @@ def familiarity(models: Models, reference: Source) -> Familiarity:
         return Familiarity(different)
     found = reference.logits.softmax(dim=-1)
     prior = estimate_prior(found, "em")
-    coverage = torch.exp(-(prior * prior.log()).sum()).item() / len(prior)
+    count = len(prior)
+    even = max(math.log(count) - (count - 1) / (2 * len(found)), math.log(2))
+    coverage = math.exp(-(prior * prior.log()).sum().item() - even)
     rows = torch.linspace(0, len(models.images) - 1, min(LOOKED_AT, len(models.images))).round().long()
     images, others = models.images.subset(rows), {}
     for expert, head in models.experts.strangers.items():

@@ -1,0 +1,113 @@
+"""Images that are no evidence: too few different ones, of few classes, or another task's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import TASKS, make_dataset, specialize_arguments
+
+from hf_mdft import Task
+from hf_mdft.specialize.gate import Familiarity
+from hf_mdft.specialize.gate.familiarity import information
+from hf_mdft.studies.hostile import HOSTILE, HostileRow, as_markdown, hostile_study
+from hf_mdft.studies.hostile.sets import FEW, Request
+from hf_mdft.studies.hostile.study import shuffled
+from hf_mdft.tasks import Preprocessor, read_unlabelled
+
+
+@pytest.fixture(scope="module")
+def preprocessor(clip_paths):
+    return Preprocessor(clip_paths["base"], "base")
+
+
+def test_noise_on_a_picture_makes_no_other_picture(preprocessor):
+    rng = np.random.default_rng(0)
+    few = rng.integers(0, 256, (5, 32, 32, 3))
+    near = np.clip(few[np.arange(40) % 5] + rng.integers(-3, 4, (40, 32, 32, 3)), 0, 255).astype(np.uint8)
+    images = read_unlabelled("x", Task(list(near)), preprocessor)
+    assert len(images.distinct()) == 40 and images.different() == 5
+    other = rng.integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+    images = read_unlabelled("x", Task(list(other)), preprocessor)
+    assert images.different() == 30 and images.different(10) == 10
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Familiarity(10), "10 clearly different images are too few to show an improvement"),
+        (Familiarity(100, 0.2, 0.5), "the images are of few classes: as if of 20% of them"),
+        (Familiarity(100, 0.9, 0.3, "gtsrb", 0.6), "the expert of 'gtsrb' knows the images better"),
+        (Familiarity(100, 0.9, 0.6, "gtsrb", 0.3), None),
+        (Familiarity(16), None),
+    ],
+)
+def test_what_speaks_against_images(given, said):
+    found = given.against()
+    assert found is None if said is None else found.startswith(said)
+
+
+def test_information():
+    sure = torch.eye(4).repeat(5, 1)
+    assert information(sure) == pytest.approx(1.0) and information(sure[:1].repeat(9, 1)) == pytest.approx(0.0)
+    assert information(torch.full((9, 4), 0.25)) == pytest.approx(0.0)
+
+
+def test_another_tasks_images_are_known_as_such(clip_done, tmp_path):
+    """Experts of tasks whose images they were trained on; the task's own expert sees stripes of another task."""
+    clip_done.tasks["shade"].unlabelled = make_dataset("stripes", 24, 1)
+    clip_done._images.pop("shade")
+    strangers = clip_done.experts("shade").strangers
+    assert set(strangers) == {"stripes", "colour"} and strangers["stripes"].class_names == TASKS["stripes"]
+    kept = clip_done.specialize(specialize_arguments(tmp_path), tasks=["shade"])["shade"]
+    assert kept.decision.chosen == "expert" and kept.decision.reason.startswith("no improvement shown")
+
+
+# The study
+
+
+@pytest.mark.parametrize("kind", [kind for kind, hostile in HOSTILE.items() if hostile.expert == "own"])
+def test_hostile_sets_are_what_they_are_called(clip_done, kind):
+    given = Request(clip_done, "shade", 0)
+    images, again = HOSTILE[kind].images(given), HOSTILE[kind].images(given)
+    assert images.key == again.key and len(images) > 1
+    different = {"one-picture": 1, "ten-pictures": FEW, "near-copies": FEW, "black": 1}
+    if kind in different:
+        assert images.different() == different[kind]
+
+
+def test_a_head_is_shuffled(clip_done):
+    head = clip_done.head("shade")
+    mixed = shuffled(head, 1)
+    features = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))[:, : head.width]
+    a, b = head(features), mixed(features)
+    assert not torch.equal(a, b) and torch.equal(a.sort(dim=1).values, b.sort(dim=1).values)
+    assert mixed.class_names == head.class_names
+
+
+@pytest.mark.slow
+def test_the_study_measures_and_goes_on(clip_paths, tmp_path, monkeypatch):
+    from conftest import write_recipe
+
+    from hf_mdft import Recipe
+    from hf_mdft.studies.hostile import study
+
+    recipe, lines = Recipe.load(write_recipe(tmp_path, clip_paths)), []
+    options = {"tasks": ["shade"], "seeds": [0], "max_steps": 2}
+    rows = hostile_study(recipe, tmp_path / "work", lines.append, **options)
+    assert [row.kind for row in rows] == list(HOSTILE) and len(lines) == len(HOSTILE)
+    kept = {row.kind: row.chosen for row in rows}
+    assert {kept[kind] for kind in ("one-picture", "ten-pictures", "near-copies", "black")} == {"expert"}
+    assert all(row.kept == row.expert for row in rows if row.chosen == "expert")
+    monkeypatch.setattr(study, "specialize_task", lambda *_, **__: pytest.fail("made again"))
+    assert hostile_study(recipe, tmp_path / "work", lines.append, **options) == rows
+
+
+def test_the_table_names_what_lost():
+    rows = [
+        HostileRow("noise", "a", 0, 480, 0.7, 0.5, 0.7, "expert", "no improvement shown"),
+        HostileRow("noise", "b", 0, 480, 0.7, 0.6, 0.6, "specialist", "10 % of predictions changed"),
+    ]
+    tables = as_markdown(rows)
+    assert "| 2 | 1 | 70.0 | -15.00 | -5.00 | -10.0 | 1 |" in tables["hostile"]
+    assert "| noise | b | 0 | 70.0 | -10.0 |" in tables["below"]
