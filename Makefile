@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test test-gpu test-slow lint docs clean
+.PHONY: demo test test-gpu test-oldest test-slow lint docs clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,12 @@ test-gpu: $(READY)  ## What needs an accelerator.
 test-slow: $(READY)  ## Every class of transformers, whole studies, two processes through accelerate launch.
 	$(BIN)/pytest -m slow
 
+test-oldest:  ## The same with the oldest versions that are admitted, in an environment of its own.
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints-oldest.txt)"
+	$(VENV)-oldest/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt --editable ".[test]"
+	$(VENV)-oldest/bin/pytest --numprocesses auto --dist worksteal
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,4 +39,4 @@ docs: $(READY)  ## Tables of docs from the code, figure from docs/results.md.
 	$(BIN)/python docs/figures.py
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) $(VENV)-oldest demo-output
