@@ -117,7 +117,9 @@ def test_what_is_whole(tmp_path, caplog):
     seal(folder)
     assert damage(folder) is None and whole(folder)
     (folder / "part" / "a").write_text("b", encoding="utf-8")
-    assert damage(folder) == "part/a is damaged"
+    assert damage(folder) == "part/a is damaged or foreign"
+    (folder / SEAL).write_text("{}", encoding="utf-8")
+    assert damage(folder) == "part/a is damaged or foreign"
     assert not whole(folder) and (tmp_path / "damaged-state" / SEAL).exists() and not folder.exists()
     folder.mkdir()
     assert not whole(folder) and not folder.exists() and "it was not finished; removed" in caplog.text

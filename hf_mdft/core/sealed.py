@@ -52,10 +52,11 @@ def damage(folder: Path) -> str | None:
         if _WHOLE.get(str(folder)) == state:
             return None
         wrong = [name for name, known in hashes.items() if name not in state[0] or _digest(folder / name) != known]
+        wrong += [name for name in state[0] if name not in hashes]
     except (OSError, ValueError, AttributeError, RecursionError):
         return f"{SEAL} is damaged"
     if wrong:
-        return f"{wrong[0]} is {'damaged' if wrong[0] in state[0] else 'missing'}"
+        return f"{wrong[0]} is {'damaged or foreign' if wrong[0] in state[0] else 'missing'}"
     _WHOLE[str(folder)] = state
     return None
 
