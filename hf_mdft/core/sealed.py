@@ -142,9 +142,9 @@ def discard(folder: Path, advice: str) -> None:
 
 
 def _files(folder: Path) -> list[str]:
-    return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != SEAL
-    )
+    """Files but the seal, and what file managers leave behind."""
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return sorted(path.relative_to(folder).as_posix() for path in found if path.name != SEAL)
 
 
 def _state(folder: Path) -> tuple:
