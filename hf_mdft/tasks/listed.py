@@ -14,7 +14,7 @@ from PIL import Image
 from ..core.errors import InputError
 
 
-AS_PNG, AS_TIFF = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), ("I", "F", "CMYK", "YCbCr", "LAB", "I;16B")
+AS_PNG, AS_TIFF = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), ("I", "F", "CMYK", "LAB", "I;16B")
 """Modes that PNG and TIFF keep as they are; others become RGB."""
 
 
