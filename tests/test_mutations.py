@@ -111,7 +111,7 @@ def attack(world, runner, tmp_path):
     return one
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(10))
 def test_damaged_files(attack, seed):
     attack(seed)
 

@@ -95,6 +95,7 @@ def test_no_output_folder_is_refused(clip_paths, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there are no such permissions")
 @pytest.mark.parametrize("mask", [0o002, 0o027])
 def test_files_follow_the_umask(clip_paths, tmp_path, mask):

@@ -30,6 +30,8 @@ DAMAGED = (
 )
 """What readers of archives raise; of those with a password `RuntimeError`."""
 
+FILES = "files"
+
 PASSED_OVER = (".", "__MACOSX")
 """So begin names of files and folders that file managers leave behind."""
 
@@ -58,11 +60,12 @@ def unpacked(archive: Path, where: str) -> Path:
     """
 
     def make(folder: Path) -> None:
+        (folder / FILES).mkdir()
         try:
             for name, opened in _members(archive):
                 parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", "..")]
                 if parts and not any(part.startswith(PASSED_OVER) for part in parts):
-                    target = folder.joinpath(*parts)
+                    target = folder.joinpath(FILES, *parts)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with opened, open(target, "wb") as file:
                         shutil.copyfileobj(opened, file, 1 << 20)
@@ -70,7 +73,7 @@ def unpacked(archive: Path, where: str) -> Path:
             raise InputError(f"{where}: {archive} cannot be unpacked ({error}); unpack it, give the folder") from error
 
     try:
-        return prepared("archives", key_of("archive 1", file_hash(archive)), make)
+        return prepared("archives", key_of("archive 1", file_hash(archive)), make) / FILES
     except OSError as error:
         raise InputError(f"{where}: {archive} cannot be read ({error.strerror or error})") from error
 
