@@ -15,7 +15,6 @@ import typer
 from safetensors import SafetensorError
 
 from ..core.allocator import keep_freed_memory
-from ..core.cache import cache_root
 from ..core.errors import InputError
 
 
@@ -87,6 +86,8 @@ def prepare(verbose: bool, token: str | None = None) -> None:
     import datasets
     import huggingface_hub
     import transformers
+
+    from ..core.cache import cache_root
 
     own = "HF_MDFT_CACHE" if "HF_MDFT_CACHE" in os.environ else "HF_HOME"
     caches = {cache_root(): own, Path(datasets.config.HF_DATASETS_CACHE): "HF_HOME"}
