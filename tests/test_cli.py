@@ -19,7 +19,7 @@ import hf_mdft
 from hf_mdft.cli.app import app
 
 
-@pytest.mark.parametrize("architecture", ["clip", "vit"])
+@pytest.mark.parametrize("architecture", ["clip", pytest.param("vit", marks=pytest.mark.slow)])
 def test_run_writes_what_is_documented(architecture, request, tmp_path, monkeypatch, capsys):
     paths = request.getfixturevalue(f"{architecture}_paths")
     recipe = write_recipe(tmp_path, paths)

@@ -47,6 +47,7 @@ def test_every_task_has_every_class_in_every_part(task):
     )
 
 
+@pytest.mark.slow
 def test_a_small_demo_pool_is_built_and_runs(tmp_path, monkeypatch):
     """The real demo's code with few images and steps."""
     from hf_mdft import Recipe

@@ -287,6 +287,7 @@ def test_python(page, recipe, local, capsys):
         assert Path("mnist-specialist/model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_hub(hub, client, data):
     """The page's Python and its recipe, with the real client against a Hub on this machine."""
     names = {

@@ -156,6 +156,7 @@ def test_the_study_from_recipe_to_tables(clip_paths, folder, monkeypatch, capsys
     assert call(command(recipe, folder, *options), monkeypatch, capsys)[:2] == (0, out)
 
 
+@pytest.mark.slow
 def test_what_is_stored_of_a_candidate_is_true(clip_paths, folder, monkeypatch, capsys):
     """Against the same candidate made by hand."""
     from safetensors.torch import load_file
@@ -192,6 +193,7 @@ def test_what_is_stored_of_a_candidate_is_true(clip_paths, folder, monkeypatch, 
     assert set(scores["scores"]["snd"]) == {"0.25", "0.5", "0.75", "1"}
 
 
+@pytest.mark.slow
 def test_steps_are_limited_in_both_phases(clip_paths, tmp_path, monkeypatch, capsys):
     from hf_mdft.meta import MdftTrainer
     from hf_mdft.specialize import StudentTrainer

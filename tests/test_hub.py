@@ -146,6 +146,7 @@ def test_what_cannot_be_found_is_named(hub, client, clip_paths, tmp_path, expert
     assert done["code"] == 2 and message in done["err"] and "Traceback" not in done["err"]
 
 
+@pytest.mark.slow
 def test_an_unreachable_hub_is_named(clip_paths, tmp_path):
     recipe = hub_recipe(tmp_path / "job", clip_paths)
     environment = hub_environment("http://127.0.0.1:9", tmp_path / "home")

@@ -32,7 +32,7 @@ READING = {
 }
 
 
-@pytest.mark.parametrize("name", READING)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "slow" else n for n in READING])
 def test_reading_goes_on(hub, client, clip_paths, tmp_path, name):
     hub_recipe(tmp_path, clip_paths)
     pattern, kind, options = READING[name]
@@ -160,7 +160,10 @@ def test_pushing_goes_on(hub, client, results, name):  # noqa: F811
         assert max(done["slept"]) >= int(options["headers"]["Retry-After"])
 
 
-@pytest.mark.parametrize("pattern", [r"POST .*/preupload/", r"PUT /lfs/", r"POST .*/commit/"])
+EARLY = [pytest.param(pattern, marks=pytest.mark.slow) for pattern in (r"POST .*/preupload/", r"PUT /lfs/")]
+
+
+@pytest.mark.parametrize("pattern", [*EARLY, r"POST .*/commit/"])
 def test_a_failed_push_leaves_the_repo_as_it_was(hub, client, results, pattern):  # noqa: F811
     push = ["push", results / "specialists" / "shade", "me/shade"]
     hub.misbehave(pattern, "status", status=500, times=FOREVER)

@@ -21,11 +21,16 @@ def run(code):
     "imports",
     [
         "import hf_mdft, peft",
-        "import hf_mdft, importlib.util as u; u.find_spec('peft')",
         "import peft, hf_mdft",
-        "from hf_mdft import MdftConfig",
-        "import hf_mdft.adapter",
-        "import hf_mdft.pool",
+        *[
+            pytest.param(line, marks=pytest.mark.slow)
+            for line in (
+                "import hf_mdft, importlib.util as u; u.find_spec('peft')",
+                "from hf_mdft import MdftConfig",
+                "import hf_mdft.adapter",
+                "import hf_mdft.pool",
+            )
+        ],
     ],
 )
 def test_peft_knows_the_adapter_whatever_is_imported_first(imports):

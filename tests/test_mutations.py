@@ -15,6 +15,8 @@ import mutations
 import pytest
 from conftest import edited, save_clip_pool, write_recipe
 
+from hf_mdft.cli.app import main
+
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits of memory are those of Linux")
 
@@ -60,8 +62,10 @@ def world(tmp_path_factory):
         content["tasks"].pop("colour")
 
     edited(recipe, smaller)
-    command = [sys.executable, "-m", "hf_mdft", "run", recipe, "--output-dir", folder / "out"]
-    subprocess.run(command, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", ["hf-mdft", "run", str(recipe), "--output-dir", str(folder / "out")])
+        main()
+    assert not stop.value.code
     shutil.rmtree(folder / "out" / "checkpoints")
     return folder
 
@@ -111,7 +115,7 @@ def attack(world, runner, tmp_path):
     return one
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_damaged_files(attack, seed):
     attack(seed)
 

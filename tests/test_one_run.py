@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import TASKS, call, edited, fit_arguments, write_recipe
+from conftest import call, edited, fit_arguments, write_recipe
 
 from hf_mdft import InputError, MetaMerger
 from hf_mdft.core.lock import locked
@@ -73,13 +73,14 @@ def test_left_overs_of_killed_processes_go(tmp_path):
 
 def test_results_of_an_earlier_recipe_go(clip_paths, tmp_path, monkeypatch, capsys):
     recipe, out = write_recipe(tmp_path, clip_paths), tmp_path / "out"
+    edited(recipe, lambda c: (c["tasks"].pop("stripes"), c["pool"]["experts"].pop("stripes")))
     assert call(["run", recipe, "--output-dir", out], monkeypatch, capsys)[0] == 0
     (out / "specialists" / "mine").mkdir()
     (out / "specialists" / "mine" / "notes.txt").write_text("keep", encoding="utf-8")
     edited(recipe, lambda c: (c["tasks"].pop("colour"), c["pool"]["experts"].pop("colour")))
     assert call(["run", recipe, "--output-dir", out], monkeypatch, capsys)[0] == 0
     left = {path.name for path in (out / "specialists").iterdir()}
-    assert left == {*TASKS, "mine"} - {"colour"}
+    assert left == {"shade", "mine"}
     edited(recipe, lambda c: c["specialize"].update(rounds=0))
     assert call(["run", recipe, "--output-dir", out], monkeypatch, capsys)[0] == 0
     assert {path.name for path in (out / "specialists").iterdir()} == {"mine"}
