@@ -83,6 +83,7 @@ def test_gains_add_one_part_after_the_other(clip_paths, tmp_path, monkeypatch, c
             assert math.isclose(row["average"] - above["average"], row["difference"], abs_tol=1e-6)
 
 
+@pytest.mark.slow
 def test_few_shot_uses_few_images_in_both_phases(clip_paths, tmp_path, monkeypatch, capsys):
     from hf_mdft.meta import MdftTrainer
 

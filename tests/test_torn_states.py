@@ -83,7 +83,7 @@ def again(undisturbed, clip_pool, tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("seed", range(len(DAMAGE)))
+@pytest.mark.parametrize("seed", range(0, len(DAMAGE), 2))
 def test_any_damaged_file(again, seed):
     chance = random.Random(seed)
     again(list(DAMAGE)[seed % len(DAMAGE)], chance)
