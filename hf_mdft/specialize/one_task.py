@@ -28,7 +28,7 @@ from ..pool import ModelPool
 from ..tasks import Images
 from ..trainers import arguments_key, resumable, show_progress
 from .arguments import SpecializeArguments
-from .gate import RULE, Decision, Rule, decide, familiarity, without_information
+from .gate import LIMITS, RULE, Decision, Rule, decide, familiarity, without_information
 from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
 from .specialist import Specialist
@@ -93,7 +93,7 @@ def specialize_task(
     with state.main_process_first():
         parts = ["specialist", VERSION, task, pool.reference(), meta_key or fingerprint(meta.state_dict()), head.key()]
         parts += [images.key, arguments_key(args), args.world_size, [kind.name for kind in SOURCES.parts()]]
-        parts += [repr(RULE), *experts.key()]
+        parts += [repr(RULE), *LIMITS, *experts.key()]
         checkpoint = resumable(work, parts, [RESULT])
     # The first process decides for all: another one could look a moment later and find the folder just written.
     (done,) = broadcast_object_list([state.is_main_process and whole(work / RESULT)])

@@ -2,12 +2,13 @@
 
 from ...cards import Decision
 from .decide import decide
-from .familiarity import Familiarity, familiarity
+from .familiarity import LIMITS, Familiarity, familiarity
 from .interpolations import SHARES, Comparison, Interpolations
 from .rules import RULE, Above, Furthest, Rule, Thresholds, Verdict, without_information
 
 
 __all__ = [
+    "LIMITS",
     "RULE",
     "SHARES",
     "Above",

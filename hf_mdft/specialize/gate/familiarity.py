@@ -21,12 +21,15 @@ LEAST_COVERAGE = 0.37
 0.43 to 0.96, under a shift as well; of images of one class 0.34 at most."""
 
 BETTER = 1.1
-"""How many times as informative, of its largest value, another task's expert must be to be the better one, beside knowing
-more in nats: an expert of two classes is sure of anything. With images of another task it was 1.15 to 8 times, with a
-task's own 1.02 at most."""
+"""How many times as informative, of its largest value, another task's expert must be to be the better one, beside
+knowing more in nats: an expert of two classes is sure of anything. With images of another task it was 1.15 to 8 times,
+with a task's own 1.02 at most."""
 
 LOOKED_AT = 256
 """Images that experts of other tasks look at."""
+
+LIMITS = (LEAST_DIFFERENT, LEAST_COVERAGE, BETTER, LOOKED_AT)
+"""What a decision depends on, beside the rule."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Familiarity:
             teacher's reference predicts, in shares of what even draws would give (Miller 1955: the entropy of N draws
             from C classes falls short by `(C - 1) / 2N`).
         information: Mutual information of image and the reference's prediction, of its largest value `ln C`.
-        other: The expert of another task whose predictions are most informative, of those that know more in nats; `None`
-            where there is none. Of a task without an expert nothing but the first is known.
+        other: The expert of another task whose predictions are most informative, of those that know more in nats;
+            `None` where there is none. Of a task without an expert nothing but the first is known.
         other_information: Its mutual information, likewise.
     """
 
