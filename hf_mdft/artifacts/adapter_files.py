@@ -48,8 +48,7 @@ def load_adapter(folder: Path, pool: ModelPool) -> PeftModel:
     except InputError as error:
         raise InputError(f"{folder}: {ADAPTER_CONFIG}: {error}") from None
     except Exception as error:  # values that peft cannot use
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder}: {ADAPTER_CONFIG} fits no tower of its pool ({reason})") from error
+        raise InputError(f"{folder}: {ADAPTER_CONFIG} fits no tower of its pool; make it again") from error
     try:
         found = load_file(folder / ADAPTER_WEIGHTS)
     except (OSError, SafetensorError) as error:
