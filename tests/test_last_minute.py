@@ -146,6 +146,7 @@ def test_text_of_others_is_no_markup():
     [
         (lambda facts: facts.update(tower_loader="x\n```\n<script>"), "is no name"),
         (lambda facts: facts["meta"].update(granularity="<script>"), "is no name"),
+        (lambda facts: facts.update(features="pooler_output, __import__('os').system('x')"), "is no name"),
         (lambda facts: facts["gate"].update(reason="a\u202eb"), "cannot be seen"),
     ],
 )

@@ -125,6 +125,19 @@ def test_archives_with_classes(tmp_path, preprocessor, ending):
     assert count(spec, preprocessor) == expected + 1, "the archive's content counts, not its name"
 
 
+def test_archives_by_part(tmp_path, preprocessor):
+    """All parts know the classes of all, so that they can be put together."""
+    files = {}
+    for part, name in (("train", "cat"), ("test", "dog")):
+        files[part] = str(tmp_path / f"{part}.zip")
+        with zipfile.ZipFile(files[part], "w") as opened:
+            opened.write(picture(tmp_path / part / "0.png", 0), f"{name}/0.png")
+    spec = {"path": "imagefolder", "data_files": files}
+    assert count({**spec, "split": "train+test"}, preprocessor) == 2
+    found = read_labelled("x", Task(None, {**spec, "split": "test"}), ["dog", "cat"], preprocessor)
+    assert found.labels.tolist() == [0]
+
+
 def test_damaged_archives(tmp_path, preprocessor):
     (tmp_path / "photos.zip").write_bytes(b"PK\x03\x04 half")
     with pytest.raises(InputError, match=r"photos.zip cannot be unpacked .*; unpack it, give the folder"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
@@ -39,29 +39,31 @@ def load_adapter(folder: Path, pool: ModelPool) -> PeftModel:
         pool: Its pool.
 
     Raises:
-        InputError: A tensor is missing, of another shape or kind, or not finite: peft would leave the start values.
+        InputError: A tensor is missing (peft would leave the start values), of another shape or kind, or not finite.
     """
-    where, config = f"{folder}: {ADAPTER_WEIGHTS}", read_adapter_config(folder)
-    try:
-        model = get_peft_model(pool.tower(), config)
-        wanted = get_peft_model_state_dict(model)
-    except InputError as error:
-        raise InputError(f"{folder}: {ADAPTER_CONFIG}: {error}") from None
-    except Exception as error:  # values that peft cannot use
-        raise InputError(f"{folder}: {ADAPTER_CONFIG} fits no tower of its pool; make it again") from error
+    where = f"{folder}: {ADAPTER_WEIGHTS}"
+    read_adapter_config(folder)
     try:
         found = load_file(folder / ADAPTER_WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{where} is damaged ({error}); make it again") from error
-    for name, tensor in wanted.items():
-        if name not in found:
-            raise InputError(f"{where} lacks '{name}'; make it again")
-        if found[name].shape != tensor.shape or not found[name].is_floating_point():
-            kind = f"{found[name].dtype} {tuple(found[name].shape)}"
-            raise InputError(f"{where}: '{name}' is {kind}, expected {tuple(tensor.shape)}; make it again")
-        if not found[name].float().isfinite().all():
+    for name, tensor in found.items():
+        if not tensor.is_floating_point():
+            raise InputError(f"{where}: '{name}' is stored as {tensor.dtype}; make it again")
+        if not tensor.float().isfinite().all():
             raise InputError(f"{where}: '{name}' holds NaN or infinity; make it again")
-    return PeftModel.from_pretrained(pool.tower(), folder)
+    try:
+        model = PeftModel.from_pretrained(pool.tower(), folder)
+    except InputError as error:
+        raise InputError(f"{folder}: {ADAPTER_CONFIG}: {error}") from None
+    except Exception as error:  # values or shapes that peft cannot use
+        raise InputError(
+            f"{folder}: {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} fit no tower of its pool; make it again"
+        ) from error
+    missing = get_peft_model_state_dict(model).keys() - found.keys()
+    if missing:
+        raise InputError(f"{where} lacks '{min(missing)}'; make it again")
+    return model
 
 
 def read_adapter(folder: Path) -> PoolReference:

@@ -43,7 +43,7 @@ def write_check(
     page = environment.get_template(CHECK_PAGE).render(
         inputs=inputs, cost=cost, sheet=sheet, header=HEADER, notes=notes
     )
-    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+    if path.exists() and not (path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace")):
         raise InputError(f"{path}: not written by hf_mdft; choose another --page")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -191,7 +191,10 @@ class SpecialistFacts:
     tower_loader: str = "AutoModel"
 
 
-IDENTIFIER = re.compile(r"[\w.()\[\]'\", :-]{0,100}")
+NAME = re.compile(r"[A-Za-z_]\w{0,99}")
+
+FEATURES = re.compile(r"([A-Za-z_]\w{0,99}(\[[\d:, -]*\])?(\.[a-z]\w*(\([\w=, -]*\))?)*)?")
+"""Where an output holds the embedding: `last_hidden_state[:, 0]`, `pooler_output`. A reader runs it."""
 
 
 def check_facts(facts: MetaFacts | SpecialistFacts, where: str) -> None:
@@ -205,11 +208,11 @@ def check_facts(facts: MetaFacts | SpecialistFacts, where: str) -> None:
         InputError: A name is none, or text holds control characters or changes the direction of writing.
     """
     meta = facts.meta if isinstance(facts, SpecialistFacts) else facts
-    names = [meta.granularity, meta.loader, meta.transform.get("name", "none")]
+    forms = [(meta.granularity or "none", NAME), (meta.loader, NAME), (meta.transform.get("name", "none"), NAME)]
     if isinstance(facts, SpecialistFacts):
-        names += [facts.tower_loader, facts.features]
-    for name in names:
-        if not isinstance(name, str) or not IDENTIFIER.fullmatch(name):
+        forms += [(facts.tower_loader, NAME), (facts.features, FEATURES)]
+    for name, form in forms:
+        if not isinstance(name, str) or not form.fullmatch(name):
             raise InputError(f"{where}: {name!r:.60} is no name; make it again")
     for text in _texts(dataclasses.asdict(facts)):
         if not is_plain(text):

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,18 +117,18 @@ def endings() -> frozenset[str]:
     return frozenset({ending for ending, kind in Image.EXTENSION.items() if kind in FORMATS} | {".mpo"})
 
 
-def folder_of_images(roots: Sequence[Path], column: str, where: str) -> datasets.Dataset:
-    """All pictures in folders, whatever parts their folders name, with their classes.
+def folder_of_images(root: Path, column: str, where: str) -> datasets.Dataset:
+    """All pictures in a folder, whatever parts its folders name, with their classes.
 
     Args:
-        roots: The folders or archives.
+        root: The folder or archive.
         column: Name of the column of images.
         where: Names the data set in messages.
 
     Raises:
         InputError: There is none.
     """
-    pictures = [picture for root in roots for picture in pictures_in(root, where)]
+    pictures = pictures_in(root, where)
     return _table(pictures, column, _classes(pictures))
 
 
@@ -156,16 +156,23 @@ def part_of_images(root: Path, split: Any, column: str, where: str) -> datasets.
     parts: dict[str, list[Found]] = {}
     for picture in pictures:
         parts.setdefault(picture.part or "train", []).append(picture)
-    classes = _classes(pictures)
-    return chosen({name: _table(part, column, classes) for name, part in parts.items()}, split, where)
+    return chosen(parts, split, column, where)
 
 
-def chosen(parts: dict[str, datasets.Dataset], split: Any, where: str) -> datasets.Dataset | datasets.DatasetDict:
-    """The part that `split` says, as `load_dataset` does.
+def chosen(
+    pictures: Mapping[str, Sequence[Found]], split: Any, column: str, where: str
+) -> datasets.Dataset | datasets.DatasetDict:
+    """The part that `split` says, as `load_dataset` does; all parts know the classes of all.
+
+    Args:
+        pictures: Pictures by part.
+        split, column, where: As in `part_of_images`.
 
     Raises:
         InputError: There is no such part.
     """
+    classes = _classes([picture for part in pictures.values() for picture in part])
+    parts = {name: _table(part, column, classes) for name, part in pictures.items()}
     if split is None:
         return datasets.DatasetDict(parts)
     if str(split) == "all":

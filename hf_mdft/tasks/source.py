@@ -128,8 +128,8 @@ def _local_images(spec: Mapping[str, Any], where: str) -> Any:
         if not names or not all(is_archive(name) and os.path.isfile(name) for name in names):
             return None
         parts = files if isinstance(files, Mapping) else {"train": files}
-        roots = {name: [Path(file) for file in _flat(part)] for name, part in parts.items()}
-        return chosen({name: folder_of_images(part, "image", where) for name, part in roots.items()}, split, where)
+        found = {n: [p for file in _flat(part) for p in pictures_in(Path(file), where)] for n, part in parts.items()}
+        return chosen(found, split, "image", where)
     folder = spec.get("data_dir") if path == "imagefolder" else path
     if folder is None or files is not None or not Path(folder).is_dir():
         return None
@@ -188,7 +188,7 @@ def _each(value: Any, function: Any) -> Any:
 def _folder(spec: str | Path, column: str, where: str) -> datasets.Dataset:
     path = Path(os.path.expanduser(spec))
     if path.is_dir() or (path.is_file() and is_archive(path.name)):
-        return folder_of_images([path], column, where)
+        return folder_of_images(path, column, where)
     advice = "no such folder of images"
     if path.is_file():
         advice = (

@@ -82,10 +82,10 @@ class PhaseTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # As in `Trainer`, without its pickle of the arguments, which holds tokens.
-        model = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(
-            output_dir or self.args.output_dir, state_dict=state_dict, is_main_process=self.args.should_save
-        )
+        model, folder = self.accelerator.unwrap_model(self.model), output_dir or self.args.output_dir
+        model.save_pretrained(folder, state_dict=state_dict, is_main_process=self.args.should_save)
+        if self.processing_class is not None and self.args.should_save:
+            self.processing_class.save_pretrained(folder)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         limit, self.args.save_total_limit = self.args.save_total_limit, None
