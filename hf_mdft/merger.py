@@ -111,7 +111,10 @@ class MetaMerger(TaskData):
     def _timed(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.timing[stage] = self.timing.get(stage, 0.0) + time.perf_counter() - start
+        self._took(stage, time.perf_counter() - start)
+
+    def _took(self, stage: str, seconds: float) -> None:
+        self.timing[stage] = self.timing.get(stage, 0.0) + seconds
 
     def fit(self, args: MdftTrainingArguments | None = None) -> TrainOutput:
         """Phase 1: learn the coefficients (and heads) on the unlabelled images of all tasks; labels are never read.
@@ -163,7 +166,7 @@ class MetaMerger(TaskData):
         for task in names:  # results of an earlier call must not stand in for a specialist that this one refuses
             self.specialists.pop(task, None)
             self.timing.pop(f"specialist {task}", None)
-        found = specialize_in_rounds(self, meta, args, names, next_meta=self._next_meta, timed=self._timed)
+        found = specialize_in_rounds(self, meta, args, names, next_meta=self._next_meta, took=self._took)
         self._taken |= {task: made.expert for task, made in (found[0] if found else {}).items()}
         self._phases["specialize"] = options_of(args)
         facts = self.record.continue_meta(self, self.config, self._phases)

@@ -180,3 +180,23 @@ def test_two_processes_give_the_same_coefficients(options, clip_paths, tmp_path)
     a, b = (load_file(tmp_path / name / "meta" / "adapter_model.safetensors") for name in ("one", "two"))
     assert max((a[key] - b[key]).abs().max().item() for key in a) < 1e-4
     assert (tmp_path / "two" / "results.json").is_file() and (tmp_path / "two" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_specialists_side_by_side(clip_paths, tmp_path):
+    specialize = {"max_steps": 10, "per_device_train_batch_size": 8, "use_cpu": True, "bf16": False}
+    recipe = write_recipe(tmp_path, clip_paths, meta={"max_steps": 0}, specialize=specialize)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    one = subprocess.run(
+        [sys.executable, "-m", "hf_mdft", "run", recipe, "--output-dir", tmp_path / "one"], env=environment
+    )
+    two = subprocess.run([*TWO_PROCESSES, str(recipe), "--output-dir", str(tmp_path / "two")], env=environment)
+    assert one.returncode == two.returncode == 0
+    tasks = {path.name for path in (tmp_path / "one" / "specialists").iterdir()}
+    assert len(tasks) > 1
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]
+    for task in tasks:
+        a, b = (tmp_path / name / "specialists" / task / "model.safetensors" for name in ("one", "two"))
+        assert a.read_bytes() == b.read_bytes()
+        assert results[1]["timing_s"][f"specialist {task}"] > 0
+    assert results[0]["gate"] == results[1]["gate"]

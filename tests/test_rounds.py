@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -27,11 +26,6 @@ def run(merger, tmp_path):
             seen["folders"].append(folder)
             return pool.tower("colour")
 
-        @contextmanager
-        def timed(stage):
-            seen["stages"].append(stage)
-            yield
-
         defaults = dict(
             max_steps=2,
             per_device_train_batch_size=8,
@@ -46,7 +40,7 @@ def run(merger, tmp_path):
             SpecializeArguments(output_dir=str(tmp_path / folder), **{**defaults, **options}),
             tasks,
             next_meta=next_meta,
-            timed=timed,
+            took=lambda stage, seconds: seen["stages"].append(stage),
         )
         return rounds, seen
 

@@ -15,5 +15,9 @@ def fast_bf16(device: torch.device | str) -> bool:
     """Whether a device computes in bfloat16 faster than in fp32, rather than imitate it."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Matrix units; vector instructions alone gain little. The library has no public question for it.
-    return torch.device(device).type == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    if torch.device(device).type != "cpu":
+        return False
+    # Matrix units, or vector instructions for products of bfloat16 (on an AMD EPYC with the latter, one thread and the
+    # tower of pool B: 1.6 times as fast forward, 1.3 times with backward). The library has no public question for it.
+    asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)

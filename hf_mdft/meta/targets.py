@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 
+from accelerate import PartialState
+
+from ..core.processes import alone, own_share
 from ..embedding import expert_features
 from ..embedding.restoration import find_restorations
 from ..embedding.views import FEW_VIEWS
@@ -21,6 +25,23 @@ def experts_of(task: str, head: Head, pool: ModelPool) -> TaskExperts:
     """The pool's experts of a task with its head; several with linear heads have their own classifiers."""
     described = Task(None, class_names=head.class_names, head="linear" if isinstance(head, LinearHead) else head)
     return TaskExperts(task, pool, build_expert_heads(task, described, pool, head))
+
+
+def task_objectives(
+    experts: Mapping[str, TaskExperts],
+    heads: Mapping[str, Head],
+    images: Mapping[str, Images],
+    args: MdftTrainingArguments,
+) -> dict[str, TaskObjective]:
+    """Objectives by task. Of several processes each runs the models of some of the tasks, whose outputs are kept; then
+    all read them."""
+    if PartialState().num_processes > 1:
+        mine = own_share({task: len(found) for task, found in images.items()})
+        with alone():
+            for task in mine:
+                task_objective(experts[task], heads[task], images[task], args)
+        PartialState().wait_for_everyone()
+    return {task: task_objective(experts[task], heads[task], found, args) for task, found in images.items()}
 
 
 def task_objective(experts: TaskExperts, head: Head, images: Images, args: MdftTrainingArguments) -> TaskObjective:

@@ -33,7 +33,7 @@ from .micro_batches import average, micro_batch_size, micro_batches
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective
 from .sharpness import gradient_uphill
-from .targets import experts_of, task_objective
+from .targets import experts_of, task_objectives
 
 
 class MdftTrainer(PushingTrainer):
@@ -89,10 +89,10 @@ class MdftTrainer(PushingTrainer):
         if missing:
             raise InputError(f"task '{missing[0]}' has images but no head")
         self.preprocessor = Preprocessor.of(self.pool.base.folder, str(self.pool.base))
-        with args.main_process_first(desc="preprocessing and expert outputs"):
+        with args.main_process_first(desc="preprocessing"):
             images = {task: self._images(task, data) for task, data in train_dataset.items()}
             given = {task: experts.get(task) or experts_of(task, self.heads[task], self.pool) for task in images}
-            objectives = {task: task_objective(given[task], self.heads[task], images[task], args) for task in images}
+        objectives = task_objectives(given, self.heads, images, args)
         self.objective = MetaObjective(objectives, args)
         self._images_of = images
         self._preprocessors = [found.preprocessor for found in images.values()]

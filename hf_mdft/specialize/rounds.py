@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import time
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import nn
 from transformers import set_seed
 
 from ..core.hashing import fingerprint
 from ..core.lock import locked
+from ..core.processes import alone, own_share
 from ..experts import TaskExperts
 from ..heads import Head
 from ..pool import ModelPool
@@ -32,7 +36,7 @@ def specialize_in_rounds(
     tasks: Iterable[str],
     *,
     next_meta: Callable[[ModelPool, Mapping[str, Head], Path], nn.Module],
-    timed: Callable[[str], AbstractContextManager[None]],
+    took: Callable[[str, float], None],
 ) -> list[dict[str, Specialist]]:
     """Specialise tasks for up to `args.rounds` rounds.
 
@@ -46,7 +50,7 @@ def specialize_in_rounds(
         tasks: Names of the tasks.
         next_meta: Makes the tower of the next round's meta-model from its pool and the heads of the tasks that
             specialists replaced experts of; work in progress goes to the folder that it is given.
-        timed: Context manager around each stage, by the stage's name.
+        took: Told the name and the seconds of every stage.
 
     Returns:
         For each round that was run, the specialists held after it, by task.
@@ -55,7 +59,7 @@ def specialize_in_rounds(
         InputError: Another run works in the folder.
     """
     with locked(Path(args.output_dir)):
-        return _rounds(data, meta, args, list(tasks), next_meta, timed)
+        return _rounds(data, meta, args, list(tasks), next_meta, took)
 
 
 def _rounds(
@@ -64,7 +68,7 @@ def _rounds(
     args: SpecializeArguments,
     todo: list[str],
     next_meta: Callable[[ModelPool, Mapping[str, Head], Path], nn.Module],
-    timed: Callable[[str], AbstractContextManager[None]],
+    took: Callable[[str, float], None],
 ) -> list[dict[str, Specialist]]:
     held: dict[str, Specialist] = {}
     new: dict[str, Head] = {}
@@ -74,18 +78,21 @@ def _rounds(
         folder = Path(args.output_dir) / f"round-{number}"
         own = copy.copy(args)
         own.output_dir = str(folder)
-        found, key = {}, fingerprint(meta.state_dict())
+        key = fingerprint(meta.state_dict())
+
+        def make(task: str, pool: ModelPool = pool, meta: nn.Module = meta, key: str = key) -> Specialist:
+            set_seed(args.seed)
+            head, given = new.get(task) or data.head(task), experts[task]
+            if task in new:
+                given = TaskExperts(task, pool, {task: head}, teachers=given.teachers)
+            made = specialize_task(task, pool, meta, head, data.unlabelled(task), own, key, given)
+            if task in new:  # what was found of the experts that the user gave
+                made = replace(made, trust=replace(held[task].trust, start="specialist of the round before"))
+            return made
+
+        found, seconds = _made(make, {task: len(data.unlabelled(task)) for task in todo})
         for task in todo:
-            with timed(f"specialist {task}"):
-                set_seed(args.seed)
-                head, given = new.get(task) or data.head(task), experts[task]
-                if task in new:
-                    given = TaskExperts(task, pool, {task: head}, teachers=given.teachers)
-                made = specialize_task(task, pool, meta, head, data.unlabelled(task), own, key, given)
-                if task in new:  # what was found of the experts that the user gave
-                    before = held[task].trust
-                    made = replace(made, trust=replace(before, start="specialist of the round before"))
-                found[task] = made
+            took(f"specialist {task}", seconds[task])
         held |= {task: made for task, made in found.items() if made.improved or task not in held}
         rounds.append(dict(held))
         todo = [task for task, made in found.items() if made.improved]
@@ -95,3 +102,34 @@ def _rounds(
         new |= {task: found[task].head for task in todo}
         meta = next_meta(pool, new, folder.with_name(f"{folder.name}-{NEXT_META}"))
     return rounds
+
+
+def _made(
+    make: Callable[[str], Specialist], sizes: Mapping[str, int]
+) -> tuple[dict[str, Specialist], dict[str, float]]:
+    """Specialists and the seconds that they took, by task. Tasks are independent: several processes make several of
+    them side by side, each alone, and read each other's; one task they train together.
+
+    Args:
+        make: Makes the specialist of a task, or reads the one that its folder holds.
+        sizes: Number of images by task.
+    """
+    if PartialState().num_processes == 1 or len(sizes) == 1:
+        return _timed(make, sizes)
+    mine = own_share(sizes)
+    with alone():
+        _, seconds = _timed(make, mine)
+    seconds = dict(ChainMap(*gather_object([seconds])))  # waits for all
+    with alone():
+        return {task: make(task) for task in sizes}, seconds
+
+
+def _timed(
+    make: Callable[[str], Specialist], tasks: Iterable[str]
+) -> tuple[dict[str, Specialist], dict[str, float]]:
+    found, seconds = {}, {}
+    for task in tasks:
+        start = time.perf_counter()
+        found[task] = make(task)
+        seconds[task] = time.perf_counter() - start
+    return found, seconds
