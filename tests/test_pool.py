@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -117,6 +118,20 @@ def test_task_vectors_are_kept_once_whatever_the_spelling(clip_pool, monkeypatch
     nested = [{"name": "lines", "of": spec} for spec in spellings]
     assert len({kept(monkeypatch, clip_pool, spec) for spec in nested}) == 1
     assert kept(monkeypatch, clip_pool, {"name": "trim", "density": 0.3}) != kept(monkeypatch, clip_pool, "trim")
+
+
+def test_task_vectors_in_the_making_have_a_progress_bar(clip_pool, monkeypatch, capsys):
+    """Only where they are made, and of one of several processes."""
+    monkeypatch.setattr(TRANSFORMS.get("tsv"), "version", 1000)
+    made = clip_pool.vectors("tsv")
+    shown = capsys.readouterr().err
+    assert "Task vectors (tsv): " in shown and f"/{len(made.names())} " in shown
+    monkeypatch.setattr("hf_mdft.pool.manifest._OPEN_VECTORS", {})
+    assert clip_pool.vectors("tsv") is not made and not capsys.readouterr().err
+    monkeypatch.setattr("hf_mdft.pool.vectors.PartialState", lambda: SimpleNamespace(is_main_process=False))
+    monkeypatch.setattr(TRANSFORMS.get("tsv"), "version", 1001)
+    clip_pool.vectors({"name": "lines", "of": "tsv"})
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("spec", ["sign", {"name": "lines", "of": "sign"}])

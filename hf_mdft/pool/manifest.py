@@ -22,14 +22,14 @@ from ..core.reference import PoolReference, expert_names, several
 from ..core.threads import each
 from ..hub import push_folder
 from ..tasks import Task
-from ..transforms import TRANSFORMS, transformed
+from ..transforms import TRANSFORMS
 from .download import fetch_all
 from .fit import Fit
 from .lora import LoraWeights
 from .names import check_names, distinct, model_folders
 from .published import PublishedPool, read_published, write_published
 from .source import PROCESSOR_FILES, ModelSource
-from .vectors import FORMAT, TaskVectors, write_vectors
+from .vectors import FORMAT, TaskVectors, write_transformed
 from .weights import TowerWeights
 
 
@@ -272,9 +272,7 @@ class ModelPool:
         if vectors is None:
 
             def make(folder: Path) -> None:
-                phi.fit(self._raw_vectors, depths)
-                made = (transformed(phi, name, stack) for name, stack in self._raw_vectors())
-                write_vectors(made, folder, list(self.experts))
+                write_transformed(phi, self._raw_vectors, depths, folder, list(self.experts))
 
             vectors = _OPEN_VECTORS[key] = TaskVectors(prepared("vectors", key, make), list(self.experts))
         return vectors

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tqdm.auto import tqdm
 
 from ..core.errors import InputError
+from ..transforms import Transform, transformed
 
 
 STORED = torch.float16
@@ -58,6 +61,31 @@ class TaskVectors:
     def release(self) -> None:
         """Forget the copies on other devices."""
         self._elsewhere.clear()
+
+
+def write_transformed(
+    phi: Transform,
+    tensors: Callable[[], Iterator[tuple[str, torch.Tensor]]],
+    depths: dict[str, float],
+    folder: Path,
+    experts: Sequence[str],
+) -> None:
+    """Write Phi of task vectors, one tensor after the other, with a progress bar of the main process.
+
+    Args:
+        phi: The transform.
+        tensors: Gives name and task vectors `(K, *shape)` of one tensor after the other, each time from the start.
+        depths: How deep each of the tensors lies; see `Transform.fit`.
+        folder: Folder of the files.
+        experts: Names of the experts, in row order, for messages.
+
+    Raises:
+        InputError: See `transformed` and `write_vectors`.
+    """
+    phi.fit(tensors, depths)
+    hidden = not PartialState().is_main_process
+    with tqdm(tensors(), f"Task vectors ({phi.name})", len(depths), leave=False, disable=hidden) as bar:
+        write_vectors((transformed(phi, name, stack) for name, stack in bar), folder, experts)
 
 
 def write_vectors(

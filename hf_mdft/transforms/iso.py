@@ -8,7 +8,7 @@ import torch
 
 from ..core.errors import InputError
 from .base import TRANSFORMS, Transform
-from .matrix import as_matrices, orthogonalized
+from .matrix import as_matrices, as_vectors, full, leading, orthogonalized
 
 
 def shares(matrices: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -34,15 +34,15 @@ class IsoC(Transform):
     scale 1, and the mean of vectors.
     """
 
-    version = 1
+    version = 2
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
         matrices = as_matrices(vectors)
         if matrices is None:
             return vectors
-        left, values, right = torch.linalg.svd(matrices.sum(dim=0), full_matrices=False)
+        left, values, right = full(matrices.sum(dim=0))
         rows = torch.einsum("kr,or,ri->koi", shares(matrices, left, right), left, right)
-        return len(matrices) * values.mean() * rows.reshape(vectors.shape)
+        return len(matrices) * values.mean().item() * as_vectors(rows, vectors)
 
 
 @TRANSFORMS.register("iso_cts")
@@ -58,7 +58,7 @@ class IsoCts(Transform):
         common: Share of directions that are common, in (0, 1]. The default is the paper's.
     """
 
-    version = 1
+    version = 2
     common: float = 0.8
 
     def __post_init__(self) -> None:
@@ -70,19 +70,19 @@ class IsoCts(Transform):
         if matrices is None:
             return vectors
         count = len(matrices)
-        left, values, right = torch.linalg.svd(matrices.sum(dim=0), full_matrices=False)
+        left, values, right = full(matrices.sum(dim=0))
         own = int((1 - self.common) * len(values)) // count
         rank = len(values) - own * count
         left, right = left[:, :rank], right[:rank]
         part = shares(matrices, left, right)
         rest = matrices - left @ (left.T @ matrices)
-        own_left, own_values, own_right = (x for x in torch.linalg.svd(rest, full_matrices=False))
-        lefts = orthogonalized(torch.cat([left, *own_left[..., :own]], dim=1))
-        rights = orthogonalized(torch.cat([right, *own_right[:, :own]], dim=0))
-        belongs = torch.zeros(count, rank + own * count, dtype=vectors.dtype)
+        own_left, own_values, own_right = leading(rest, own)
+        lefts = orthogonalized(torch.cat([left, *own_left], dim=1))
+        rights = orthogonalized(torch.cat([right, *own_right], dim=0))
+        belongs = part.new_zeros(count, rank + own * count)
         belongs[:, :rank] = part
         for k in range(count):
             belongs[k, rank + k * own : rank + (k + 1) * own] = 1
-        size = torch.cat([values[:rank], own_values[:, :own].flatten()]).mean()
+        size = torch.cat([values[:rank], own_values.flatten()]).mean()
         rows = torch.einsum("kr,or,ri->koi", belongs, lefts, rights)
-        return count * size * rows.reshape(vectors.shape)
+        return count * size.item() * as_vectors(rows, vectors)

@@ -8,7 +8,7 @@ import torch
 
 from ..core.errors import InputError
 from .base import TRANSFORMS, Transform
-from .matrix import as_matrices
+from .matrix import as_matrices, as_vectors, leading
 
 
 @TRANSFORMS.register("low_rank")
@@ -21,7 +21,7 @@ class LowRank(Transform):
         share: Share of the singular components that are kept, in (0, 1]; at least one is.
     """
 
-    version = 1
+    version = 2
     share: float = 0.125
 
     def __post_init__(self) -> None:
@@ -32,7 +32,5 @@ class LowRank(Transform):
         matrices = as_matrices(vectors)
         if matrices is None:
             return vectors
-        left, values, right = torch.linalg.svd(matrices, full_matrices=False)
-        rank = max(1, round(self.share * values.shape[-1]))
-        kept = (left[..., :rank] * values[..., None, :rank]) @ right[..., :rank, :]
-        return kept.reshape(vectors.shape)
+        left, values, right = leading(matrices, max(1, round(self.share * min(matrices.shape[1:]))))
+        return as_vectors((left * values[..., None, :]) @ right, vectors)
