@@ -51,7 +51,7 @@ from hf_mdft.experts import (
     weigh,
 )
 from hf_mdft.experts.average import model_stock
-from hf_mdft.experts.ensemble import temperature
+from hf_mdft.experts.ensemble import temperature, vote
 from hf_mdft.experts.rank import h_score
 from hf_mdft.experts.related import completed, related_shares
 from hf_mdft.heads import LinearHead, build_expert_heads, build_head
@@ -205,7 +205,8 @@ def test_ensemble_is_the_confident_geometric_mean():
     wanted = ((shares * (logits / heat).log_softmax(-1)).sum(0) / shares.sum(0)).softmax(-1)
     torch.testing.assert_close(found.log_probs.exp(), wanted)
     assert found.features is both["1"].features and found.joint_features.shape == (50, 6)
-    assert torch.equal(found.held_out, both["1"].held_out), "the larger weight has the vote of two"
+    views = [x.argmax(-1)[None] for x in logits]
+    assert torch.equal(vote(views, [0.25, 0.75], 4), views[1]), "the larger weight has the vote of two"
     assert combined(both, {"0": 1.0, "1": 0.0}) is both["0"]
 
 
@@ -744,8 +745,9 @@ def test_a_far_better_teacher_leaves_a_start_and_evidence(several, big, unlabell
     )
     merger = MetaMerger(several, {"shade": taught(big, unlabelled_data)})
     experts, images = merger.experts("shade"), merger.unlabelled("shade")
-    together = experts.ensemble(images, held_out_from=3)
-    assert together.of_pool and together.features.shape[1] == 16 and len(together.held_out) == 2
+    together = experts.ensemble(images)
+    assert together.of_pool and together.features.shape[1] == 16
+    assert experts.held_out(images, experts.weights(images)).shape == (4, len(images))
     merger.fit(fit_arguments(tmp_path))
     made = merger.specialize(specialize_arguments(tmp_path, alignment_weight=0.5))["shade"]
     assert made.trust.weights["teacher resnet"] == 1.0 and made.expert in made.trust.start

@@ -12,9 +12,10 @@ from conftest import perturbed
 from safetensors.torch import load_file
 
 from hf_mdft import InputError, ModelPool, SpecializeArguments
-from hf_mdft.embedding import embed_views
-from hf_mdft.embedding.views import HELD_OUT_VIEWS, TEACHER_VIEWS, jitter, translate
-from hf_mdft.experts import observe
+from hf_mdft.embedding import embed_views, expert_features
+from hf_mdft.embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, jitter, translate
+from hf_mdft.experts import TaskExperts, observe, observe_in_stages
+from hf_mdft.restorations import restored
 from hf_mdft.specialize import (
     STUDENT_TERMS,
     TEACHER_PARTS,
@@ -25,8 +26,10 @@ from hf_mdft.specialize import (
     decide,
     specialize_task,
 )
+from hf_mdft.specialize.evidence import gate_evidence
 from hf_mdft.specialize.learning_rate import FASTEST, GENTLE, gentle_learning_rate
 from hf_mdft.specialize.steps import share_to_learn, steps_to_train
+from hf_mdft.specialize.teacher import Models, observe_sources
 from hf_mdft.specialize.teacher.ensemble import reliability
 from hf_mdft.specialize.terms import StudentTerm, WeightTerm
 
@@ -175,20 +178,60 @@ def setting(merger):
 
 def test_observation_averages_views(setting):
     pool, meta, head, images = setting
-    features = list(embed_views(meta, pool.architecture, images, TEACHER_VIEWS + HELD_OUT_VIEWS))
-    seen = observe(features, head, len(TEACHER_VIEWS))
+    features = list(embed_views(meta, pool.architecture, images, TEACHER_VIEWS))
+    seen = observe(features, head)
     x = images.preprocessor.normalize(images.pixels(range(len(images))))
     with torch.no_grad():
         logits = [head(pool.architecture.features(meta(pixel_values=translate(x, v)))) for v in TEACHER_VIEWS]
     torch.testing.assert_close(seen.logits, logits[0], atol=1e-4, rtol=1e-4)
     expected = torch.stack([entry.log_softmax(-1) for entry in logits]).mean(0).log_softmax(-1)
     torch.testing.assert_close(seen.log_probs, expected, atol=1e-4, rtol=1e-4)
-    assert seen.held_out.shape == (4, len(images))
-    same = torch.stack([entry.argmax(-1) == logits[0].argmax(-1) for entry in logits[1:5]]).float().mean()
-    assert seen.consistency == pytest.approx(same.item())
-    plain = observe(features, head, len(TEACHER_VIEWS), averaged=False)
+    same = torch.stack([entry.argmax(-1) == logits[0].argmax(-1) for entry in logits[1:5]])
+    assert seen.consistency == pytest.approx(same.float().mean().item()) and not len(seen.held_out)
+    assert torch.equal(seen.steady, same.all(0))
+    plain = observe(features, head, averaged=False)
     torch.testing.assert_close(plain.log_probs, logits[0].log_softmax(-1), atol=1e-4, rtol=1e-4)
-    assert plain.consistency == seen.consistency and torch.equal(plain.held_out, seen.held_out)
+    assert plain.consistency == seen.consistency
+
+
+def test_further_views_are_of_those_images_alone_on_which_few_disagree():
+    generator = torch.Generator().manual_seed(0)
+    views = [torch.randn(40, 3, generator=generator) + 3 * torch.eye(3)[torch.arange(40) % 3] for _ in TEACHER_VIEWS]
+    asked = []
+
+    def run(rows, wanted):
+        asked.append((rows, wanted))
+        return iter([views[TEACHER_VIEWS.index(view)][slice(None) if rows is None else rows] for view in wanted])
+
+    seen = observe_in_stages(run, lambda features: features, TEACHER_VIEWS)
+    few, every = observe(views[: len(FEW_VIEWS)], lambda f: f), observe(views, lambda f: f)
+    rows = (~few.steady).nonzero().squeeze(-1)
+    assert 0 < len(rows) < 40
+    assert asked[0] == (None, FEW_VIEWS) and asked[1][1] == TEACHER_VIEWS[len(FEW_VIEWS) :] and len(asked) == 2
+    assert torch.equal(asked[1][0], rows)
+    for got, kept, averaged in zip(
+        (seen.log_probs, seen.features), (few.log_probs, few.features), (every.log_probs, every.features), strict=True
+    ):
+        torch.testing.assert_close(got[rows], averaged[rows])
+        assert torch.equal(got[few.steady], kept[few.steady])
+    assert seen.consistency == few.consistency and torch.equal(seen.logits, few.logits)
+
+
+def test_the_gate_looks_at_some_of_the_images(setting, monkeypatch):
+    """Outputs on them are what they are among all images; what is held out and what others say is of these alone."""
+    pool, meta, head, images = setting
+    models = Models(TaskExperts("shade", pool, {"shade": head}), meta, head, images)
+    sources = observe_sources(models, others=False)
+    assert list(sources) == ["expert"]
+    monkeypatch.setattr("hf_mdft.specialize.evidence.IMAGES", 5)
+    rows = torch.linspace(0, len(images) - 1, 5).round().long()
+    seen = gate_evidence(models, sources, {"shade": 1.0})
+    assert torch.equal(seen.expert.logits, sources["expert"].logits[rows]) and list(seen.others) == ["meta", "base"]
+    (plain,) = embed_views(meta, pool.architecture, images, FEW_VIEWS[:1])
+    torch.testing.assert_close(seen.others["meta"].logits, head(plain)[rows], atol=1e-2, rtol=1e-2)
+    held_out = [head(f).argmax(-1) for f in expert_features(pool, "shade", images, views=HELD_OUT_VIEWS)]
+    assert torch.equal(seen.expert.held_out, torch.stack(held_out)[:, rows])
+    assert torch.allclose(seen.of(meta, head, "meta").logits, seen.others["meta"].logits)
 
 
 def test_student_moves_towards_the_teacher_and_the_head_stays(setting, tmp_path):
@@ -411,9 +454,12 @@ def test_the_student_joins_its_teacher_half_way(setting, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_mdft.specialize.one_task.build_teacher", build)
     specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "with", refreshes=1))
     first, second = built
-    assert list(first) == ["expert", "meta", "base"] and list(second) == ["expert", "meta", "base", "student"]
-    assert all(second[name] is first[name] for name in first) and second["student"].trusted
-    assert len(first["expert"].held_out) == len(HELD_OUT_VIEWS) and not len(first["meta"].held_out)
+    assert list(first) == ["expert"] and list(second) == ["expert", "student"]
+    assert second["expert"] is first["expert"] and second["student"].trusted
+    built.clear()
+    weighed = arguments(tmp_path / "weighed", ensemble_weight=0.5)
+    specialize_task("shade", pool, meta, head, images, weighed)
+    assert list(built[0]) == ["expert", "meta", "base"]
     built.clear()
     specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "without"))
     assert len(built) == 1
@@ -447,7 +493,7 @@ def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_ar
         return made
 
     monkeypatch.setattr(StudentTrainer, "views", watched)
-    made = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "on"))
+    made = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "on", ensemble_weight=1e-9))
     raw = images.pixels(range(len(images)))
     sources = taught[0]
     for name, tower, pixels in (
@@ -466,10 +512,12 @@ def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_ar
     assert seen and all(image.numpy().tobytes() in plain for batch in seen for image in batch)
     expert = compared[0]
     torch.testing.assert_close(expert.logits, logits(pool.tower("shade"), raw), atol=1e-3, rtol=1e-3)
-    assert torch.equal(expert.held_out, sources["expert"].held_out)
+    inverted_images = restored(images, ["invert"])
+    views = expert_features(pool, "shade", inverted_images, views=HELD_OUT_VIEWS)
+    assert torch.equal(expert.held_out, torch.stack([head(features).argmax(-1) for features in views]))
     torch.testing.assert_close(expert.class_frequencies, sources["expert"].class_frequencies)
     assert made.restorations == ("invert",)
-    again = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "on"))
+    again = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "on", ensemble_weight=1e-9))
     assert again.restorations == ("invert",), "and it is remembered"
     monkeypatch.setattr("hf_mdft.specialize.one_task.find_restorations", lambda *_, **__: pytest.fail("looked"))
     assert (

@@ -3,7 +3,7 @@
 from .average import WAYS, average_model, greedy_average
 from .ensemble import combined, joint_features
 from .learned import learned_average
-from .observation import Source, observe
+from .observation import Source, observe, observe_in_stages
 from .of_task import TaskExperts
 from .related import RelatedExpert, related_experts
 from .weights import weigh
@@ -20,6 +20,7 @@ __all__ = [
     "joint_features",
     "learned_average",
     "observe",
+    "observe_in_stages",
     "related_experts",
     "weigh",
 ]

@@ -8,11 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional as F
 
-from .observation import Source
-
-
-def _classes(sources: Mapping[str, Source]) -> int:
-    return next(iter(sources.values())).logits.shape[-1]
+from .observation import Source, no_views
 
 
 COOLEST, HOTTEST = 0.1, 10.0
@@ -48,12 +44,11 @@ def combined(sources: Mapping[str, Source], weights: Mapping[str, float]) -> Sou
     shares = [weights[name] for name in kept]
     heat = list(zip(kept.values(), _temperatures(list(kept.values()), shares), strict=True))
     largest = max(kept, key=lambda name: (kept[name].of_pool, weights[name]))
-    seen = {name: source for name, source in kept.items() if len(source.held_out)} or kept
     return Source(
         logits=geometric_mean([source.logits / t for source, t in heat], shares),
         log_probs=geometric_mean([source.log_probs / t for source, t in heat], shares),
         features=kept[largest].features,
-        held_out=_vote([s.held_out for s in seen.values()], [weights[name] for name in seen], _classes(kept)),
+        held_out=no_views(kept[largest].logits),
         consistency=sum(w * source.consistency for w, source in zip(shares, kept.values(), strict=True)) / sum(shares),
         joint_features=joint_features([source.features for source in kept.values()]),
         of_pool=kept[largest].of_pool,
@@ -94,15 +89,12 @@ def geometric_mean(logits: list[torch.Tensor], weights: list[float]) -> torch.Te
     return (total / share).log_softmax(dim=-1)
 
 
-def _vote(classes: list[torch.Tensor], weights: list[float], num_classes: int) -> torch.Tensor:
+def vote(classes: list[torch.Tensor], weights: list[float], num_classes: int) -> torch.Tensor:
     """Class with the most weight, `(V, N)`, of several models' classes."""
-    votes = []
-    for view in range(len(classes[0])):
-        total = torch.zeros(classes[0].shape[1], num_classes)
-        for weight, found in zip(weights, classes, strict=True):
-            total.scatter_add_(1, found[view].unsqueeze(-1), torch.full((len(total), 1), weight))
-        votes.append(total.argmax(dim=-1))
-    return torch.stack(votes) if votes else classes[0]
+    total = torch.zeros(*classes[0].shape, num_classes)
+    for weight, found in zip(weights, classes, strict=True):
+        total.scatter_add_(2, found.unsqueeze(-1), torch.full((*found.shape, 1), weight))
+    return total.argmax(dim=-1)
 
 
 def joint_features(features: list[torch.Tensor]) -> torch.Tensor:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from ..embedding import expert_features
-from ..embedding.views import FEW_VIEWS, Offset
+from ..embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, Offset
 from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Images
 from ..teachers import OutsideTeacher
-from .ensemble import combined, joint_features
-from .observation import Source, observe, observe_outside
+from .ensemble import combined, joint_features, vote
+from .observation import Source, observe_in_stages, observe_outside
 from .related import RelatedExpert, completed, related_shares, worth_asking
 from .weights import weigh
 
@@ -73,10 +74,38 @@ class TaskExperts:
         for expert, head in self.heads.items():
             if only is not None and expert not in only:
                 continue
-            desc = title and f"{title}, {'expert' if len(self.heads) == 1 else f'expert {expert}'}"
-            features = expert_features(self.pool, expert, images, views=views, device=self.device, desc=desc)
-            found[expert] = observe(features, head.cpu(), **options)
+            run = partial(self._embed, expert, images, title)
+            found[expert] = observe_in_stages(run, head.cpu(), views, **options)
         return found
+
+    def _embed(
+        self,
+        expert: str,
+        images: Images,
+        title: str | None,
+        rows: torch.Tensor | None = None,
+        views: tuple[Offset, ...] = FEW_VIEWS,
+    ) -> Iterator[torch.Tensor]:
+        """Embeddings by an expert, view by view, of the images at some rows, or of all."""
+        desc = title and f"{title}, {'expert' if len(self.heads) == 1 else f'expert {expert}'}"
+        chosen = images if rows is None else images.subset(rows.tolist())
+        return expert_features(self.pool, expert, chosen, views=views, device=self.device, desc=desc)
+
+    def held_out(self, images: Images, weights: Mapping[str, float], *, title: str | None = None) -> torch.Tensor:
+        """Class under each of `HELD_OUT_VIEWS`, `(V, N)`, that the experts predict, each as far as it is trusted; the
+        chosen one's, where none is.
+
+        Args:
+            images: Unlabelled images, as experts see them.
+            weights: How far each is trusted, by name; others than experts are passed over.
+            title: Begins the titles of progress bars; the default shows none.
+        """
+        trusted = [name for name in self.heads if weights[name] > 0] or [self.chosen(images, title=title)]
+        classes = []
+        for name in trusted:
+            head, views = self.heads[name].cpu(), self._embed(name, images, title, views=HELD_OUT_VIEWS)
+            classes.append(torch.stack([head(features).argmax(dim=-1) for features in views]))
+        return vote(classes, [weights[name] or 1.0 for name in trusted], self.heads[trusted[0]].num_classes)
 
     def ensemble(
         self,
@@ -103,12 +132,10 @@ class TaskExperts:
         best = max(self.heads, key=found.own_weights.__getitem__) if self.heads else None
         seen = self.observe(images, views, only={*found.trusted, best}, title=title, **options)
         together = combined(seen | found.teachers, found.own_weights)
-        if best and not together.of_pool:  # teachers alone: embedding and held-out views are still an expert's
+        if best and not together.of_pool:  # teachers alone: the embedding is still an expert's
             own = seen[best]
             joint = joint_features([own.features, together.features])
-            together = replace(
-                together, features=own.features, held_out=own.held_out, joint_features=joint, of_pool=True
-            )
+            together = replace(together, features=own.features, joint_features=joint, of_pool=True)
         seen |= found.teachers
         if not found.related:
             return together

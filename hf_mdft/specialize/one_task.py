@@ -22,12 +22,13 @@ from ..core.sealed import sealed, whole
 from ..embedding.restoration import find_restorations
 from ..embedding.statistics import batch_norms, estimate_statistics
 from ..embedding.views import FEW_VIEWS
-from ..experts import Source, TaskExperts, observe
+from ..experts import Source, TaskExperts
 from ..heads import Head, load_head
 from ..pool import ModelPool
 from ..tasks import Images
 from ..trainers import arguments_key, resumable, show_progress
 from .arguments import SpecializeArguments
+from .evidence import gate_evidence
 from .gate import LIMITS, RULE, Decision, Rule, decide, familiarity, without_information
 from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
@@ -40,7 +41,7 @@ from .teacher import SOURCES, Models, Teacher, build_teacher, observe_sources
 
 logger = logging.getLogger(__name__)
 
-VERSION = 15
+VERSION = 16
 """Version of what a task's folder holds and of how it is made."""
 
 SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})
@@ -169,21 +170,12 @@ def rule_for(args: SpecializeArguments) -> Rule:
     return RULE if soft else without_information(RULE)
 
 
-def expert_as_compared(models: Models, sources: Mapping[str, Source]) -> Source:
-    """The expert (the meta-model, for a task without one) on the images as they are, which the specialist is compared
-    with. Held-out views and class frequencies are those of the teacher's reference: all experts and teachers, which
-    see the images restored."""
-    reference = next(iter(sources.values()))
-    if not models.has_expert and models.experts.teachers:
-        plain = sources["meta"]
-        return dataclasses.replace(plain, held_out=reference.held_out, frequencies=reference.class_frequencies)
-    experts = models.experts
-    alone = len(experts.heads) + len(experts.teachers) + len(experts.related) < 2
-    if alone and not models.restorations:
-        return reference
-    one = dataclasses.replace(models.experts, heads={models.expert: models.experts.heads[models.expert]})
-    (plain,) = one.observe(models.images, title=f"{models.task}, images as they are").values()
-    return dataclasses.replace(plain, held_out=reference.held_out, frequencies=reference.class_frequencies)
+def predictions_at_start(models: Models, sources: Mapping[str, Source]) -> torch.Tensor:
+    """Classes `(N,)` that the expert (the meta-model, for a task without one) predicts of the images as they are."""
+    if not models.has_expert:
+        return sources["meta"].predictions
+    plain = models.experts.observe(models.images, FEW_VIEWS[:1], only=[models.expert], title=models.task)
+    return plain[models.expert].predictions
 
 
 @dataclass(frozen=True)
@@ -207,17 +199,18 @@ class _Trained:
 
 def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: str | None) -> _Trained:
     task, pool, meta = models.task, models.pool, models.meta
-    sources = observe_sources(models, args.teacher_views)
+    others = {"others": args.ensemble_weight > 0}
+    sources = observe_sources(models, args.teacher_views, **others)
 
     def self_taught(average: nn.Module) -> Teacher:
         estimate_statistics(average, [models.images])
         with_student = dataclasses.replace(models, student=average, head=start.head)
-        return build_teacher(observe_sources(with_student, args.teacher_views, sources), args)
+        return build_teacher(observe_sources(with_student, args.teacher_views, sources, **others), args)
 
     teacher = build_teacher(sources, args)
-    expert = expert_as_compared(models, sources)
     other = args.start > 0 or len(models.experts.heads) > 1  # the student does not start as what it is compared with
-    to_learn = 1.0 if other and models.has_expert else share_to_learn(teacher, expert)
+    anew = other and models.has_expert
+    to_learn = 1.0 if anew else share_to_learn(teacher, predictions_at_start(models, sources))
     # The first process decides for all: another one's outputs could differ in the last bit.
     (steps,) = broadcast_object_list([steps_to_train(args, to_learn, len(models.images))])
     trusted = models.experts.weights(models.restored, as_they_are=models.images)
@@ -240,16 +233,14 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     student.load_state_dict(trained)
     if batch_norms(student):  # those of the weights' average are not the average of what training saw
         trained = copy.deepcopy(estimate_statistics(student, [models.images])).cpu().state_dict()
-    reference, *others = sources
-    specialist = observe(models.embed(student, "specialist", FEW_VIEWS), start.head)
+    seen = gate_evidence(models, sources, trusted)
 
     def between(share: float) -> Source:
         tower = _between(pool, models.images, start.state, trained, share)
-        return observe(models.embed(tower, f"specialist, {share:.0%} of the way", FEW_VIEWS), start.head)
+        return seen.of(tower, start.head, f"specialist, {share:.0%} of the way")
 
-    rest = {name: sources[name] for name in others}
-    given = familiarity(models, sources[reference])
-    decision = decide(specialist, expert, rest, between, rule_for(args), sources[reference], given)
+    specialist, given = seen.of(student, start.head, "specialist"), familiarity(models, next(iter(sources.values())))
+    decision = decide(specialist, seen.expert, seen.others, between, rule_for(args), seen.reference, given)
     if not args.gate and decision.share < 1:
         off = f"gate off ({decision.reason})"
         decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)

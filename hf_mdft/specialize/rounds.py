@@ -7,6 +7,7 @@ import time
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -78,19 +79,11 @@ def _rounds(
         folder = Path(args.output_dir) / f"round-{number}"
         own = copy.copy(args)
         own.output_dir = str(folder)
-        key = fingerprint(meta.state_dict())
-
-        def make(task: str, pool: ModelPool = pool, meta: nn.Module = meta, key: str = key) -> Specialist:
-            set_seed(args.seed)
-            head, given = new.get(task) or data.head(task), experts[task]
-            if task in new:
-                given = TaskExperts(task, pool, {task: head}, teachers=given.teachers)
-            made = specialize_task(task, pool, meta, head, data.unlabelled(task), own, key, given)
-            if task in new:  # what was found of the experts that the user gave
-                made = replace(made, trust=replace(held[task].trust, start="specialist of the round before"))
-            return made
-
+        make = partial(_specialist, data, pool, meta, fingerprint(meta.state_dict()), own, experts, new)
         found, seconds = _made(make, {task: len(data.unlabelled(task)) for task in todo})
+        if number > 1:  # what was found of the experts that the user gave
+            trusts = {task: replace(held[task].trust, start="specialist of the round before") for task in found}
+            found = {task: replace(made, trust=trusts[task]) for task, made in found.items()}
         for task in todo:
             took(f"specialist {task}", seconds[task])
         held |= {task: made for task, made in found.items() if made.improved or task not in held}
@@ -102,6 +95,24 @@ def _rounds(
         new |= {task: found[task].head for task in todo}
         meta = next_meta(pool, new, folder.with_name(f"{folder.name}-{NEXT_META}"))
     return rounds
+
+
+def _specialist(
+    data: TaskData,
+    pool: ModelPool,
+    meta: nn.Module,
+    meta_key: str,
+    args: SpecializeArguments,
+    experts: Mapping[str, TaskExperts],
+    new: Mapping[str, Head],
+    task: str,
+) -> Specialist:
+    """One task's specialist; its expert is the specialist of the round before where there is one, with its head."""
+    set_seed(args.seed)
+    head, given = data.head(task), experts[task]
+    if task in new:
+        head, given = new[task], TaskExperts(task, pool, {task: new[task]}, teachers=given.teachers)
+    return specialize_task(task, pool, meta, head, data.unlabelled(task), args, meta_key, given)
 
 
 def _made(
@@ -124,9 +135,7 @@ def _made(
         return {task: make(task) for task in sizes}, seconds
 
 
-def _timed(
-    make: Callable[[str], Specialist], tasks: Iterable[str]
-) -> tuple[dict[str, Specialist], dict[str, float]]:
+def _timed(make: Callable[[str], Specialist], tasks: Iterable[str]) -> tuple[dict[str, Specialist], dict[str, float]]:
     found, seconds = {}, {}
     for task in tasks:
         start = time.perf_counter()

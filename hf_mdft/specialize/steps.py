@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from .arguments import SpecializeArguments
-from .teacher import Source, Teacher
+from .teacher import Teacher
 
 
 MUCH = 0.05
@@ -20,15 +22,15 @@ EPOCHS, FOR_IMAGES = 40, 256
 student that sees few images often learns them by heart, and from many it goes on learning."""
 
 
-def share_to_learn(teacher: Teacher, start: Source) -> float:
+def share_to_learn(teacher: Teacher, predicted: torch.Tensor) -> float:
     """Share of images for which the teacher's class is not what the student's start predicts.
 
     Args:
         teacher: Soft targets of the images.
-        start: Outputs of the model that the student starts as, on the same images. (One that starts between expert and
-            meta-model takes all steps.)
+        predicted: Classes `(N,)` that the model predicts that the student starts as. (One that starts between expert
+            and meta-model takes all steps.)
     """
-    return (teacher.probabilities.argmax(dim=-1) != start.predictions).float().mean().item()
+    return (teacher.probabilities.argmax(dim=-1) != predicted).float().mean().item()
 
 
 def steps_to_train(args: SpecializeArguments, to_learn: float, images: int) -> int:

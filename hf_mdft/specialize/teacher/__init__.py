@@ -6,7 +6,7 @@ A new part is one file, one registration, and its name in that list.
 from ...experts import Source, observe
 from . import centroids, class_prior, ensemble, hard, lda, student
 from .base import TEACHER_PARTS, TeacherPart, TeacherState
-from .sources import SOURCES, Models, SourceKind, observe_sources
+from .sources import SOURCES, Models, SourceKind, held_out_classes, observe_others, observe_sources
 from .targets import Teacher, build_teacher
 
 
@@ -24,8 +24,10 @@ __all__ = [
     "class_prior",
     "ensemble",
     "hard",
+    "held_out_classes",
     "lda",
     "observe",
+    "observe_others",
     "observe_sources",
     "student",
 ]

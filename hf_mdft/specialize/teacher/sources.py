@@ -15,7 +15,7 @@ from ...core.device import fast_bf16
 from ...core.registry import Registry
 from ...embedding import embed_views, expert_features
 from ...embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, Offset
-from ...experts import Source, TaskExperts, joint_features, observe
+from ...experts import Source, TaskExperts, joint_features, observe_in_stages
 from ...heads import Head
 from ...pool import ModelPool
 from ...restorations import restored
@@ -72,6 +72,12 @@ class Models:
         title = f"{self.task}, choosing an expert"
         return self.experts.chosen(self.images, title=title) if self.has_expert else None
 
+    def on(self, rows: torch.Tensor) -> Models:
+        """The same models, on some of the images, restored or not as all of them are."""
+        found = replace(self, images=self.images.subset(rows.tolist()))
+        vars(found).update(restored=self.restored.subset(rows.tolist()), expert=self.expert)
+        return found
+
     def embed(
         self, tower: nn.Module, title: str, views: tuple[Offset, ...], images: Images | None = None
     ) -> Iterator[torch.Tensor]:
@@ -101,13 +107,18 @@ class SourceKind:
     @classmethod
     def observe(cls, models: Models, views: tuple[Offset, ...], **options: Any) -> Source | None:
         """Its outputs, with the options of `hf_mdft.experts.observe`; `None` where the task has no such model."""
-        features = cls.embed(models, views)
-        return None if features is None else observe(features, models.head, trusted=cls.trusted, **options)
+        if cls.embed(models, views) is None:
+            return None
+
+        def run(rows: torch.Tensor | None, views: tuple[Offset, ...]) -> Iterator[torch.Tensor]:
+            return cls.embed(models if rows is None else models.on(rows), views)
+
+        return observe_in_stages(run, models.head, views, trusted=cls.trusted, **options)
 
 
 SOURCES: Registry[type[SourceKind]] = Registry("source of the teacher")
 """Models of the teacher, in the order of their registration. The first that a task has is its reference and is run
-under all views, among them those held out for the gate; the others under few."""
+under all views; the others under few."""
 
 
 @SOURCES.register("expert")
@@ -152,23 +163,30 @@ class Student(SourceKind):
 
 
 def observe_sources(
-    models: Models, averaged: bool = True, known: Mapping[str, Source] = MappingProxyType({})
+    models: Models,
+    averaged: bool = True,
+    known: Mapping[str, Source] = MappingProxyType({}),
+    *,
+    others: bool = True,
 ) -> dict[str, Source]:
-    """Outputs of every model that the task has, by name.
+    """Outputs of the models that the teacher is made of, by name: the reference, those that have full weight whatever
+    the evidence, and others.
 
     Args:
         models: The models, and what they are run on.
         averaged: Whether outputs are averaged over views.
         known: Outputs that are known already, which stay.
+        others: Whether other models are wanted; off where they have no weight.
     """
-    found, taught = dict(known), TEACHER_VIEWS if averaged else FEW_VIEWS
+    found = dict(known)
     for kind in SOURCES.parts():
-        if kind.name in found:
+        alone = bool(found) and next(iter(found.values())).of_pool  # else its embedding is another model's
+        if kind.name in found or (alone and not others and not kind.trusted):
             continue
-        views = FEW_VIEWS if found else taught + HELD_OUT_VIEWS
+        views = FEW_VIEWS if found or not averaged else TEACHER_VIEWS
         if kind.trusted and not averaged:
             views = views[:1]  # others would be for its consistency, which is not asked for
-        seen = kind.observe(models, views, held_out_from=len(taught), averaged=averaged)
+        seen = kind.observe(models, views, averaged=averaged)
         if seen is not None:
             found[kind.name] = seen
     first, meta = next(iter(found)), found.get("meta")
@@ -176,3 +194,30 @@ def observe_sources(
         joint = joint_features([meta.features, found[first].features])
         found[first] = replace(found[first], features=meta.features, joint_features=joint, of_pool=True)
     return found
+
+
+def observe_others(models: Models, reference: str) -> dict[str, Source]:
+    """Outputs of the models beside the teacher's reference and the student, by name: what the gate asks.
+
+    Args:
+        models: The models, and what they are run on.
+        reference: Name of the teacher's reference.
+    """
+    kinds = [kind for kind in SOURCES.parts() if kind.name != reference and not kind.trusted]
+    seen = {kind.name: kind.observe(models, FEW_VIEWS) for kind in kinds}
+    return {name: source for name, source in seen.items() if source is not None}
+
+
+def held_out_classes(models: Models, weights: Mapping[str, float]) -> torch.Tensor:
+    """Class under each of `HELD_OUT_VIEWS`, which no target is made from, `(V, N)`, that the task's experts predict;
+    without one, the meta-model. Teachers alone give none.
+
+    Args:
+        models: The models, and what they are run on.
+        weights: How far each expert is trusted, by name.
+    """
+    if models.has_expert:
+        return models.experts.held_out(models.restored, weights, title=models.task)
+    views = () if models.experts.teachers else models.embed(models.meta, "meta-model", HELD_OUT_VIEWS)
+    classes = [models.head(features).argmax(dim=-1) for features in views]
+    return torch.stack(classes) if classes else torch.zeros(0, len(models.images), dtype=torch.long)

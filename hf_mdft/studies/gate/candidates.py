@@ -17,25 +17,25 @@ from transformers import set_seed
 
 from ...core.hashing import fingerprint
 from ...embedding import expert_features
-from ...embedding.views import FEW_VIEWS
 from ...evaluation import predict
-from ...experts import Source, observe
+from ...experts import Source
 from ...objectives.scores import SCORES
 from ...objectives.scores import VERSION as SCORES_VERSION
 from ...recipes.schema import Recipe
 from ...specialize import SpecializeArguments, specialize_task
+from ...specialize.evidence import gate_evidence
 from ...specialize.gate import SHARES, Interpolations, Rule
 from ...specialize.gate.decide import weigh
 from ...specialize.interpolation import interpolate
 from ...specialize.learning_rate import gentle_learning_rate
-from ...specialize.one_task import expert_as_compared, models_of, rule_for
+from ...specialize.one_task import models_of, rule_for
 from ...specialize.teacher import observe_sources
 from ...tasks import Images
 from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
 from .settings import SETTINGS, Given, Setting
 
 
-KEY_VERSION = "gate 2"
+KEY_VERSION = "gate 3"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 OUTPUTS = "outputs.safetensors"
@@ -147,10 +147,10 @@ class Workshop:
         experts = merger.experts(task, args.device)
         made = specialize_task(task, pool, meta, head, images, args, self.meta_key, experts)
         models = models_of(experts, meta, head, images, args)
-        sources = observe_sources(models, args.teacher_views)
-        reference, *others = sources
-        weighed = weigh({name: sources[name] for name in others}, sources[reference])
-        compared = expert_as_compared(models, sources)
+        sources = observe_sources(models, args.teacher_views, others=args.ensemble_weight > 0)
+        seen = gate_evidence(models, sources, models.experts.weights(models.restored, as_they_are=images))
+        compared, others = seen.expert, seen.others
+        weighed = weigh(others, seen.reference)
         outputs = {"0/logits": compared.logits, "0/held_out": compared.held_out}
         outputs["0/frequencies"] = compared.class_frequencies
         outputs |= {f"other/{name}": classes for name, (_, classes) in zip(others, weighed, strict=True)}
@@ -162,8 +162,8 @@ class Workshop:
             label, head = f"{share:g}", made.candidate_head if share else made.expert_head
             correct[label] = _packed(predict(tower, architecture, head, data.images) == data.labels)
             if share:
-                seen = observe(models.embed(tower, f"{share:.0%} of the way", FEW_VIEWS), head)
-                outputs[f"{label}/logits"], consistency[label] = seen.logits, seen.consistency
+                found = seen.of(tower, head, f"{share:.0%} of the way")
+                outputs[f"{label}/logits"], consistency[label] = found.logits, found.consistency
         save_file({name: tensor.contiguous() for name, tensor in outputs.items()}, folder / OUTPUTS)
         shutil.rmtree(folder / "work")  # weights and checkpoints: everything that is asked of them is known
         return {

@@ -27,7 +27,7 @@ from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
 from .sets import HOSTILE, RANDOM, SHUFFLED, Hostile, Request
 
 
-KEY_VERSION = "hostile 1"
+KEY_VERSION = "hostile 2"
 
 ALLOWED = 0.01
 """Accuracy that a kept specialist may lose."""
