@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -59,16 +60,17 @@ def run_as_markdown(run: WholeRun) -> str:
     return f"{markdown_table(('stage', 'time', 'share'), rows)}\n\n{what}\n{machine()}"
 
 
-def growth_as_markdown(found: list[tuple[Series, list[Point]]]) -> str:
-    """A block of lines for each quantity: every cost at every value, its exponent, and how much one more adds."""
-    rows = []
-    for series, points in found:
-        values = [getattr(point.cold.setting, series.quantity) for point in points]
-        fixed = ", ".join(f"{getattr(points[0].cold.setting, name)} {name}" for name in series.others())
-        rows.append([f"**{series.quantity}** ({fixed})", *(f"**{value:,}**" for value in values), "", ""])
-        rows += [_growth_row(name, values, [cost(point) for point in points]) for name, cost in COSTS.items()]
+def growth_as_markdown(found: Iterable[tuple[Series, list[Point]]]) -> Iterator[str]:
+    """Lines of one table, as soon as they are known: for each quantity every cost at every value, its exponent, and
+    how much one more adds."""
     header = ("", "smallest", "middle", "largest", "exponent", "one more adds")
-    return f"{markdown_table(header, rows)}\n\n{machine()}"
+    for number, (series, points) in enumerate(found):
+        values = [getattr(point.cold.setting, series.quantity) for point in points]
+        fixed = ", ".join(f"{getattr(points[0].cold.setting, name):,} {name}" for name in series.others())
+        rows = [[f"**{series.quantity}** ({fixed})", *(f"**{value:,}**" for value in values), "", ""]]
+        rows += [_growth_row(name, values, [cost(point) for point in points]) for name, cost in COSTS.items()]
+        yield from markdown_table(header, rows).splitlines()[2 if number else 0 :]
+    yield f"\n{points[0].cold.setting.model}. {machine()}"
 
 
 def _growth_row(name: str, values: list[int], costs: list[float | None]) -> list[str]:
@@ -76,7 +78,8 @@ def _growth_row(name: str, values: list[int], costs: list[float | None]) -> list
         return [name, *("?" for _ in values), "?", "?"]
     slope = exponent(values, costs)
     more = (costs[-1] - costs[0]) / (values[-1] - values[0])
-    return [name, *(f"{cost:.3g}" for cost in costs), "?" if slope is None else f"{slope:.2f}", f"{more:.2g}"]
+    shown = [f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}" for cost in costs]
+    return [name, *shown, "?" if slope is None else f"{slope:.2f}", f"{more:.2g}"]
 
 
 def machine() -> str:

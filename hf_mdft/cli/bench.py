@@ -124,15 +124,16 @@ def bench(
     apart = functools.partial(prepare, verbose)
     if kind == "run":
         progress("Measuring: a whole run")
-        found = run_as_markdown(measure_apart(setting, "run", apart))
-    elif kind == "growth":
+        typer.echo(run_as_markdown(measure_apart(setting, "run", apart)))
+        return
+    if kind == "growth":
         points = measure_growth(setting, large, apart, lambda what: progress(f"Measuring: {what}"))
-        found = growth_as_markdown(list(points))
-    else:
-        wanted = (["meta", "specialists"] if phase == "both" else [phase]) + (["baseline"] if baseline else [])
-        costs = []
-        for name in wanted:
-            progress(f"Measuring: {name}")
-            costs.append(measure_apart(setting, name, apart))
-        found = as_markdown(costs)
-    typer.echo(found)
+        for line in growth_as_markdown(points):  # what is measured is there, whatever becomes of the rest
+            typer.echo(line)
+        return
+    wanted = (["meta", "specialists"] if phase == "both" else [phase]) + (["baseline"] if baseline else [])
+    costs = []
+    for name in wanted:
+        progress(f"Measuring: {name}")
+        costs.append(measure_apart(setting, name, apart))
+    typer.echo(as_markdown(costs))
