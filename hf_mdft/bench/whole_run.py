@@ -181,7 +181,10 @@ def whole_run(setting: Setting, folder: Path) -> WholeRun:
     pool, device = ModelPool.from_pretrained(*random_models(setting.size, 1)), setting.device
     batch = noise(setting, setting.tasks * setting.images_per_task, device)
     found.passes_s = found.meta.steps * seconds_of(pass_over(pool, batch, setting.bf16, device))
-    head, batch = random_head(pool, 0, setting.classes), noise(setting, setting.batch_size, device)
+    head, batch = (
+        random_head(pool, 0, setting.classes),
+        noise(setting, min(setting.batch_size, setting.images), device),
+    )
     step_s = seconds_of(fine_tuning(pool, batch, setting.bf16, device, head))
     found.passes_s += step_s * sum(part.steps for part in found.specialists)
     return found
