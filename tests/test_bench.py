@@ -71,7 +71,7 @@ def test_a_step_costs_one_combine_whatever_the_number_of_experts(experts, images
 def test_steps_and_lower_bound_are_timed_in_turns(monkeypatch):
     """As many of each; neither the warm-up nor the first of a turn counts, nor the making of the lower bound."""
     clock = {"now": 0.0}
-    monkeypatch.setattr("hf_mdft.bench.interleaved._now", lambda: clock["now"])
+    monkeypatch.setattr("hf_mdft.bench.interleaved.now", lambda: clock["now"])
 
     def wait(seconds):
         clock["now"] += seconds

@@ -38,13 +38,13 @@ class Interleaved(TrainerCallback):
         self._mark = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        now = _now()
+        over = now()
         place = (state.global_step - WARM_UP) % TURN
         if state.global_step > WARM_UP and place != 1:
-            self.steps.append(now - self._mark)
+            self.steps.append(over - self._mark)
         if state.global_step > WARM_UP and place == 0:
             self._run_lower_bound()
-        self._mark = _now()
+        self._mark = now()
 
     def _run_lower_bound(self) -> None:
         if self._lower_bound is None:
@@ -52,10 +52,10 @@ class Interleaved(TrainerCallback):
             self._lower_bound = self.make_lower_bound()
             self._lower_bound()
         for place in range(TURN):
-            before = _now()
+            before = now()
             self._lower_bound()
             if place:
-                self.lower_bounds.append(_now() - before)
+                self.lower_bounds.append(now() - before)
 
 
 def training_steps(turns: int) -> int:
@@ -63,7 +63,7 @@ def training_steps(turns: int) -> int:
     return WARM_UP + TURN * turns
 
 
-def _now() -> float:
+def now() -> float:
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return time.perf_counter()

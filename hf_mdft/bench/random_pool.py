@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import datasets
@@ -28,12 +29,17 @@ CLASSES = 100
 
 
 def random_pool(size: str, experts: int) -> ModelPool:
-    """A base and experts of random bfloat16 weights, made once and kept in the cache."""
+    """A base and experts of random weights, one for each of the tasks `task1`, `task2`, ..."""
+    return ModelPool.from_pretrained(*random_models(size, experts))
+
+
+def random_models(size: str, experts: int) -> tuple[Path, dict[str, Path]]:
+    """Folders of a base and of experts by task: random bfloat16 weights, made once and kept in the cache."""
 
     def folder(number: int) -> Path:
         return prepared("bench", key_of("model 1", SIZES[size], number), lambda path: _save_model(size, number, path))
 
-    return ModelPool.from_pretrained(folder(0), {f"task{number}": folder(number) for number in range(1, experts + 1)})
+    return folder(0), {f"task{number}": folder(number) for number in range(1, experts + 1)}
 
 
 def config_of(size: str) -> CLIPVisionConfig:
@@ -56,20 +62,48 @@ def _save_model(size: str, number: int, folder: Path) -> None:
     CLIPImageProcessor(size=side, crop_size=side).save_pretrained(folder)
 
 
-def random_images(pool: ModelPool, tasks: list[str], count: int) -> dict[str, Images]:
-    """`count` images of noise for each task."""
-    preprocessor, found = Preprocessor.of(pool.base.folder, str(pool.base)), {}
-    for number, task in enumerate(tasks):
-        noise = np.random.default_rng(number).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-        data = datasets.Dataset.from_dict(
-            {"image": [Image.fromarray(image) for image in noise]}, datasets.Features({"image": datasets.Image()})
-        )
-        found[task] = read_unlabelled(task, Task(unlabelled=data), preprocessor)
-    return found
+def random_data(number: int, count: int, folder: Path) -> datasets.Dataset:
+    """`count` files of noise, 32 x 32 pixels, uncompressed, in a table on disk.
+
+    Args:
+        number: Number of the task: every image of every task is another one.
+        count: Number of images.
+        folder: Folder of the table.
+    """
+
+    def make(rows: list[int]) -> dict[str, list]:
+        noise = np.random.default_rng([number, rows[0]]).integers(0, 256, (len(rows), 32, 32, 3), dtype=np.uint8)
+        return {"image": [{"bytes": _file_of(image), "path": None} for image in noise]}
+
+    key, file = key_of("noise 1", number, count), folder / f"noise-{number}.arrow"
+    datasets.Dataset.from_dict({"row": range(count)}).map(
+        make,
+        input_columns="row",
+        batched=True,
+        remove_columns="row",
+        features=datasets.Features({"image": datasets.Image()}),
+        cache_file_name=str(file),
+        new_fingerprint=key,
+        desc=f"Noise for task {number}",
+    )
+    return datasets.Dataset(datasets.Dataset.from_file(str(file)).data, fingerprint=key)
 
 
-def random_head(pool: ModelPool, seed: int) -> LinearHead:
-    """A linear head of `CLASSES` classes."""
+def _file_of(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "bmp")
+    return file.getvalue()
+
+
+def random_images(pool: ModelPool, tasks: list[str], count: int, folder: Path) -> dict[str, Images]:
+    """`count` images of noise for each task; they are made in the folder."""
+    preprocessor = Preprocessor.of(pool.base.folder, str(pool.base))
+    data = {task: Task(unlabelled=random_data(number, count, folder)) for number, task in enumerate(tasks)}
+    return {task: read_unlabelled(task, own, preprocessor) for task, own in data.items()}
+
+
+def random_head(pool: ModelPool, seed: int, classes: int = CLASSES) -> LinearHead:
+    """A linear head of so many classes, which no head of another seed shares by name."""
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(CLASSES, pool.tower().config.hidden_size, generator=generator)
-    return LinearHead([str(number) for number in range(CLASSES)], weight=weight, bias=torch.zeros(CLASSES))
+    weight = torch.randn(classes, pool.width, generator=generator)
+    return LinearHead([f"{seed}: {number}" for number in range(classes)], weight=weight, bias=torch.zeros(classes))
