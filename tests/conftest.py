@@ -182,6 +182,15 @@ def layouts(base: Path, folder: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.fixture(scope="session", autouse=True)
+def same_on_every_processor():
+    """fp32 also where bfloat16 is faster, so that tests do not depend on the processor (those of subprocesses do)."""
+    with pytest.MonkeyPatch.context() as patch:
+        for asked in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+            patch.setattr(torch.cpu, asked, lambda: False, raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def clip_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return save_clip_pool(tmp_path_factory.mktemp("clip-pool"))

@@ -12,6 +12,7 @@ from conftest import perturbed
 from safetensors.torch import load_file
 
 from hf_mdft import InputError, ModelPool, SpecializeArguments
+from hf_mdft.core.device import fast_bf16
 from hf_mdft.embedding import embed_views, expert_features
 from hf_mdft.embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, jitter, translate
 from hf_mdft.experts import TaskExperts, observe, observe_in_stages
@@ -215,6 +216,14 @@ def test_further_views_are_of_those_images_alone_on_which_few_disagree():
         torch.testing.assert_close(got[rows], averaged[rows])
         assert torch.equal(got[few.steady], kept[few.steady])
     assert seen.consistency == few.consistency and torch.equal(seen.logits, few.logits)
+
+
+@pytest.mark.parametrize("having", [[], ["_is_amx_tile_supported"], ["_is_avx512_bf16_supported"]])
+def test_a_processor_computes_in_bfloat16_where_it_has_instructions_for_it(monkeypatch, having):
+    for asked in having:
+        monkeypatch.setattr(torch.cpu, asked, lambda: True, raising=False)
+    assert fast_bf16("cpu") == bool(having) == SpecializeArguments(use_cpu=True).bf16
+    assert not fast_bf16("meta")
 
 
 def test_the_gate_looks_at_some_of_the_images(setting, monkeypatch):
@@ -427,7 +436,7 @@ def test_what_the_loss_trains_is_no_evidence(setting, tmp_path, monkeypatch, opt
 
 def test_what_there_is_to_learn_is_what_the_teacher_corrects():
     start, targets = source([0, 1, 2, 0]), torch.eye(3)[[0, 1, 1, 0]]
-    assert share_to_learn(Teacher(targets, torch.ones(4), start.features), start) == 0.25
+    assert share_to_learn(Teacher(targets, torch.ones(4), start.features), start.predictions) == 0.25
 
 
 def test_another_meta_model_makes_another_specialist(setting, tmp_path, monkeypatch):
@@ -513,8 +522,8 @@ def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_ar
     expert = compared[0]
     torch.testing.assert_close(expert.logits, logits(pool.tower("shade"), raw), atol=1e-3, rtol=1e-3)
     inverted_images = restored(images, ["invert"])
-    views = expert_features(pool, "shade", inverted_images, views=HELD_OUT_VIEWS)
-    assert torch.equal(expert.held_out, torch.stack([head(features).argmax(-1) for features in views]))
+    held_out = expert_features(pool, "shade", inverted_images, views=HELD_OUT_VIEWS)
+    assert torch.equal(expert.held_out, torch.stack([head(features).argmax(-1) for features in held_out]))
     torch.testing.assert_close(expert.class_frequencies, sources["expert"].class_frequencies)
     assert made.restorations == ("invert",)
     again = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "on", ensemble_weight=1e-9))
