@@ -53,7 +53,7 @@ def test_faults_are_found_before_training(clip_paths, tmp_path, monkeypatch, cap
 
 
 def test_check(clip_paths, tmp_path, monkeypatch, capsys):
-    recipe = write_recipe(tmp_path, clip_paths)
+    recipe = write_recipe(tmp_path, clip_paths, specialize={"images": 20})
     page = tmp_path / "pages" / "check.html"
     code, out, err = call(["check", recipe, "--page", page], monkeypatch, capsys)
     assert code == 0, err
@@ -61,6 +61,7 @@ def test_check(clip_paths, tmp_path, monkeypatch, capsys):
     assert "24" in rows["shade"] and "12" in rows["shade"] and "32 x 32" in rows["shade"]
     assert "3: dark, middle, bright (class_names)" in rows["shade"] and "by name" in rows["shade"]
     assert "Roughly" in out and "of disk" in out
+    assert f"Of {', '.join(TASKS)}, 20 images are used ('images'; null: all)" in out
     text = page.read_text(encoding="utf-8")
     assert text.count("data:image/png;base64,") == 8 * len(TASKS) and "<h2>stripes</h2>" in text
     assert not (tmp_path / "mdft-output").exists()

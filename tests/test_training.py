@@ -51,6 +51,15 @@ def coefficients(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.model.parameters() if p.requires_grad])
 
 
+def test_no_more_images_are_used_than_asked_for(make_trainer, merger):
+    trainer = make_trainer(images=8)
+    for task, objective in trainer.objective.tasks.items():
+        wanted = merger.unlabelled(task).sample(8, trainer.args.seed)
+        assert len(objective.expert_logits) == 8 and trainer._images_of[task].key == wanted.key
+    drawn = trainer.train_dataset.__getitems__(list(range(8 * len(TASKS))))
+    assert drawn["index"].max() == 7
+
+
 def test_only_coefficients_move(make_trainer):
     trainer = make_trainer(train_heads=False)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}

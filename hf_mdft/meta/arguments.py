@@ -11,7 +11,7 @@ from transformers.trainer_utils import HubStrategy
 
 from ..core.errors import InputError, suggest
 from ..objectives import FILTERS
-from ..trainers.ranges import check_arguments
+from ..trainers.ranges import MOST_IMAGES, check_arguments
 from ..trainers.terms import check_terms
 from .terms import META_TERMS
 
@@ -31,6 +31,9 @@ class MdftTrainingArguments(TrainingArguments):
     steps of it, and runs on one and on two processes would drift apart.
 
     Args:
+        images: Most unlabelled images of a task that are used, drawn by the seed; `None` uses all. The default, 4,000,
+            is that of phase 2, which looks at the same ones: the expert sees each under five views, and a run of the
+            default length draws 4,800.
         images_per_task: Images of every task that one optimizer step sees, over all processes and accumulated parts
             together: the same recipe gives the same result on any number of processes.
         images_per_micro_batch: Images of one forward and backward pass, in whole tasks: how much memory and time a
@@ -127,6 +130,9 @@ class MdftTrainingArguments(TrainingArguments):
     )
     sharpness_radius: float = field(
         default=0.0, metadata={"help": "Radius of sharpness-aware minimisation; 0 is off."}
+    )
+    images: int | None = field(
+        default=MOST_IMAGES, metadata={"help": "Most unlabelled images per task that are used; null uses all."}
     )
 
     def __post_init__(self) -> None:

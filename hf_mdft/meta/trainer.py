@@ -90,7 +90,8 @@ class MdftTrainer(PushingTrainer):
             raise InputError(f"task '{missing[0]}' has images but no head")
         self.preprocessor = Preprocessor.of(self.pool.base.folder, str(self.pool.base))
         with args.main_process_first(desc="preprocessing"):
-            images = {task: self._images(task, data) for task, data in train_dataset.items()}
+            found = {task: self._images(task, data) for task, data in train_dataset.items()}
+            images = {task: own.sample(args.images, args.seed) for task, own in found.items()}
             given = {task: experts.get(task) or experts_of(task, self.heads[task], self.pool) for task in images}
         objectives = task_objectives(given, self.heads, images, args)
         self.objective = MetaObjective(objectives, args)

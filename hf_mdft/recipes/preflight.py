@@ -28,8 +28,12 @@ from ..specialize import SpecializeArguments
 TIMED = 8
 """Images of the forward and backward passes that are timed."""
 
-LOOKS, LOOKS_TO_MEASURE = 33, 25
-"""Forward passes of an unlabelled image beside training, and of an evaluation image, with the defaults."""
+LOOKS, LOOKS_TO_MEASURE = 13, 25
+"""Forward passes of an unlabelled image beside training, where views agree on half of them, and of an evaluation
+image, with the defaults."""
+
+LOOKS_OF_SOME = 26_000
+"""Forward passes of a task, however many images it has: restorations are looked for, and the gate looks at some."""
 
 STATES = 5
 """Sizes of a tower that training one holds: weights, their average, gradient and the optimizer's two."""
@@ -47,21 +51,32 @@ class Estimate:
         memory: Largest memory of the process, in bytes.
         disk: Space that caches and results will take, in bytes.
         device: Where it was timed.
+        most: Most unlabelled images of a task that phase 2 uses; `None`: all.
+        more: Tasks that have more.
     """
 
     seconds: float
     memory: float
     disk: float
     device: str
+    most: int | None = None
+    more: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         minutes = round(self.seconds / 60)
         time_text = f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
         if minutes < 2:
             time_text = "a minute or two"
+        used = ""
+        if self.more:
+            used = (
+                f"\nOf {', '.join(self.more)}, {self.most:,} images are used ('images'; null: all): looking at more "
+                "would cost more than the training"
+            )
         return (
             f"Roughly {time_text} on {self.device}, {size_text(self.memory)} of memory, {size_text(self.disk)} "
             "of disk (from a few timed batches; steps may be fewer, and what is in the cache costs nothing)"
+            f"{used}"
         )
 
 
@@ -98,13 +113,17 @@ def estimate(
     steps = specialize.max_steps if specialize.max_steps > 0 else 0
     seconds = 0.0
     for found in inputs.values():
-        seconds += LOOKS * found.images * look + LOOKS_TO_MEASURE * (found.evaluation or 0) * look
+        used = min(found.images, specialize.images or found.images)
+        looks = LOOKS * used + min(LOOKS_OF_SOME, LOOKS_OF_SOME // 1000 * used)
+        seconds += (looks + LOOKS_TO_MEASURE * (found.evaluation or 0)) * look
         seconds += max(meta.max_steps, 0) * meta.images_per_task * train
         seconds += bool(specialize.rounds) * steps * specialize.per_device_train_batch_size * train
     pictures = sum(f.images + (f.evaluation or 0) for f in inputs.values()) * pixels[0].numel()
     models = (2 * len(inputs) + 1) * 4 * size
     disk = 2 * size * len(merger.pool.experts) + models + pictures
-    return Estimate(seconds, (peak_memory_bytes() or 0) + STATES * 4 * size, disk, str(device))
+    memory, most = (peak_memory_bytes() or 0) + STATES * 4 * size, specialize.images
+    more = tuple(task for task, found in inputs.items() if most is not None and found.images > most)
+    return Estimate(seconds, memory, disk, str(device), most, more)
 
 
 def _timed(tower: torch.nn.Module, merger: MetaMerger, pixels: torch.Tensor) -> tuple[float, float]:

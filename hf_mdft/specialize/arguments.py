@@ -11,7 +11,7 @@ from transformers import SchedulerType, TrainingArguments
 from ..core.device import fast_bf16
 from ..core.errors import InputError, suggest
 from ..embedding.augment import AUGMENTATIONS
-from ..trainers.ranges import check_arguments
+from ..trainers.ranges import MOST_IMAGES, check_arguments
 from ..trainers.terms import check_terms
 from .teacher import TEACHER_PARTS
 from .terms import STUDENT_TERMS
@@ -33,7 +33,9 @@ class SpecializeArguments(TrainingArguments):
             expert's task vector, at most 2e-4: experts that were fine-tuned gently are trained gently, whatever their
             size and how they were trained.
         bf16: Whether to compute in bfloat16 (autocast; weights stay in fp32); `None`: where that is faster.
-        images: Unlabelled images per task; `None` uses all. Of these, copies of an image count once.
+        images: Most unlabelled images per task that are used, drawn by the seed; `None` uses all. Of these, copies of
+            an image count once. By default 4,000: the expert sees each under up to 21 views, which for more images
+            would cost more than the training.
         rounds: Rounds of meta-model and specialists; fewer where the gate finds no improvement. 0: no specialists.
         start: Start of the student between the expert, 0, and the meta-model, 1.
         teacher: Parts of the teacher by name, in order; each corrects the targets of those before it. An empty list
@@ -99,7 +101,9 @@ class SpecializeArguments(TrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Removal of unused columns; stays off, because batches have none."}
     )
-    images: int | None = field(default=None, metadata={"help": "Unlabelled images per task; null uses all."})
+    images: int | None = field(
+        default=MOST_IMAGES, metadata={"help": "Most unlabelled images per task that are used; null uses all."}
+    )
     rounds: int = field(default=1, metadata={"help": "Rounds of meta-model and specialists; 0 is none."})
     start: float = field(
         default=0.0, metadata={"help": "Start of the student between the expert, 0, and the meta-model, 1."}
@@ -178,8 +182,6 @@ class SpecializeArguments(TrainingArguments):
             if self.bf16 and device == "cpu":
                 self.use_cpu = True  # transformers refuses bfloat16 on a processor without it
         super().__post_init__()
-        if self.images is not None and self.images < 2:
-            raise InputError(f"images must be at least 2 (or null for all images), got {self.images}")
         if self.max_steps == 0:
             raise InputError(
                 "max_steps must be at least 1 (or -1 to count num_train_epochs), got 0; rounds: 0 is none"

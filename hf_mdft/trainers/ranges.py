@@ -14,6 +14,10 @@ from ..core.typed import check_fields
 LARGEST = {int: 2**40, float: 1e9}
 """Absolute values above which an option is a slip: results would not be finite, or never come."""
 
+MOST_IMAGES = 4000
+"""Unlabelled images of a task that are used, unless another number is asked for. Each is seen by the expert under many
+views, which for more images would cost more than all of the training."""
+
 NOT_NEGATIVE = (
     "seed",
     "data_seed",
@@ -42,6 +46,8 @@ def check_arguments(args: TrainingArguments) -> None:
         raise InputError(f"seed must be below 2**32, got {args.seed}")
     if args.per_device_train_batch_size < 1:
         raise InputError(f"per_device_train_batch_size must be at least 1, got {args.per_device_train_batch_size}")
+    if args.images is not None and args.images < 2:
+        raise InputError(f"images must be at least 2 (or null for all images), got {args.images}")
     known = [*get_available_reporting_integrations(), "none", "all"]
     given = [args.report_to] if isinstance(args.report_to, str) else args.report_to or []
     for name in given:
