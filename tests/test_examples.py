@@ -24,7 +24,7 @@ EXAMPLES = {
 
 def test_every_example_is_run():
     names = {path.stem for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".sh")}
-    assert names == {*EXAMPLES, "accelerate_launch"}
+    assert names == {*EXAMPLES, "accelerate_launch", "slurm"}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -56,5 +56,21 @@ def test_accelerate_example(clip_paths, tmp_path):
     recipe = write_recipe(tmp_path, clip_paths)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     script = ROOT / "examples" / "accelerate_launch.sh"
+    subprocess.run(["bash", script, recipe, tmp_path / "out", "2"], check=True, env=environment)
+    assert (tmp_path / "out" / "results.json").is_file()
+
+
+@pytest.mark.slow
+def test_slurm_example_on_one_machine(clip_paths, tmp_path):
+    """SLURM's commands are stood in for; accelerate starts two processes."""
+    commands = {"srun": 'exec "$@"', "scontrol": "echo localhost"}
+    for name, line in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    given = {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "localhost"}
+    environment = {**os.environ, **given, "OMP_NUM_THREADS": "1", "PATH": path}
+    recipe = write_recipe(tmp_path, clip_paths)
+    script = ROOT / "examples" / "slurm.sh"
     subprocess.run(["bash", script, recipe, tmp_path / "out", "2"], check=True, env=environment)
     assert (tmp_path / "out" / "results.json").is_file()
