@@ -34,6 +34,8 @@ class MdftTrainingArguments(TrainingArguments):
         images: Most unlabelled images of a task that are used, drawn by the seed; `None` uses all. The default, 4,000,
             is that of phase 2, which looks at the same ones: the expert sees each under five views, and a run of the
             default length draws 4,800.
+        fewer_steps: End before `max_steps` where the distance to the experts no longer falls on an eighth of the
+            images, at most 64 of a task, which are held out for it.
         images_per_task: Images of every task that one optimizer step sees, over all processes and accumulated parts
             together: the same recipe gives the same result on any number of processes.
         images_per_micro_batch: Images of one forward and backward pass, in whole tasks: how much memory and time a
@@ -130,6 +132,9 @@ class MdftTrainingArguments(TrainingArguments):
     )
     sharpness_radius: float = field(
         default=0.0, metadata={"help": "Radius of sharpness-aware minimisation; 0 is off."}
+    )
+    fewer_steps: bool = field(
+        default=True, metadata={"help": "End where the distance to the experts on held-out images no longer falls."}
     )
     images: int | None = field(
         default=MOST_IMAGES, metadata={"help": "Most unlabelled images per task that are used; null uses all."}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,10 +27,19 @@ class MixedTasks(Dataset):
         images_per_task: Images of every task in one step.
         steps: Number of steps of the whole run.
         seed: Seed of the order.
+        held_out: Rows of each task's images that are not taken; the default takes all.
     """
 
-    def __init__(self, images: Mapping[str, Images], images_per_task: int, steps: int, seed: int) -> None:
+    def __init__(
+        self,
+        images: Mapping[str, Images],
+        images_per_task: int,
+        steps: int,
+        seed: int,
+        held_out: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    ) -> None:
         self.images = list(images.values())
+        self.rows = [_others(len(own), held_out.get(task)) for task, own in images.items()]
         self.images_per_task = images_per_task
         self.steps = steps
         self.seed = seed
@@ -40,12 +50,12 @@ class MixedTasks(Dataset):
 
     def _shuffled(self, task: int, turn: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, task, turn))
-        return torch.randperm(len(self.images[task]), generator=generator)
+        return self.rows[task][torch.randperm(len(self.rows[task]), generator=generator)]
 
     def locate(self, item: int) -> tuple[int, int]:
         """Task and image index of an item."""
         slot, task = divmod(item, len(self.images))
-        turn, position = divmod(slot, len(self.images[task]))
+        turn, position = divmod(slot, len(self.rows[task]))
         return task, int(self._order(task, turn)[position])
 
     def __getitems__(self, items: list[int]) -> dict[str, Any]:
@@ -61,6 +71,13 @@ class MixedTasks(Dataset):
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         return {key: value[0] for key, value in self.__getitems__([item]).items()}
+
+
+def _others(count: int, rows: torch.Tensor | None) -> torch.Tensor:
+    taken = torch.ones(count, dtype=torch.bool)
+    if rows is not None:
+        taken[rows] = False
+    return taken.nonzero().squeeze(-1)
 
 
 def as_batch(batch: dict[str, Any]) -> dict[str, Any]:

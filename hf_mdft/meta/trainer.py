@@ -25,9 +25,11 @@ from ..pool import ModelPool
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
 from ..tasks.preprocessor import normalize_mixed
 from ..trainers.base import own_arguments
+from ..trainers.flat import EVERY, EndWhereFlat
 from ..trainers.progress import show_progress
 from .arguments import MdftTrainingArguments
 from .finish_heads import finish_head
+from .held_out import held_out_loss, held_out_rows
 from .hub import PushingTrainer
 from .micro_batches import average, micro_batch_size, micro_batches
 from .mixed import MixedTasks, as_batch
@@ -96,6 +98,8 @@ class MdftTrainer(PushingTrainer):
         objectives = task_objectives(given, self.heads, images, args)
         self.objective = MetaObjective(objectives, args)
         self._images_of = images
+        ends = args.fewer_steps and args.distillation_weight > 0 and not 0 < args.max_steps <= EVERY
+        self._held_out = held_out_rows(images, args.seed) if ends else {}
         self._preprocessors = [found.preprocessor for found in images.values()]
         self.heads |= {task: objective.head for task, objective in objectives.items()}
         self._labelled = dict(eval_dataset or {})
@@ -111,6 +115,12 @@ class MdftTrainer(PushingTrainer):
             **kwargs,
         )
         show_progress(self, "Meta-model")
+        if any(len(rows) for rows in self._held_out.values()):
+            self.add_callback(EndWhereFlat(self._held_out_loss, self.log))
+
+    def _held_out_loss(self) -> float:
+        model, rows = self.accelerator.unwrap_model(self.model), {t: r for t, r in self._held_out.items() if len(r)}
+        return held_out_loss(model, self.pool, self.objective.tasks, self._images_of, rows, self.args)
 
     def _images(self, task: str, data: Any) -> Images:
         return data if isinstance(data, Images) else read_unlabelled(task, Task(unlabelled=data), self.preprocessor)
@@ -132,7 +142,7 @@ class MdftTrainer(PushingTrainer):
             longest = max(len(part) for part in images.values())
             # The schedule below is the whole run; the Trainer must not loop over it again.
             steps = args.max_steps = math.ceil(args.num_train_epochs * longest / args.images_per_task)
-        return MixedTasks(images, args.images_per_task, steps, args.seed)
+        return MixedTasks(images, args.images_per_task, steps, args.seed, self._held_out)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)

@@ -21,6 +21,7 @@ from ..core.errors import InputError
 from ..core.sealed import damage, seal
 from ..core.state_files import load_state, save_state
 from .checkpoints import checkpoints, last_whole
+from .flat import flat
 
 
 EXTRA_STATE, OPTIMIZER, RANDOM = "extra_state.safetensors", "optimizer.safetensors", "random_{}.safetensors"
@@ -74,7 +75,7 @@ class PhaseTrainer(Trainer):
             if problem is not None:
                 raise InputError(f"{resume_from_checkpoint}: {problem}; go on from another checkpoint")
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
-            if 0 < self.args.max_steps <= state.global_step:
+            if 0 < self.args.max_steps <= state.global_step or flat(state):
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = state
                 return TrainOutput(state.global_step, 0.0, {})
