@@ -65,7 +65,7 @@ SPECIALIST_PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "with translations as the only augmentation": {"specialize": {"augmentation": "none"}},
     "without self-training": {"specialize": {"refreshes": 0}},
     "with self-training": {"specialize": {"refreshes": 1}},
-    "with half as many steps": {"specialize": {"max_steps": 600}},
+    "with half as many steps": {"specialize": {"max_steps": 300}},
     "with representation alignment": {"specialize": {"alignment_weight": 0.5}},
     "without InfoMax": {"specialize": {"infomax_weight": 0.0}},
     "with L2-SP": {"specialize": {"l2_sp_weight": 0.001}},
