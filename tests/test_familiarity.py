@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from conftest import TASKS, make_dataset, specialize_arguments
 
 from hf_mdft import Task
+from hf_mdft.specialize import Source
 from hf_mdft.specialize.gate import Familiarity
-from hf_mdft.specialize.gate.familiarity import information
+from hf_mdft.specialize.gate.familiarity import familiarity, information
+from hf_mdft.specialize.teacher import Models
 from hf_mdft.studies.hostile import HOSTILE, HostileRow, as_markdown, hostile_study
 from hf_mdft.studies.hostile.sets import FEW, Request
 from hf_mdft.studies.hostile.study import shuffled
@@ -51,6 +55,35 @@ def test_information():
     sure = torch.eye(4).repeat(5, 1)
     assert information(sure) == pytest.approx(1.0) and information(sure[:1].repeat(9, 1)) == pytest.approx(0.0)
     assert information(torch.full((9, 4), 0.25)) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("others", "images", "expected"), [(1, 300, 256), (16, 300, 256), (64, 300, 64), (500, 300, 32), (1, 20, 20)]
+)
+def test_many_experts_of_other_tasks_look_at_fewer_images(clip_done, monkeypatch, others, images, expected):
+    models = Models(clip_done.experts("shade"), None, clip_done.head("shade"), clip_done.unlabelled("shade"))
+    (head,) = list(models.experts.strangers.values())[:1]
+    experts = replace(models.experts, strangers={f"other{n}": head for n in range(others)})
+    seen = []
+
+    class Counted:
+        def __len__(self):
+            return images
+
+        def subset(self, rows):
+            seen.append(len(rows))
+            return self
+
+        def different(self):
+            return images
+
+    monkeypatch.setattr(
+        "hf_mdft.specialize.gate.familiarity.expert_features", lambda *_, **__: iter([torch.zeros(4, 16)])
+    )
+    logits = torch.eye(3).repeat(100, 1)
+    reference = Source(logits, logits.log_softmax(-1), torch.zeros(300, 2), torch.zeros(0, 300))
+    familiarity(replace(models, experts=experts, images=Counted()), reference)
+    assert seen == [expected]
 
 
 def test_another_tasks_images_are_known_as_such(clip_done, tmp_path):

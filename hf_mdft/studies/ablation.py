@@ -66,6 +66,7 @@ SPECIALIST_PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "without self-training": {"specialize": {"refreshes": 0}},
     "with self-training": {"specialize": {"refreshes": 1}},
     "with half as many steps": {"specialize": {"max_steps": 300}},
+    "with four times as many images": {"specialize": {"max_steps": 1200, "per_device_train_batch_size": 64}},
     "with representation alignment": {"specialize": {"alignment_weight": 0.5}},
     "without InfoMax": {"specialize": {"infomax_weight": 0.0}},
     "with L2-SP": {"specialize": {"l2_sp_weight": 0.001}},

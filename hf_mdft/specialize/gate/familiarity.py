@@ -25,10 +25,12 @@ BETTER = 1.1
 knowing more in nats: an expert of two classes is sure of anything. With images of another task it was 1.15 to 8 times,
 with a task's own 1.02 at most."""
 
-LOOKED_AT = 256
-"""Images that experts of other tasks look at."""
+LOOKED_AT, LEAST_LOOKED_AT, LOOKS = 256, 32, 4096
+"""Images that each expert of another task looks at: fewer where there are many, so that all of them take no more than
+so many forward passes, but not below the least. (Of few images, information comes out lower: the expert is kept less
+easily.)"""
 
-LIMITS = (LEAST_DIFFERENT, LEAST_COVERAGE, BETTER, LOOKED_AT)
+LIMITS = (LEAST_DIFFERENT, LEAST_COVERAGE, BETTER, LOOKED_AT, LEAST_LOOKED_AT, LOOKS)
 """What a decision depends on, beside the rule."""
 
 
@@ -83,10 +85,12 @@ def familiarity(models: Models, reference: Source) -> Familiarity:
     count = len(prior)
     even = max(math.log(count) - (count - 1) / (2 * len(found)), math.log(2))
     coverage = math.exp(-(prior * prior.log()).sum().item() - even)
-    rows = torch.linspace(0, len(models.images) - 1, min(LOOKED_AT, len(models.images))).round().long()
+    strangers = models.experts.strangers
+    most = max(LEAST_LOOKED_AT, min(LOOKED_AT, LOOKS // max(1, len(strangers))))
+    rows = torch.linspace(0, len(models.images) - 1, min(most, len(models.images))).round().long()
     images, others = models.images.subset(rows), {}
     known = information(found)
-    for expert, head in models.experts.strangers.items():
+    for expert, head in strangers.items():
         (features,) = expert_features(models.pool, expert, images, device=models.device)
         theirs = information(head(features).softmax(dim=-1))
         if theirs * math.log(head.num_classes) > known * math.log(count):
