@@ -168,6 +168,7 @@ def test_two_processes_give_the_same_coefficients(options, clip_paths, tmp_path)
         "images_per_micro_batch": 8,
         "head_steps": 3,
         "use_cpu": True,
+        "bf16": False,
         **options,
     }
     recipe = write_recipe(tmp_path, clip_paths, meta=meta)

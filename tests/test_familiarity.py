@@ -138,9 +138,10 @@ def test_the_study_measures_and_goes_on(clip_paths, tmp_path, monkeypatch):
 
 def test_the_table_names_what_lost():
     rows = [
-        HostileRow("noise", "a", 0, 480, 0.7, 0.5, 0.7, "expert", "no improvement shown"),
-        HostileRow("noise", "b", 0, 480, 0.7, 0.6, 0.6, "specialist", "10 % of predictions changed"),
+        HostileRow("noise", "a", 0, 480, 0.7, 0.5, 0.7, "expert", "no improvement shown", 480, 0.2, 0.0),
+        HostileRow("noise", "b", 0, 480, 0.7, 0.6, 0.6, "specialist", "10 % of predictions changed", 16, 0.9, 1.2),
     ]
     tables = as_markdown(rows)
     assert "| 2 | 1 | 70.0 | -15.00 | -5.00 | -10.0 | 1 |" in tables["hostile"]
     assert "| noise | b | 0 | 70.0 | -10.0 |" in tables["below"]
+    assert "| noise | 16 to 480 | 0.20 to 0.90 | 0.00 to 1.20 |" in tables["evidence"]

@@ -11,6 +11,7 @@ from transformers.trainer_utils import HubStrategy
 
 from ..core.errors import InputError, suggest
 from ..objectives import FILTERS
+from ..trainers.precision import choose_precision
 from ..trainers.ranges import MOST_IMAGES, check_arguments
 from ..trainers.terms import check_terms
 from .terms import META_TERMS
@@ -36,6 +37,7 @@ class MdftTrainingArguments(TrainingArguments):
             default length draws 4,800.
         fewer_steps: End before `max_steps` where the distance to the experts no longer falls on an eighth of the
             images, at most 64 of a task, which are held out for it.
+        bf16: Whether to compute in bfloat16 (autocast; coefficients stay in fp32); `None`: where that is faster.
         images_per_task: Images of every task that one optimizer step sees, over all processes and accumulated parts
             together: the same recipe gives the same result on any number of processes.
         images_per_micro_batch: Images of one forward and backward pass, in whole tasks: how much memory and time a
@@ -136,12 +138,16 @@ class MdftTrainingArguments(TrainingArguments):
     fewer_steps: bool = field(
         default=True, metadata={"help": "End where the distance to the experts on held-out images no longer falls."}
     )
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Compute in bfloat16; null: where it is faster than fp32."}
+    )
     images: int | None = field(
         default=MOST_IMAGES, metadata={"help": "Most unlabelled images per task that are used; null uses all."}
     )
 
     def __post_init__(self) -> None:
         check_arguments(self)
+        choose_precision(self)
         super().__post_init__()
         for name in ("images_per_task", "images_per_micro_batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:

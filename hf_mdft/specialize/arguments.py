@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import torch
 from transformers import SchedulerType, TrainingArguments
 
-from ..core.device import fast_bf16
 from ..core.errors import InputError, suggest
 from ..embedding.augment import AUGMENTATIONS
+from ..trainers.precision import choose_precision
 from ..trainers.ranges import MOST_IMAGES, check_arguments
 from ..trainers.terms import check_terms
 from .teacher import TEACHER_PARTS
@@ -175,12 +174,7 @@ class SpecializeArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         check_arguments(self)
-        if self.bf16 is None:
-            other = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-            device = "cpu" if self.use_cpu or other is None else other.type
-            self.bf16 = not self.fp16 and fast_bf16(device)
-            if self.bf16 and device == "cpu":
-                self.use_cpu = True  # transformers refuses bfloat16 on a processor without it
+        choose_precision(self)
         super().__post_init__()
         if self.max_steps == 0:
             raise InputError(

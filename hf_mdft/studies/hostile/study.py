@@ -22,12 +22,16 @@ from ...experts import TaskExperts
 from ...heads import Head
 from ...merger import MetaMerger
 from ...recipes.schema import Recipe
-from ...specialize import specialize_task
+from ...specialize import SpecializeArguments, specialize_task
+from ...specialize.gate import Familiarity, familiarity
+from ...specialize.one_task import as_asked, models_of
+from ...specialize.teacher import observe_sources
+from ...tasks import Images
 from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
 from .sets import HOSTILE, RANDOM, SHUFFLED, Hostile, Request
 
 
-KEY_VERSION = "hostile 2"
+KEY_VERSION = "hostile 3"
 
 ALLOWED = 0.01
 """Accuracy that a kept specialist may lose."""
@@ -47,6 +51,10 @@ class HostileRow:
         kept: That of what the gate kept.
         chosen: What it chose.
         reason: Why, in words.
+        different: Number of clearly different images.
+        coverage: Effective number of classes, in shares of what even draws would have; see `Familiarity`.
+        better: Mutual information of the predictions of the other task's expert that knows the images best, over that
+            of the task's own; 0 where none knows more in nats.
     """
 
     kind: str
@@ -58,6 +66,9 @@ class HostileRow:
     kept: float
     chosen: str
     reason: str
+    different: int
+    coverage: float
+    better: float
 
     @property
     def loss(self) -> float:
@@ -156,8 +167,12 @@ class _Run:
         def measured(tower: nn.Module, head: Head) -> float:
             return accuracy(predict(tower, pool.architecture, head, data.images), data.labels)
 
+        known = self._known(experts, head, images, args)
         found = {
             "images": len(images),
+            "different": known.different,
+            "coverage": known.coverage,
+            "better": known.other_information / max(known.information, 1e-8),
             "expert": measured(pool.tower(made.expert), made.expert_head),
             "ungated": measured(made.tower(gated=False), made.candidate_head),
             "kept": measured(made.tower(), made.head),
@@ -167,6 +182,12 @@ class _Run:
         for part in ("work", "expert"):  # weights and checkpoints: everything that is asked of them is known
             shutil.rmtree(folder / part, ignore_errors=True)
         return found
+
+    def _known(self, experts: TaskExperts, head: Head, images: Images, args: SpecializeArguments) -> Familiarity:
+        """What the gate was told of the images; the experts' outputs are still in the cache."""
+        models = models_of(as_asked(experts, args, images), self.meta, head, images.distinct(), args)
+        (reference, *_) = observe_sources(models, args.teacher_views, others=False).values()
+        return familiarity(models, reference)
 
 
 def shuffled(head: Head, seed: int) -> Head:
@@ -206,10 +227,23 @@ def as_markdown(rows: Sequence[HostileRow]) -> dict[str, str]:
         for row in rows
         if row.loss > ALLOWED
     ]
-    tables = {"hostile": markdown_table(HEADER, lines)}
+    tables = {"hostile": markdown_table(HEADER, lines), "evidence": _evidence(rows)}
     if bad:
         tables["below"] = markdown_table(("kind", "task", "seed", "expert", "kept against expert", "reason"), bad)
     return tables
+
+
+def _evidence(rows: Sequence[HostileRow]) -> str:
+    """What tells each kind from the tasks' own images: smallest and largest values over all attempts."""
+    lines = []
+    for kind in dict.fromkeys(row.kind for row in rows):
+        mine = [row for row in rows if row.kind == kind]
+        values = ([row.different for row in mine], [row.coverage for row in mine], [row.better for row in mine])
+        ends = [(min(found), max(found)) for found in values]
+        lines.append([kind, f"{ends[0][0]} to {ends[0][1]}", *(f"{low:.2f} to {high:.2f}" for low, high in ends[1:])])
+    return markdown_table(
+        ("kind", "clearly different", "coverage of classes", "another task's expert over own"), lines
+    )
 
 
 def as_dicts(rows: Sequence[HostileRow]) -> list[dict[str, Any]]:
