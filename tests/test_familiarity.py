@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -77,9 +78,8 @@ def test_many_experts_of_other_tasks_look_at_fewer_images(clip_done, monkeypatch
         def different(self):
             return images
 
-    monkeypatch.setattr(
-        "hf_mdft.specialize.gate.familiarity.expert_features", lambda *_, **__: iter([torch.zeros(4, 16)])
-    )
+    module = importlib.import_module("hf_mdft.specialize.gate.familiarity")  # a function has its name
+    monkeypatch.setattr(module, "expert_features", lambda *_, **__: iter([torch.zeros(4, 16)]))
     logits = torch.eye(3).repeat(100, 1)
     reference = Source(logits, logits.log_softmax(-1), torch.zeros(300, 2), torch.zeros(0, 300))
     familiarity(replace(models, experts=experts, images=Counted()), reference)

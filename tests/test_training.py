@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments, SpecializeArguments
 from hf_mdft.core.sealed import seal
+from hf_mdft.core.seeds import mixed_seed
 from hf_mdft.core.typed import checked
 from hf_mdft.embedding import embed_images, expert_features
 from hf_mdft.embedding.views import FEW_VIEWS, translate
 from hf_mdft.meta import META_TERMS, MixedTasks
 from hf_mdft.meta.micro_batches import micro_batch_size, micro_batches
-from hf_mdft.meta.order import mixed_seed
 from hf_mdft.meta.sharpness import gradient_uphill
 from hf_mdft.meta.terms import MetaTerm
 from hf_mdft.objectives import entropy, expert_divergence

@@ -36,7 +36,7 @@ class Setting:
     tasks: int = 8
     images_per_task: int = 16
     images_per_micro_batch: int | None = None
-    batch_size: int = 64
+    batch_size: int = 32
     bf16: bool = True
     turns: int = 2
     images: int = 1000

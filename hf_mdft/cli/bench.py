@@ -67,7 +67,7 @@ def bench(
     images_per_micro_batch: Annotated[
         int | None, typer.Option(help="Images of one micro-batch; the default is fast.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images in a batch of a specialist.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch of a specialist.")] = 32,
     precision: Annotated[Literal["bf16", "fp32"], typer.Option(help="bf16: autocast.")] = "bf16",
     turns: Annotated[int, typer.Option(help="Each is four steps and four of the lower bound.")] = 2,
     baseline: Annotated[bool, typer.Option("--baseline", help="FusionBench's wrapper too, if installed.")] = False,

@@ -14,21 +14,10 @@ from ..pool import ModelPool
 from ..tasks import Images
 from .arguments import MdftTrainingArguments
 from .objective import TaskObjective
-from .order import mixed_seed
 
 
-PART, MOST = 8, 64
-"""One of so many images of a task is held out, and no more than so many: over eight tasks, a look at them costs as
-much as a step and a half."""
-
-
-def held_out_rows(images: Mapping[str, Images], seed: int) -> dict[str, torch.Tensor]:
-    """Rows of each task's images that are held out, drawn by the seed."""
-    found = {}
-    for number, (task, own) in enumerate(images.items()):
-        generator = torch.Generator().manual_seed(mixed_seed(seed, number))
-        found[task] = torch.randperm(len(own), generator=generator)[: min(MOST, len(own) // PART)].sort().values
-    return found
+MOST = 64
+"""Images of a task that are held out, at most: over eight tasks, a look at them costs as much as a step and a half."""
 
 
 @torch.no_grad()

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from ..core.seeds import mixed_seed
 from ..tasks import Images
-from .order import mixed_seed
+from ..trainers.flat import others
 
 
 class MixedTasks(Dataset):
@@ -39,7 +40,8 @@ class MixedTasks(Dataset):
         held_out: Mapping[str, torch.Tensor] = MappingProxyType({}),
     ) -> None:
         self.images = list(images.values())
-        self.rows = [_others(len(own), held_out.get(task)) for task, own in images.items()]
+        nothing = torch.zeros(0, dtype=torch.long)
+        self.rows = [others(len(own), held_out.get(task, nothing)) for task, own in images.items()]
         self.images_per_task = images_per_task
         self.steps = steps
         self.seed = seed
@@ -71,13 +73,6 @@ class MixedTasks(Dataset):
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         return {key: value[0] for key, value in self.__getitems__([item]).items()}
-
-
-def _others(count: int, rows: torch.Tensor | None) -> torch.Tensor:
-    taken = torch.ones(count, dtype=torch.bool)
-    if rows is not None:
-        taken[rows] = False
-    return taken.nonzero().squeeze(-1)
 
 
 def as_batch(batch: dict[str, Any]) -> dict[str, Any]:

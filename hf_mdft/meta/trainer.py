@@ -25,11 +25,11 @@ from ..pool import ModelPool
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
 from ..tasks.preprocessor import normalize_mixed
 from ..trainers.base import own_arguments
-from ..trainers.flat import EVERY, EndWhereFlat
+from ..trainers.flat import EndWhereFlat, ends_where_flat, held_out
 from ..trainers.progress import show_progress
 from .arguments import MdftTrainingArguments
 from .finish_heads import finish_head
-from .held_out import held_out_loss, held_out_rows
+from .held_out import MOST, held_out_loss
 from .hub import PushingTrainer
 from .micro_batches import average, micro_batch_size, micro_batches
 from .mixed import MixedTasks, as_batch
@@ -98,8 +98,8 @@ class MdftTrainer(PushingTrainer):
         objectives = task_objectives(given, self.heads, images, args)
         self.objective = MetaObjective(objectives, args)
         self._images_of = images
-        ends = args.fewer_steps and args.distillation_weight > 0 and not 0 < args.max_steps <= EVERY
-        self._held_out = held_out_rows(images, args.seed) if ends else {}
+        most = MOST if ends_where_flat(args) and args.distillation_weight > 0 else 0
+        self._held_out = {t: held_out(len(own), most, args.seed, n) for n, (t, own) in enumerate(images.items())}
         self._preprocessors = [found.preprocessor for found in images.values()]
         self.heads |= {task: objective.head for task, objective in objectives.items()}
         self._labelled = dict(eval_dataset or {})

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from accelerate.utils import broadcast_object_list
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
+
+from ..core.seeds import mixed_seed
 
 
 HELD_OUT_LOSS = "held_out_loss"
@@ -16,6 +19,27 @@ HELD_OUT_LOSS = "held_out_loss"
 EVERY, PATIENCE, LEAST_GAIN = 50, 2, 0.01
 """Steps between two looks; looks in a row without a gain that end the training; least gain that counts, of the lowest
 loss so far."""
+
+
+PART = 8
+"""One of so many images is held out, at most."""
+
+
+def held_out(count: int, most: int, *seeds: int) -> torch.Tensor:
+    """Rows of the images that are held out, of `count`: no more than `most`, drawn by seeds."""
+    generator = torch.Generator().manual_seed(mixed_seed(*seeds))
+    return torch.randperm(count, generator=generator)[: min(most, count // PART)].sort().values
+
+
+def others(count: int, rows: torch.Tensor) -> torch.Tensor:
+    """The other rows, of `count`."""
+    taken = torch.ones(count, dtype=torch.bool).index_fill(0, rows, False)
+    return taken.nonzero().squeeze(-1)
+
+
+def ends_where_flat(args: TrainingArguments) -> bool:
+    """Whether a training may end early: its steps are counted, and there are enough of them for a look."""
+    return args.fewer_steps and args.max_steps > EVERY
 
 
 def flat(state: TrainerState) -> bool:
