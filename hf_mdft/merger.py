@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from .adapter import MdftConfig, config_for
 from .artifacts import MetaModelParts, Record, folded_tower, load_meta_model, push_meta_model
 from .core.errors import InputError
 from .core.lock import locked
+from .core.timing import Timing
 from .embedding.statistics import estimate_statistics
 from .evaluation import Report, TransductiveMethod
 from .heads import Head
@@ -62,7 +61,7 @@ class MetaMerger(TaskData):
         self.model: PeftModel | None = None
         self.specialists: dict[str, Specialist] = {}
         self.rounds: list[dict[str, Specialist]] = []
-        self.timing: dict[str, float] = {}
+        self.timing = Timing()
         self.record = Record()
         self._meta_heads: dict[str, Head] = {}
         self._fit_args: MdftTrainingArguments | None = None
@@ -107,15 +106,6 @@ class MetaMerger(TaskData):
             raise InputError(NO_META)
         return folded_tower(self.model)
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._took(stage, time.perf_counter() - start)
-
-    def _took(self, stage: str, seconds: float) -> None:
-        self.timing[stage] = self.timing.get(stage, 0.0) + seconds
-
     def fit(self, args: MdftTrainingArguments | None = None) -> TrainOutput:
         """Phase 1: learn the coefficients (and heads) on the unlabelled images of all tasks; labels are never read.
 
@@ -127,11 +117,11 @@ class MetaMerger(TaskData):
         """
         args = self.arguments(args, MdftTrainingArguments, "fit")
         with locked(Path(args.output_dir)):
-            with self._timed("prepare"), args.main_process_first(desc="images and heads"):
+            with self.timing.of("prepare"), args.main_process_first(desc="images and heads"):
                 experts, images, heads = self.checked()
                 key = resume_key(self.pool, self.config, heads, images, args, experts)
                 checkpoint = resumable(Path(args.output_dir), key)
-            with self._timed("meta"):
+            with self.timing.of("meta"):
                 set_seed(args.seed)
                 self.model = get_peft_model(self.pool.tower(), copy.deepcopy(self.config))
                 self._meta_heads, self._fit_args, self._phases = {}, args, {"meta": options_of(args)}
@@ -166,7 +156,7 @@ class MetaMerger(TaskData):
         for task in names:  # results of an earlier call must not stand in for a specialist that this one refuses
             self.specialists.pop(task, None)
             self.timing.pop(f"specialist {task}", None)
-        found = specialize_in_rounds(self, meta, args, names, next_meta=self._next_meta, took=self._took)
+        found = specialize_in_rounds(self, meta, args, names, next_meta=self._next_meta, took=self.timing.add)
         self._taken |= {task: made.expert for task, made in (found[0] if found else {}).items()}
         self._phases["specialize"] = options_of(args)
         facts = self.record.continue_meta(self, self.config, self._phases)
@@ -185,7 +175,9 @@ class MetaMerger(TaskData):
         merger.fit(args)
         return merger.meta_tower()
 
-    def evaluate(self, baselines: Mapping[str, MetaMerger | TransductiveMethod] | None = None) -> Report:
+    def evaluate(
+        self, baselines: Mapping[str, MetaMerger | TransductiveMethod] | None = None, *, share: bool = False
+    ) -> Report:
         """Accuracy of base, experts, baselines, meta-model and specialists, for tasks with evaluation images.
 
         The only method that reads labels.
@@ -193,10 +185,11 @@ class MetaMerger(TaskData):
         Args:
             baselines: Further mergers of the same tasks, by the name that they have in the report: their specialists
                 are measured where they have any, else their meta-models. Or training-free methods, on the experts.
+            share: Whether all processes (`accelerate launch`) call this, and share the tasks out among them.
         """
         self.timing.pop("evaluate", None)
-        with self._timed("evaluate"):
-            found = compare(self, baselines or {})
+        with self.timing.of("evaluate"):
+            found = compare(self, baselines or {}, share)
         return report_of(self, found)
 
     def _parts(self) -> MetaModelParts:

@@ -48,13 +48,14 @@ class Run(Protocol):
     def references(self, key: str, names: Any = None) -> dict[str, Any]: ...
 
 
-def compare(run: Run, baselines: Mapping[str, Run | TransductiveMethod]) -> Evaluation:
+def compare(run: Run, baselines: Mapping[str, Run | TransductiveMethod], share: bool = False) -> Evaluation:
     """Measure a run's models on its tasks' evaluation images, and record what was found. Reads labels.
 
     Args:
         run: The run.
         baselines: Further runs of the same tasks, by the name that they have in the report: their specialists are
             measured where they have any, else their meta-models. Or training-free methods.
+        share: Whether all processes call this, and share the tasks out among them.
 
     Raises:
         InputError: A baseline has the name of a model that is compared anyway.
@@ -73,6 +74,7 @@ def compare(run: Run, baselines: Mapping[str, Run | TransductiveMethod]) -> Eval
         data,
         {task: run.unlabelled(task) for task in used},
         run.references("evaluation", data),
+        share,
     )
     run.record.set_measured(found.measured, found.average, run.specialists)
     return found

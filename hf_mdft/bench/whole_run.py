@@ -14,6 +14,7 @@ from unittest import mock
 
 from transformers import Trainer, TrainerCallback
 
+from ..core.timing import Timing
 from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
 from ..pool import ModelPool
@@ -100,7 +101,7 @@ class WholeRun:
         return found | {"rest": self.seconds - sum(found.values())}
 
 
-class Clock(dict[str, float]):
+class Clock(Timing):
     """Seconds by stage, in place of `MetaMerger.timing`, that also keeps when each began and was over."""
 
     def __init__(self) -> None:

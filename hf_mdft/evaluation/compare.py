@@ -7,12 +7,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
 
 from ..architectures import Architecture
 from ..cards import Difference, Measured
 from ..core.data_reference import DataReference
 from ..core.errors import InputError
+from ..core.processes import own_share
 from ..embedding.views import TEST_VIEWS
 from ..experts import TaskExperts
 from ..heads import Head
@@ -97,18 +99,19 @@ def pool_subjects(
 def _predict_all(
     subjects: Iterable[Subject | Ensembles], architecture: Architecture, data: Mapping[str, LabelledImages]
 ) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, float]]:
-    """Predictions, and the seconds that training-free methods took, by name."""
+    """Predictions on the tasks that there are data of, and the seconds that training-free methods took, by name."""
     found: dict[str, dict[str, torch.Tensor]] = {}
     seconds: dict[str, float] = {}
     for subject in subjects:
+        tasks = [task for task in subject.tasks if task in data]
         if isinstance(subject, Ensembles):
-            for task in subject.tasks:
+            for task in tasks:
                 for name, classes in subject.predictions(task, data[task].images).items():
                     found.setdefault(name, {})[task] = classes
             continue
         over_views = f"{subject.name}{VIEWS}"
         found |= {name: {} for name in (subject.name, *([over_views] if subject.views else []), *subject.methods)}
-        for task in subject.tasks:
+        for task in tasks:
             tower, head = subject.tower(task), subject.head(task)
             views = TEST_VIEWS if task in subject.views else PLAIN
             seen = look(tower, architecture, head, data[task].images, views=views, desc=f"{subject.name} {task}")
@@ -120,6 +123,18 @@ def _predict_all(
                 found[name][task] = transduced(name, method, seen, task)
                 seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
     return found, seconds
+
+
+def _predict_together(
+    subjects: Iterable[Subject | Ensembles], architecture: Architecture, data: Mapping[str, LabelledImages]
+) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, float]]:
+    """As `_predict_all`; every process looks at some of the tasks, and has all of it in the end."""
+    mine = own_share({task: len(found.images) for task, found in data.items()})
+    parts = gather_object([_predict_all(subjects, architecture, {task: data[task] for task in mine})])
+    models = dict.fromkeys(model for found, _ in parts for model in found)
+    whole = {model: {t: found[model][t] for t in data for found, _ in parts if t in found[model]} for model in models}
+    names = dict.fromkeys(name for _, seconds in parts for name in seconds)
+    return whole, {name: sum(seconds.get(name, 0.0) for _, seconds in parts) for name in names}
 
 
 def transduced(name: str, method: TransductiveMethod, seen: Outputs, task: str) -> torch.Tensor:
@@ -198,6 +213,7 @@ def evaluate(
     data: Mapping[str, LabelledImages],
     unlabelled: Mapping[str, Images],
     references: Mapping[str, DataReference | None],
+    share: bool = False,
 ) -> Evaluation:
     """Measure models on the same images.
 
@@ -209,8 +225,9 @@ def evaluate(
         data: Images and labels by task.
         unlabelled: Unlabelled images of tasks that something was learned from.
         references: The evaluation data sets by task.
+        share: Whether all processes call this, and share the tasks out among them.
     """
-    predictions, seconds = _predict_all(subjects, architecture, data)
+    predictions, seconds = (_predict_together if share else _predict_all)(subjects, architecture, data)
     if "specialist_ungated" in predictions:
         for views in ("", VIEWS):
             ungated, meta, expert = (

@@ -168,21 +168,21 @@ def _run(
         start = time.perf_counter()
         others[name] = baseline.made(merger)
         merger.timing[f"baseline {name}"] = time.perf_counter() - start
-    report = None
-    if state.is_main_process:
-        progress("Evaluating (beside the check above, the only step that reads labels)")
-        specialists = {task: made.save_pretrained for task, made in merger.specialists.items()}
-        try:
-            report = replace(merger.evaluate(others), inputs=inputs)
-        except Exception:
-            nothing = replace(report_of(merger, Evaluation({}, {}, {})), inputs=inputs)
+    progress("Evaluating (beside the check above, the only step that reads labels)")
+    specialists = {task: made.save_pretrained for task, made in merger.specialists.items()}
+    try:
+        report = replace(merger.evaluate(others, share=state.num_processes > 1), inputs=inputs)
+    except Exception:
+        nothing = replace(report_of(merger, Evaluation({}, {}, {})), inputs=inputs)
+        if state.is_main_process:
             write_run(output_dir, nothing, merger.save_pretrained, specialists)
             progress(f"Evaluation failed; the models are in {output_dir}, unmeasured")
-            raise
+        raise
+    if state.is_main_process:
         write_run(output_dir, report, merger.save_pretrained, specialists)
     state.wait_for_everyone()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # Without both, gloo may abort the interpreter at exit when processes leave at different times.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-    return report
+    return report if state.is_main_process else None

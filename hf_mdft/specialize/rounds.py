@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -18,6 +17,7 @@ from transformers import set_seed
 from ..core.hashing import fingerprint
 from ..core.lock import locked
 from ..core.processes import alone, own_share
+from ..core.timing import Timing
 from ..experts import TaskExperts
 from ..heads import Head
 from ..pool import ModelPool
@@ -135,10 +135,9 @@ def _made(
         return {task: make(task) for task in sizes}, seconds
 
 
-def _timed(make: Callable[[str], Specialist], tasks: Iterable[str]) -> tuple[dict[str, Specialist], dict[str, float]]:
-    found, seconds = {}, {}
+def _timed(make: Callable[[str], Specialist], tasks: Iterable[str]) -> tuple[dict[str, Specialist], Timing]:
+    found, seconds = {}, Timing()
     for task in tasks:
-        start = time.perf_counter()
-        found[task] = make(task)
-        seconds[task] = time.perf_counter() - start
+        with seconds.of(task):
+            found[task] = make(task)
     return found, seconds
