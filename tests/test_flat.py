@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 
 import pytest
 import torch
-from conftest import TASKS, specialize_arguments
+from conftest import TASKS
 from peft import get_peft_model
 from transformers import TrainerState
 
 from hf_mdft import MdftConfig, MdftTrainer, MdftTrainingArguments
 from hf_mdft.meta.held_out import held_out_loss
 from hf_mdft.objectives import expert_divergence
-from hf_mdft.specialize import StudentTrainer, Teacher
 from hf_mdft.trainers.flat import EVERY, HELD_OUT_LOSS, LEAST_GAIN, PATIENCE, flat
 
 
@@ -98,35 +96,3 @@ def test_an_interrupted_training_ends_where_it_would_have(train, tmp_path):
     resumed = train("cut", least_gain=0.99, resume=str(tmp_path / "cut" / "checkpoint-2"))
     assert resumed.state.global_step == whole.state.global_step == 4
     assert losses(resumed) == losses(whole) and torch.equal(coefficients(resumed), coefficients(whole))
-
-
-def test_a_student_ends_where_it_is_flat(merger, tmp_path, monkeypatch):
-    for name, value in {"EVERY": 2, "PATIENCE": 1, "LEAST_GAIN": 0.99}.items():
-        monkeypatch.setattr(f"hf_mdft.trainers.flat.{name}", value)
-    pool, head, images = merger.pool, merger.head("shade"), merger.unlabelled("shade")
-    targets = torch.rand(len(images), 3, generator=torch.Generator().manual_seed(0)).softmax(-1)
-    teacher, seen = Teacher(targets, torch.linspace(0, 1, len(images)), torch.randn(len(images), 16)), []
-    args = specialize_arguments(tmp_path, max_steps=8, fewer_steps=True, learning_rate=1e-3, save_strategy="no")
-
-    def trained(**options):
-        trainer = StudentTrainer(
-            pool.tower("shade"), args, architecture=pool.architecture, head=copy.deepcopy(head), images=images,
-            teacher=teacher, **options,
-        )  # fmt: skip
-        loss = trainer.compute_loss
-        trainer.compute_loss = lambda model, inputs, **k: (seen.append(inputs["index"]), loss(model, inputs, **k))[1]
-        trainer.train()
-        return trainer
-
-    trainer = trained()
-    assert trainer.state.global_step == 4 and len(losses(trainer)) == 2 and len(trainer.held_out) == 3
-    assert not set(torch.cat(seen).tolist()) & set(trainer.held_out.tolist())
-    rows, tower = trainer.held_out, trainer.averaged()
-    with torch.no_grad():
-        x = images.preprocessor.normalize(images.pixels(rows))
-        log_probs = head(pool.architecture.features(tower(pixel_values=x))).log_softmax(-1)
-    distance = (targets[rows] * (targets[rows].log() - log_probs)).sum(-1)
-    expected = (teacher.weights[rows] * distance).sum() / teacher.weights[rows].sum()
-    assert losses(trainer)[-1] == pytest.approx(expected.item(), rel=1e-3)
-    again = trained(refresh=lambda _: teacher)
-    assert again.state.global_step == 8 and not losses(again), "another teacher, another loss"

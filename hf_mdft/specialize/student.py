@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
 from ..architectures import Architecture
 from ..core.errors import InputError
-from ..embedding import embed_images
 from ..embedding.augment import AUGMENTATIONS
 from ..embedding.views import jitter
 from ..heads import Head
 from ..tasks import Images
 from ..trainers import PhaseTrainer, own_arguments, term_weights
-from ..trainers.flat import EndWhereFlat, ends_where_flat, held_out, others
 from .arguments import SpecializeArguments
 from .callbacks import RefreshTeacher, TellTerms, UpdateAverage
 from .teacher import Teacher
@@ -28,27 +24,21 @@ from .terms import STUDENT_TERMS, BatchViews, StudentBatch, StudentTerm, WeightT
 from .trainable import train_only
 
 
-MOST = 256
-"""Images that are held out, at most: a look at them costs as much as three steps."""
-
-
 class IndexedImages(Dataset):
     """Images as bytes with their index, whole batches at a time.
 
     Args:
         images: Unlabelled images of the task.
-        rows: Rows of those that are taken.
     """
 
-    def __init__(self, images: Images, rows: torch.Tensor) -> None:
-        self.images, self.rows = images, rows
+    def __init__(self, images: Images) -> None:
+        self.images = images
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.images)
 
     def __getitems__(self, items: list[int]) -> dict[str, torch.Tensor]:
-        index = self.rows[items]
-        return {"pixels": self.images.pixels(index), "index": index}
+        return {"pixels": self.images.pixels(items), "index": torch.tensor(items)}
 
 
 class StudentTrainer(PhaseTrainer):
@@ -96,10 +86,9 @@ class StudentTrainer(PhaseTrainer):
         self.restored = restored if args.restored_share else None
         self.target_features = teacher.features.to(args.device)
         train_only(model, args.trainable)
-        # A teacher that is made anew changes the loss, which then tells nothing.
-        self.held_out = held_out(len(images), MOST if ends_where_flat(args) and refresh is None else 0, args.seed)
-        taken = IndexedImages(images, others(len(images), self.held_out))
-        super().__init__(model=model, args=args, train_dataset=taken, data_collator=lambda batch: batch, **kwargs)
+        super().__init__(
+            model=model, args=args, train_dataset=IndexedImages(images), data_collator=lambda batch: batch, **kwargs
+        )
         self.weights_of_terms = term_weights(args, STUDENT_TERMS)
         self.terms = {name: STUDENT_TERMS.get(name)(self.model) for name in self.weights_of_terms}
         for term in self.terms.values():
@@ -114,19 +103,6 @@ class StudentTrainer(PhaseTrainer):
         self.add_callback(TellTerms(self))
         if refresh is not None:
             self.add_callback(RefreshTeacher(self))
-        if len(self.held_out):
-            self.add_callback(
-                EndWhereFlat(functools.partial(self._held_out_loss, images.subset(self.held_out)), self.log)
-            )
-
-    @torch.no_grad()
-    def _held_out_loss(self, images: Images) -> float:
-        """`KL(teacher || student)` of the average so far, on the images that are held out."""
-        features = embed_images(self.averaged(), self.architecture, images, bf16=self.args.bf16)
-        targets, weights = self.targets[self.held_out], self.sample_weights[self.held_out]
-        log_probs = self.head(features.to(self.args.device)).log_softmax(dim=-1)
-        divergence = F.kl_div(log_probs, targets, reduction="none").sum(dim=-1)
-        return ((weights * divergence).sum() / weights.sum().clamp_min(1e-8)).item()
 
     def set_teacher(self, teacher: Teacher, device: torch.device) -> None:
         """Take another teacher's targets; the embedding to stay aligned with remains."""
