@@ -1,4 +1,4 @@
-"""Ablations, few images, tasks outside the pool, and the gate's record."""
+"""Ablations, few images, tasks outside the pool, time to quality, and the gate's record."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import pytest
 import torch
 import yaml
 from conftest import TASKS, call, write_recipe
+from transformers import TrainerState
 
-from hf_mdft import InputError, SpecializeArguments
+from hf_mdft import InputError, Recipe, SpecializeArguments
 from hf_mdft.evaluation import average_p_value, paired_interval
 from hf_mdft.recipes.options import read_options
 from hf_mdft.studies.ablation import META_PARTS, SPECIALIST_PARTS, _slug
 from hf_mdft.studies.gate_record import as_text, gate_record
-from hf_mdft.studies.outcome import remembered
+from hf_mdft.studies.outcome import average, meta_outcome, remembered
+from hf_mdft.studies.time_to_quality import OURS, Look, Watch, as_lines, passed
 
 
 QUICK = {"meta": {"max_steps": 2, "images_per_task": 4, "head_steps": 3, "use_cpu": True}}
@@ -136,7 +138,7 @@ def test_studies_need_evaluation_images(clip_paths, tmp_path, monkeypatch, capsy
     for task in content["tasks"].values():
         task.pop("evaluation")
     recipe.write_text(yaml.safe_dump(content), encoding="utf-8")
-    for command in (["ablate"], ["study", "few-shot"], ["study", "leave-one-out"]):
+    for command in (["ablate"], ["study", "few-shot"], ["study", "leave-one-out"], ["study", "time"]):
         code, _, err = call([*command, recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
         assert code == 2 and "evaluation" in err
 
@@ -146,9 +148,91 @@ def test_studies_refuse_what_they_cannot_do(clip_paths, vit_paths, tmp_path, mon
     for command in (["ablate", "--phase", "specialists"], ["study", "few-shot"], ["study", "leave-one-out"]):
         code, _, err = call([*command, recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
         assert code == 2 and "specialize.rounds is 0" in err
+    for baseline in ("shot", "transclip"):
+        command = ["study", "time", recipe, "--baseline", baseline, "--output-dir", tmp_path / "out"]
+        code, _, err = call(command, monkeypatch, capsys)
+        assert code == 2 and f"'{baseline}' makes no meta-model" in err
     recipe = write_recipe(tmp_path / "vit", vit_paths)
     code, _, err = call(["study", "leave-one-out", recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
     assert code == 2 and "its expert's classifier" in err
+
+
+def test_the_clock_stands_still_while_the_model_is_measured(monkeypatch):
+    clock = torch.tensor([100.0, 30.0])
+    monkeypatch.setattr("hf_mdft.studies.time_to_quality.times", lambda: clock.clone())
+
+    def measured():
+        clock.add_(torch.tensor([50.0, 20.0]))
+        return 0.5
+
+    watch, state = Watch(torch.tensor([97.0, 29.0]), measured), TrainerState()
+    watch.on_train_begin(None, state, None)
+    for state.global_step in range(1, 101):
+        clock.add_(torch.tensor([0.5, 0.25]))
+        watch.on_step_end(None, state, None)
+    clock.add_(4.0)
+    watch.look(100)
+    steps = [0, 10, 20, 30, 40, 50, 75, 100]
+    assert watch.looks == [
+        *(Look(step, 0.5, 3 + step / 2, 1 + step / 4) for step in steps),
+        Look(100, 0.5, 57.0, 30.0),
+    ]
+
+
+def test_time_to_quality_is_that_of_the_first_look_that_is_as_accurate():
+    def looks(*steps):
+        return [Look(step, accuracy, clock, clock / 2) for step, accuracy, clock in steps]
+
+    found = {
+        OURS: looks((0, 0.40, 4.0), (10, 0.55, 5.0), (20, 0.50, 8.0), (20, 0.60, 10.0)),
+        "weak": looks((0, 0.30, 2.0), (10, 0.40, 16.0)),
+        "middle": looks((0, 0.30, 2.0), (10, 0.55, 20.0), (500, 0.55, 80.0)),
+        "strong": looks((0, 0.50, 2.0), (500, 0.60, 90.0)),
+        "best": looks((0, 0.61, 1.5)),
+    }
+    step_10 = found[OURS][1]
+    assert passed(found) == {"weak": found[OURS][0], "middle": step_10, "strong": found[OURS][-1], "best": None}
+    assert as_lines(found, "clock") == [
+        [OURS, "60.0", "10.0", "4.0", "10.0", "", "", ""],
+        ["weak", "40.0", "16.0", "2.0", "16.0", "before step 1", "4.0", "4.0"],
+        ["middle", "55.0", "80.0", "2.0", "20.0", "at step 10", "5.0", "16.0"],
+        ["strong", "60.0", "90.0", "2.0", "90.0", "at the end", "10.0", "9.0"],
+        ["best", "61.0", "1.5", "1.5", "1.5", "never", "", ""],
+    ]
+    assert as_lines(found, "processor")[2] == ["middle", "55.0", "40.0", "1.0", "10.0", "at step 10", "2.5", "16.0"]
+
+
+@pytest.mark.slow
+def test_time_to_quality_charges_each_for_its_own_and_goes_on(clip_paths, tmp_path, monkeypatch, capsys):
+    from hf_mdft.pool import manifest
+
+    made, write = [], manifest.write_transformed
+
+    def noted(phi, *rest):
+        made.append(phi.name)
+        write(phi, *rest)
+
+    monkeypatch.setattr(manifest, "write_transformed", noted)
+    file = write_recipe(tmp_path, clip_paths, meta={**QUICK["meta"], "max_steps": 12, "bf16": True})
+    names = ["adamerging", "tsv_m"]
+    command = ["study", "time", file, *(f"--baseline={name}" for name in names), "--output-dir", tmp_path / "out"]
+    code, out, _ = call(command, monkeypatch, capsys)
+    assert code == 0 and all(name in out for name in names)
+    assert made == ["tsv", "identity", "tsv"], "each makes its own task vectors"
+    looks = json.loads((tmp_path / "out" / "time.json").read_text(encoding="utf-8"))["looks"]
+    assert [look["step"] for look in looks[OURS]] == [0, 10, 12]
+    assert [look["step"] for look in looks["adamerging"]][-2:] == [500, 500] and len(looks["tsv_m"]) == 1
+    for found in looks.values():
+        for seconds in ([look[kind] for look in found] for kind in ("clock", "processor")):
+            assert seconds[0] > 0 and seconds == sorted(seconds)
+    recipe = Recipe.load(file)
+    merger = recipe.merger()
+    merger.fit(recipe.meta_arguments(tmp_path / "alone"))
+    unwatched = average(meta_outcome(merger, list(TASKS)))
+    assert looks[OURS][-1]["accuracy"] == pytest.approx(unwatched), "the looks changed it"
+    assert not list((tmp_path / "out" / "work").glob("*/.mdft-*")), "caches and checkpoints are taken away"
+    monkeypatch.setattr("hf_mdft.studies.time_to_quality.get_peft_model", lambda *_: pytest.fail("trained again"))
+    assert call(command, monkeypatch, capsys)[1] == out
 
 
 def test_paired_interval_covers_and_pairs():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
+from ..core.device import now
 from .memory import PeakMemory
 
 
@@ -61,9 +60,3 @@ class Interleaved(TrainerCallback):
 def training_steps(turns: int) -> int:
     """How many steps of a trainer make so many turns."""
     return WARM_UP + TURN * turns
-
-
-def now() -> float:
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-    return time.perf_counter()

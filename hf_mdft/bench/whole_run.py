@@ -14,13 +14,13 @@ from unittest import mock
 
 from transformers import Trainer, TrainerCallback
 
+from ..core.device import now
 from ..core.timing import Timing
 from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
 from ..pool import ModelPool
 from ..specialize import SpecializeArguments
 from ..tasks import Task
-from .interleaved import now
 from .lower_bounds import fine_tuning, noise, pass_over
 from .memory import PeakMemory
 from .random_pool import random_data, random_head, random_models

@@ -218,6 +218,32 @@ def hostile(
     _write_study(output_dir, as_markdown(rows), rows, "hostile")
 
 
+@commands.command("time", epilog="Example: `hf-mdft study time recipe.yaml --baseline symerge`")
+def time_to_quality(
+    recipe: RecipeFile,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(help="A preset that makes a meta-model; repeat. Default: symerge, adamerging."),
+    ] = None,
+    output_dir: StudyDir = Path("time"),
+    token: Token = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure in how many seconds phase 1 reaches the accuracy that baselines end with, beside the seconds they take.
+
+    Measuring and reading images count for nobody; task vectors and outputs of experts for each that needs them.
+    """
+    prepare(verbose, token)
+    from ..core.tables import markdown_table
+    from ..recipes.schema import Recipe
+    from ..studies.time_to_quality import BASELINES, HEADER, as_lines, passed
+    from ..studies.time_to_quality import time_to_quality as study
+
+    found = study(Recipe.load(recipe), baseline or BASELINES, output_dir / "work", progress)
+    tables = {kind: markdown_table(HEADER, as_lines(found, kind)) for kind in ("clock", "processor")}
+    _write_study(output_dir, tables, {"looks": found, "passed": passed(found)}, "time")
+
+
 @app.command(epilog="Example: `hf-mdft ablate recipe.yaml --output-dir ablation`")
 def ablate(
     recipe: RecipeFile,

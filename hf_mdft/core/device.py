@@ -1,6 +1,8 @@
-"""What a device can do."""
+"""What a device can do, and when it is done."""
 
 from __future__ import annotations
+
+import time
 
 import torch
 
@@ -21,3 +23,10 @@ def fast_bf16(device: torch.device | str) -> bool:
     # tower of pool B: 1.6 times as fast forward, 1.3 times with backward). The library has no public question for it.
     asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+
+
+def now() -> float:
+    """Seconds on a clock that only measures spans, once the accelerator has done what it was given."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter()
