@@ -28,8 +28,8 @@ class SpecializeArguments(TrainingArguments):
     warm-up, no weight decay (L2-SP is in its place), no column removal.
 
     Args:
-        learning_rate: Learning rate of the student's weights. `None` takes 0.3 times the root mean square of the
-            expert's task vector, at most 4e-4: experts that were fine-tuned gently are trained gently, whatever their
+        learning_rate: Learning rate of the student's weights. `None` takes 0.15 times the root mean square of the
+            expert's task vector, at most 2e-4: experts that were fine-tuned gently are trained gently, whatever their
             size and how they were trained.
         bf16: Whether to compute in bfloat16 (autocast; weights stay in fp32); `None`: where that is faster.
         images: Most unlabelled images per task that are used, drawn by the seed; `None` uses all. Of these, copies of
@@ -81,7 +81,7 @@ class SpecializeArguments(TrainingArguments):
     """
 
     output_dir: str | None = field(default="mdft-output/specialists", metadata={"help": "Folder of work in progress."})
-    max_steps: int = field(default=600, metadata={"help": "Most optimizer steps for each task."})
+    max_steps: int = field(default=1200, metadata={"help": "Most optimizer steps for each task."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Images in a batch."})
     learning_rate: float | None = field(
         default=None,
