@@ -305,7 +305,7 @@ def own_copy(merger: MetaMerger) -> MetaMerger:
     mine.record = copy.copy(merger.record)
     mine.specialists = {task: replace(s, record=mine.record) for task, s in merger.specialists.items()}
     for name in ("_heads", "_meta_heads", "_images", "_phases", "timing"):
-        setattr(mine, name, dict(getattr(merger, name)))
+        setattr(mine, name, copy.copy(getattr(merger, name)))
     return mine
 
 
