@@ -88,6 +88,7 @@ def test_training_ends_where_it_is_flat_and_is_not_gone_on_with(train):
     assert not losses(whole) and whole.state.global_step == 4 and not any(map(len, whole._held_out.values()))
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_where_it_would_have(train, tmp_path):
     whole = train("whole", least_gain=0.99)
     train("cut", least_gain=-10.0, save_total_limit=None)

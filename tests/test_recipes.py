@@ -148,7 +148,7 @@ EXACTLY = {
             "distillation_distance": "hard", "distillation_temperature": 2.0, "prior_weight": 0.0,
             "diversity_weight": 0.0, "filter": "none", "restore": False, "distillation_views": False,
             "agreement_rule": True, "train_heads": True, "train_projection": False, "head_steps": 0, "coefficient_range": [0.0, 1.0],
-            "sharpness_radius": 0.0, "head_learning_rate": 1e-2, "terms": {},
+            "fewer_steps": False, "sharpness_radius": 0.0, "head_learning_rate": 1e-2, "terms": {},
         },
         "specialize": {"rounds": 0},
     },
@@ -175,7 +175,7 @@ def test_preset_names_its_paper(name):
 def test_learned_presets_leave_no_option_of_the_objective_to_the_recipe():
     shared = set(presets._content(presets.SHARED / "learned.yaml")["meta"])
     # A prior without weight and a learning rate of heads that are not trained change nothing.
-    idle = {"adam_epsilon", "images_per_micro_batch", "prior", "head_learning_rate"}
+    idle = {"adam_epsilon", "images_per_micro_batch", "prior", "head_learning_rate", "bf16", "images"}
     assert set(MdftTrainingArguments.__annotations__) - BOOKKEEPING - idle <= shared
     for name in names():
         meta = preset(name).meta

@@ -681,6 +681,7 @@ def test_h_score_against_its_formula():
     assert apart == pytest.approx(plain, rel=0.02)
 
 
+@pytest.mark.slow
 def test_study_of_the_order(runs, clip_paths, tmp_path, monkeypatch, capsys):
     recipe = write_recipe(tmp_path, clip_paths)
     edited(recipe, lambda c: c["pool"]["experts"].update(shade=f"{runs}/run-*"))

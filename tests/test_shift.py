@@ -229,6 +229,7 @@ def seen(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_study_goes_on_and_measures_both_sets(clip_paths, tmp_path, monkeypatch, capsys, seen):
     from hf_mdft.studies.shift.models import Models
 
