@@ -272,6 +272,7 @@ result = [str(commit), {{k: v.tolist() for k, v in model.base_model.coefficients
 
 
 @pytest.mark.parametrize(("auto", "explicit"), [(True, False), pytest.param(False, True, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_trainer_pushes_as_trainers_do(hub, client, clip_paths, tmp_path, auto, explicit):
     hub_recipe(tmp_path, clip_paths)
     commit, coefficients = client.python(TRAINER.format(auto=auto, explicit=explicit), token=hub.token)

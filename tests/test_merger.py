@@ -316,6 +316,7 @@ def test_a_second_call_of_specialize_does_not_keep_the_first_ones_results(merger
     assert all("second" in str(specialist.candidate) for specialist in second.values())
 
 
+@pytest.mark.slow
 def test_rounds_put_specialists_into_the_pool(merger, tmp_path):
     merger.fit(fit_arguments(tmp_path))
     specialists = merger.specialize(specialize_arguments(tmp_path, rounds=2, gate=False))

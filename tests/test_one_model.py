@@ -561,6 +561,7 @@ def test_interrupted_training_goes_on_exactly(setting, tmp_path, monkeypatch, na
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
+@pytest.mark.slow
 def test_presets_and_baselines_for_one_model_on_the_command_line(clip_paths, tmp_path, monkeypatch, capsys):
     """In one table, on the run's meta-model."""
     recipe = write_recipe(tmp_path, clip_paths, meta={"max_steps": 0, "use_cpu": True}, specialize={"use_cpu": True})

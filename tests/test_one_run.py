@@ -71,6 +71,7 @@ def test_left_overs_of_killed_processes_go(tmp_path):
     assert not mine.exists()
 
 
+@pytest.mark.slow
 def test_results_of_an_earlier_recipe_go(clip_paths, tmp_path, monkeypatch, capsys):
     recipe, out = write_recipe(tmp_path, clip_paths), tmp_path / "out"
     edited(recipe, lambda c: (c["tasks"].pop("stripes"), c["pool"]["experts"].pop("stripes")))

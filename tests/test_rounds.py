@@ -47,6 +47,7 @@ def run(merger, tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_specialists_become_the_experts_of_the_next_round(run, merger, tmp_path):
     rounds, seen = run(rounds=2, gate=False)
     assert len(rounds) == 2 and all(set(held) == {"shade", "stripes"} for held in rounds)
