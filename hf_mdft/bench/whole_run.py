@@ -59,7 +59,7 @@ class WholeRun:
 
     Args:
         setting: What was run.
-        seconds: Of the whole run.
+        seconds: Time of the whole run.
         opening_s: The pool's headers, heads and images given to a `MetaMerger`.
         prepare_s: Images decoded and preprocessed, models compared with plain transformers.
         meta: Phase 1.

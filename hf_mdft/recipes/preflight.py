@@ -70,8 +70,8 @@ class Estimate:
         used = ""
         if self.more:
             used = (
-                f"\nOf {', '.join(self.more)}, {self.most:,} images are used ('images'; null: all): looking at more "
-                "would cost more than the training"
+                f"\nOf {', '.join(self.more)}, {self.most:,} images are used ('images'; null: all): looking at many "
+                "more would cost more than the training"
             )
         return (
             f"Roughly {time_text} on {self.device}, {size_text(self.memory)} of memory, {size_text(self.disk)} "

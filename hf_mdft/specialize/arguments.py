@@ -33,8 +33,8 @@ class SpecializeArguments(TrainingArguments):
             size and how they were trained.
         bf16: Whether to compute in bfloat16 (autocast; weights stay in fp32); `None`: where that is faster.
         images: Most unlabelled images per task that are used, drawn by the seed; `None` uses all. Of these, copies of
-            an image count once. By default 4,000: the expert sees each under up to 21 views, which for more images
-            would cost more than the training.
+            an image count once. By default 4,000: the expert sees each under up to 21 views, which for many more
+            images would cost more than the training.
         rounds: Rounds of meta-model and specialists; fewer where the gate finds no improvement. 0: no specialists.
         start: Start of the student between the expert, 0, and the meta-model, 1.
         teacher: Parts of the teacher by name, in order; each corrects the targets of those before it. An empty list

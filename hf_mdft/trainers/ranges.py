@@ -16,7 +16,7 @@ LARGEST = {int: 2**40, float: 1e9}
 
 MOST_IMAGES = 4000
 """Unlabelled images of a task that are used, unless another number is asked for. Each is seen by the expert under many
-views, which for more images would cost more than all of the training."""
+views, which for many more images would cost more than all of the training."""
 
 NOT_NEGATIVE = (
     "seed",
