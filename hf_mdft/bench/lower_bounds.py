@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
+from ..core.attention import quick_attention
 from ..heads import Head
 from ..pool import ModelPool
 from .random_pool import config_of
@@ -25,7 +26,7 @@ def pass_over(pool: ModelPool, batch: torch.Tensor, bf16: bool, device: torch.de
 
     def step() -> None:
         tower.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with quick_attention(device, bf16), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             features = pool.architecture.features(tower(pixel_values=batch)).float()
         features.square().mean().backward()
 
@@ -42,7 +43,7 @@ def fine_tuning(
     labels = torch.arange(len(batch), device=device) % head.num_classes
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with quick_attention(device, bf16), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = head(pool.architecture.features(tower(pixel_values=batch)).float())
             loss = F.cross_entropy(logits, labels)
         loss.backward()

@@ -252,6 +252,10 @@ def ablate(
         Literal["both", "meta", "specialists", "gains"],
         typer.Option(help="What to take apart; gains: phase 2's parts added one after the other instead."),
     ] = "both",
+    change: Annotated[
+        list[str] | None,
+        typer.Option(help="A row of your own in place of all others: specialize.max_steps=600,...; repeat."),
+    ] = None,
     token: Token = None,
     verbose: Verbose = False,
 ) -> None:
@@ -262,8 +266,9 @@ def ablate(
     """
     prepare(verbose, token)
     from ..recipes.schema import Recipe
+    from ..studies.ablation import META_PARTS, SPECIALIST_PARTS, as_markdown
     from ..studies.ablation import ablate as study
-    from ..studies.ablation import as_markdown
+    from ..studies.changes import read_changes
 
     if phase == "gains":
         from ..studies.gains import gains
@@ -272,7 +277,8 @@ def ablate(
         _write_study(output_dir, {name: as_markdown(rows) for name, rows in tables.items()}, tables, "gains")
         return
     phases = ("meta", "specialists") if phase == "both" else (phase,)
-    tables = study(Recipe.load(recipe), output_dir / "work", phases, progress)
+    changes = read_changes(change) if change else (META_PARTS, SPECIALIST_PARTS)
+    tables = study(Recipe.load(recipe), output_dir / "work", phases, progress, changes)
     _write_study(output_dir, {name: as_markdown(rows) for name, rows in tables.items()}, tables, "ablation")
 
 

@@ -10,6 +10,7 @@ from torch.func import functional_call
 from tqdm.auto import tqdm
 
 from ..adapter.combine import combine
+from ..core.attention import quick_attention
 from ..core.device import fast_bf16
 from ..embedding.statistics import batch_norms, estimate_statistics
 from ..heads import Head, mean_head
@@ -46,6 +47,7 @@ def learned_average(
         title: Title of a progress bar; the default shows none.
     """
     device = torch.device(experts.device)
+    bf16 = fast_bf16(device)
     kept = {name: share for name, share in weights.items() if share}
     shares = torch.tensor(list(kept.values())) / sum(kept.values())
     tower = experts.pool.tower().to(experts.device).eval().requires_grad_(False)
@@ -72,7 +74,7 @@ def learned_average(
         optimizer.zero_grad()
         for piece in rows.split(at_once):
             pixel_values = images.preprocessor.normalize(images.pixels(piece).to(experts.device))
-            with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
+            with quick_attention(device, bf16), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 outputs = functional_call(tower, parameters(), kwargs={"pixel_values": pixel_values})
             log_probs = head(experts.pool.architecture.features(outputs).float()).log_softmax(dim=-1)
             loss = -(targets[piece].to(device) * log_probs).sum() / len(rows)

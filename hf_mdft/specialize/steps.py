@@ -10,7 +10,7 @@ from .arguments import SpecializeArguments
 from .teacher import Teacher
 
 
-MUCH = 0.05
+MUCH = 0.25
 """Share of images whose class the teacher corrects, from which on all of `max_steps` are taken. Where it corrects
 less, there is less to learn."""
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..adapter import MdftConfig
+from ..core.errors import InputError
 from ..core.tables import markdown_table
 from ..evaluation import average_p_value, paired_interval
 from ..merger import MetaMerger
 from ..recipes.options import KINDS
 from ..recipes.schema import Recipe
+from .changes import Change
 from .outcome import (
     Outcome,
     average,
@@ -32,7 +34,7 @@ from .outcome import (
 KEY_VERSION = "ablation 5"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
-META_PARTS: dict[str, dict[str, dict[str, Any]]] = {
+META_PARTS: dict[str, Change] = {
     "without entropy minimization": {"meta": {"entropy_weight": 0.0}},
     "without the sample filter": {"meta": {"filter": "none"}},
     "without distillation from the experts": {"meta": {"distillation_weight": 0.0}},
@@ -48,7 +50,7 @@ META_PARTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Changes of phase 1 by row. A change that changes nothing is left out."""
 
-SPECIALIST_PARTS: dict[str, dict[str, dict[str, Any]]] = {
+SPECIALIST_PARTS: dict[str, Change] = {
     "the expert alone on plain images as teacher": {
         "specialize": {"teacher_views": False, "ensemble_weight": 0.0, "lda_weight": 0.0}
     },
@@ -106,7 +108,11 @@ class Row:
 
 
 def ablate(
-    recipe: Recipe, output_dir: Path, phases: tuple[str, ...], progress: Callable[[str], None]
+    recipe: Recipe,
+    output_dir: Path,
+    phases: tuple[str, ...],
+    progress: Callable[[str], None],
+    changes: tuple[Mapping[str, Change], Mapping[str, Change]] = (META_PARTS, SPECIALIST_PARTS),
 ) -> dict[str, list[Row]]:
     """Run the recipe in full and with one part at a time taken out, and measure each.
 
@@ -115,24 +121,32 @@ def ablate(
         output_dir: Folder of work in progress; a study that was cut off goes on there.
         phases: `"meta"`, `"specialists"`, or both.
         progress: Called with one line for every row.
+        changes: Rows of phase 1 and of phase 2; the default takes one part out at a time.
 
     Returns:
         Rows by phase, the full recipe first.
 
     Raises:
-        InputError: No task has evaluation images.
+        InputError: No task has evaluation images, or a change makes options that do not go together.
     """
+    meta_changes, specialist_changes = changes
+    for change in meta_changes.values():
+        _changed(recipe, change).meta_arguments(output_dir)
+    for change in specialist_changes.values():
+        _changed(recipe, change).specialize_arguments(output_dir)
+    if not any(own for name, own in zip(("meta", "specialists"), changes, strict=True) if name in phases):
+        raise InputError("none of the changes is of the phase that --phase names")
     merger = recipe.merger()
     tasks = measured_tasks(merger, str(recipe.path))
     tables: dict[str, list[Row]] = {}
     study = Variants(merger, recipe, output_dir, tasks, progress)
-    if "meta" in phases:
+    if "meta" in phases and meta_changes:
         full = study.meta("in full", {})
         tables["meta"] = [Row.compare("in full", full)]
-        for name, change in META_PARTS.items():
+        for name, change in meta_changes.items():
             if _changes(recipe, change):
                 tables["meta"].append(Row.compare(name, study.meta(name, change), full))
-    if "specialists" in phases:
+    if "specialists" in phases and specialist_changes:
         needs_specialists(recipe)
         experts = [task for task in tasks if merger.pool.experts_of(task)]
         full = study.specialists("in full", {})
@@ -141,7 +155,7 @@ def ablate(
         if experts == tasks:
             found = outcome(merger, tasks, merger.expert_tower, merger.expert_head)
             tables["specialists"].append(Row.compare("the experts themselves", found, full))
-        for name, change in SPECIALIST_PARTS.items():
+        for name, change in specialist_changes.items():
             if _changes(recipe, change) and not without_effect(merger).issuperset(change["specialize"]):
                 tables["specialists"].append(Row.compare(name, study.specialists(name, change), full))
     return tables

@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, TrainOutput
 
+from ..core.attention import quick_attention
 from ..core.errors import InputError
 from ..core.sealed import damage, seal
 from ..core.state_files import load_state, save_state
@@ -80,6 +81,10 @@ class PhaseTrainer(Trainer):
                 self.state = state
                 return TrainOutput(state.global_step, 0.0, {})
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with quick_attention(self.args.device, self.args.bf16):
+            return super().training_step(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # As in `Trainer`, without its pickle of the arguments, which holds tokens.
