@@ -16,6 +16,7 @@ from hf_mdft import InputError, Recipe, SpecializeArguments
 from hf_mdft.evaluation import average_p_value, paired_interval
 from hf_mdft.recipes.options import read_options
 from hf_mdft.studies.ablation import META_PARTS, SPECIALIST_PARTS, _slug
+from hf_mdft.studies.changes import read_changes
 from hf_mdft.studies.gate_record import as_text, gate_record
 from hf_mdft.studies.outcome import average, meta_outcome, remembered
 from hf_mdft.studies.time_to_quality import OURS, Look, Watch, as_lines, passed
@@ -51,6 +52,34 @@ def test_ablation_goes_on_and_compares_with_the_full_recipe(clip_paths, tmp_path
         assert math.isclose(sum(row["by_task"].values()) / len(TASKS), row["average"], abs_tol=1e-6)
     monkeypatch.setattr("hf_mdft.merger.MetaMerger.fit", lambda *_: pytest.fail("trained again"))
     assert call(command, monkeypatch, capsys)[1] == out
+
+
+def test_rows_of_ones_own_are_read_from_text():
+    text = "specialize.max_steps=600,specialize.ema_decay=0"
+    meta, specialists = read_changes([text, "meta.filter=none,adapter.granularity=layer", text])
+    assert specialists == {text: {"specialize": {"max_steps": 600, "ema_decay": 0}}}
+    assert list(meta.values()) == [{"meta": {"filter": "none"}, "adapter": {"granularity": "layer"}}]
+    for wrong, reason in {
+        "max_steps=600": "'max_steps=600' is not PART.OPTION=VALUE",
+        "specialize.max_step=600": "unknown key 'max_step': did you mean 'max_steps'?",
+        "specialize.max_steps=many": "specialize.max_steps",
+        "specialize.max_steps=[1": "no value of YAML",
+        "meta.max_steps=1,specialize.max_steps=1": "a table each",
+    }.items():
+        with pytest.raises(InputError) as caught:
+            read_changes([wrong])
+        assert str(caught.value).startswith(f"--change {wrong}"), caught.value
+        assert reason.replace("specialize.max_steps", "max_steps") in str(caught.value)
+
+
+@pytest.mark.slow
+def test_an_ablation_has_the_rows_that_are_asked_for(clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths, **QUICK)
+    command = ["ablate", recipe, "--output-dir", tmp_path / "out", "--change", "meta.filter=none"]
+    code, _, _ = call(command, monkeypatch, capsys)
+    facts = json.loads((tmp_path / "out" / "ablation.json").read_text(encoding="utf-8"))
+    assert code == 0 and list(facts) == ["meta"]
+    assert [row["name"] for row in facts["meta"]] == ["in full", "meta.filter=none"]
 
 
 @pytest.mark.slow
@@ -152,6 +181,11 @@ def test_studies_refuse_what_they_cannot_do(clip_paths, vit_paths, tmp_path, mon
         command = ["study", "time", recipe, "--baseline", baseline, "--output-dir", tmp_path / "out"]
         code, _, err = call(command, monkeypatch, capsys)
         assert code == 2 and f"'{baseline}' makes no meta-model" in err
+    command = ["ablate", recipe, "--output-dir", tmp_path / "out", "--change"]
+    code, _, err = call([*command, "meta.filter=none", "--phase", "specialists"], monkeypatch, capsys)
+    assert code == 2 and "--phase" in err
+    code, _, err = call([*command, "specialize.learning_rate=-1"], monkeypatch, capsys)
+    assert code == 2 and "learning_rate" in err
     recipe = write_recipe(tmp_path / "vit", vit_paths)
     code, _, err = call(["study", "leave-one-out", recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
     assert code == 2 and "its expert's classifier" in err

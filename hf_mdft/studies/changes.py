@@ -44,9 +44,8 @@ def _read(text: str) -> Change:
         name, equals, value = item.strip().partition("=")
         part, dot, option = name.partition(".")
         if not (equals and dot and option and part in KINDS):
-            raise InputError(
-                f"--change {text}: expected {'|'.join(KINDS)}.OPTION=VALUE, as in {EXAMPLE}, got '{item}'"
-            )
+            parts = ", ".join(KINDS)
+            raise InputError(f"--change {text}: '{item}' is not PART.OPTION=VALUE ({parts}), as in {EXAMPLE}")
         try:
             change.setdefault(part, {})[option] = yaml.safe_load(value)
         except yaml.YAMLError as error:
