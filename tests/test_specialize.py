@@ -417,7 +417,7 @@ def test_a_student_is_trained_for_so_many_steps(setting, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("to_learn", "options", "expected"),
-    [(0.01, {}, 300), (0.025, {}, 600), (0.3, {}, 1200), (0.01, {"fewer_steps": False}, 1200),
+    [(0.01, {}, 300), (0.125, {}, 600), (0.3, {}, 1200), (0.01, {"fewer_steps": False}, 1200),
      (0.01, {"max_steps": -1}, -1)],
 )  # fmt: skip
 def test_less_to_learn_takes_fewer_steps(tmp_path, to_learn, options, expected):

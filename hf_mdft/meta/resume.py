@@ -17,7 +17,7 @@ from ..transforms import TRANSFORMS
 from .arguments import MdftTrainingArguments
 
 
-VERSION = 5
+VERSION = 6
 """Version of what a checkpoint holds and of how a step is made."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 import time
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from PIL import Image
 
 from ..cards import TaskInputs
+from ..core.attention import quick_attention
 from ..core.cache import cache_root
-from ..core.device import best_device
+from ..core.device import best_device, fast_bf16
 from ..core.errors import InputError
 from ..core.memory import peak_memory_bytes
 from ..embedding import embed_images
@@ -25,7 +28,7 @@ from ..pool.download import size_text
 from ..specialize import SpecializeArguments
 
 
-TIMED = 8
+TIMED = 16
 """Images of the forward and backward passes that are timed."""
 
 LOOKS, LOOKS_TO_MEASURE = 13, 25
@@ -109,6 +112,7 @@ def estimate(
     images = merger.unlabelled(next(iter(inputs)))
     pixels = next(images.batches(min(TIMED, len(images)))).to(device)
     look, train = _timed(tower, merger, pixels)
+    side_by_side = min(PartialState().num_processes, len(inputs))
     size = sum(tensor.numel() for tensor in tower.parameters())
     steps = specialize.max_steps if specialize.max_steps > 0 else 0
     seconds = 0.0
@@ -123,22 +127,27 @@ def estimate(
     disk = 2 * size * len(merger.pool.experts) + models + pictures
     memory, most = (peak_memory_bytes() or 0) + STATES * 4 * size, specialize.images
     more = tuple(task for task, found in inputs.items() if most is not None and found.images > most)
-    return Estimate(seconds, memory, disk, str(device), most, more)
+    return Estimate(seconds / side_by_side, memory, disk, str(device), most, more)
 
 
 def _timed(tower: torch.nn.Module, merger: MetaMerger, pixels: torch.Tensor) -> tuple[float, float]:
     """Seconds for an image of a forward pass, and of a forward and backward pass."""
-    found = []
+    found, device = [], pixels.device
+    bf16 = fast_bf16(device)
     for training in (False, True):
         tower.train(training)
         taken = []
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()
-            with torch.set_grad_enabled(training):
-                features = merger.pool.architecture.features(tower(pixel_values=pixels))
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(torch.set_grad_enabled(training))
+                stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=bf16))
                 if training:
-                    features.sum().backward()
-                features.sum().item()  # waits for an accelerator
+                    stack.enter_context(quick_attention(device, bf16))
+                features = merger.pool.architecture.features(tower(pixel_values=pixels)).float()
+            if training:
+                features.sum().backward()
+            features.sum().item()  # waits for an accelerator
             taken.append(time.perf_counter() - start)
         found.append(taken[-1] / len(pixels))
     return found[0], found[1]

@@ -73,7 +73,7 @@ class SpecializeArguments(TrainingArguments):
             https://huggingface.co/papers/1802.01483).
         terms: Weights of further registered terms of the student's loss, by name.
         fewer_steps: Take fewer than `max_steps`, down to a quarter, where the teacher's classes differ from the
-            predictions that the student starts with on less than 5 % of the images, in proportion.
+            predictions that the student starts with on less than a quarter of the images, in proportion.
         ema_decay: Decay of the average of the student's weights that is kept; 0 keeps the last weights. In a short run
             (few images) the average stays near the start, as it should: with 64 images, a faster decay cost experts
             of 1,500 labels 2.8 points.

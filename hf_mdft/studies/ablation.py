@@ -31,7 +31,7 @@ from .outcome import (
 )
 
 
-KEY_VERSION = "ablation 5"
+KEY_VERSION = "ablation 6"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 META_PARTS: dict[str, Change] = {
@@ -67,6 +67,7 @@ SPECIALIST_PARTS: dict[str, Change] = {
     "with translations as the only augmentation": {"specialize": {"augmentation": "none"}},
     "without self-training": {"specialize": {"refreshes": 0}},
     "with self-training": {"specialize": {"refreshes": 1}},
+    "with all steps however little there is to learn": {"specialize": {"fewer_steps": False}},
     "with half as many steps": {"specialize": {"max_steps": 600}},
     "with batches of 64": {"specialize": {"per_device_train_batch_size": 64}},
     "with representation alignment": {"specialize": {"alignment_weight": 0.5}},

@@ -31,7 +31,7 @@ from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
 from .sets import HOSTILE, RANDOM, SHUFFLED, Hostile, Request
 
 
-KEY_VERSION = "hostile 3"
+KEY_VERSION = "hostile 4"
 
 ALLOWED = 0.01
 """Accuracy that a kept specialist may lose."""
@@ -101,9 +101,9 @@ def hostile_study(
         InputError: A name is unknown, or there is nothing to measure.
     """
     needs_specialists(recipe)
+    chosen = [known(kind, HOSTILE, "kind") for kind in kinds or HOSTILE]
     merger = recipe.merger()
     measured = [task for task in measured_tasks(merger, str(recipe.path)) if merger.pool.experts_of(task)]
-    chosen = [known(kind, HOSTILE, "kind") for kind in kinds or HOSTILE]
     names = [known(task, measured, "task") for task in tasks or measured]
     run = _Run(merger, recipe, output_dir, max_steps)
     found = []
