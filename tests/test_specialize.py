@@ -399,7 +399,7 @@ def test_copies_of_an_image_count_once(setting, tmp_path, caplog):
 
 @pytest.mark.parametrize(("images", "expected"), [(64, 20), (256, 160), (1024, 1200), (4000, 1200)])
 def test_few_images_are_not_seen_too_often(tmp_path, images, expected):
-    args = arguments(tmp_path, max_steps=1200, per_device_train_batch_size=32)
+    args = arguments(tmp_path, max_steps=1200, per_device_train_batch_size=64)
     assert steps_to_train(args, 1.0, images) == expected
 
 

@@ -21,7 +21,7 @@ from .trainable import Trainable
 class SpecializeArguments(TrainingArguments):
     """Arguments of `MetaMerger.specialize`, on top of transformers' `TrainingArguments`.
 
-    `max_steps` is cut where there are few images (10 epochs of 64, 20 of 256, 40 of 1,024) and where little is left to
+    `max_steps` is cut where there are few images (20 epochs of 64, 40 of 256, 80 of 1,024) and where little is left to
     learn (`fewer_steps`); epochs that are set (with `max_steps=-1`) are not.
 
     Defaults that differ from `TrainingArguments`: `max_steps`, batch size, `learning_rate`, cosine schedule with
@@ -82,7 +82,7 @@ class SpecializeArguments(TrainingArguments):
 
     output_dir: str | None = field(default="mdft-output/specialists", metadata={"help": "Folder of work in progress."})
     max_steps: int = field(default=1200, metadata={"help": "Most optimizer steps for each task."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Images in a batch."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Images in a batch."})
     learning_rate: float | None = field(
         default=None,
         metadata={"help": "Learning rate of the student's weights; null: in proportion to the expert's task vector."},

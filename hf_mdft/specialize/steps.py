@@ -17,7 +17,7 @@ less, there is less to learn."""
 LEAST = 0.25
 """Least share of `max_steps`."""
 
-EPOCHS, FOR_IMAGES = 20, 256
+EPOCHS, FOR_IMAGES = 40, 256
 """How often an image may be seen, with 256 images; with others in proportion to the root of their number. A
 student that sees few images often learns them by heart, and from many it goes on learning."""
 

@@ -69,7 +69,7 @@ SPECIALIST_PARTS: dict[str, Change] = {
     "with self-training": {"specialize": {"refreshes": 1}},
     "with all steps however little there is to learn": {"specialize": {"fewer_steps": False}},
     "with half as many steps": {"specialize": {"max_steps": 600}},
-    "with batches of 64": {"specialize": {"per_device_train_batch_size": 64}},
+    "with batches of 32": {"specialize": {"per_device_train_batch_size": 32}},
     "with representation alignment": {"specialize": {"alignment_weight": 0.5}},
     "without InfoMax": {"specialize": {"infomax_weight": 0.0}},
     "with L2-SP": {"specialize": {"l2_sp_weight": 0.001}},
