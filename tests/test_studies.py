@@ -184,6 +184,8 @@ def test_studies_refuse_what_they_cannot_do(clip_paths, vit_paths, tmp_path, mon
     command = ["ablate", recipe, "--output-dir", tmp_path / "out", "--change"]
     code, _, err = call([*command, "meta.filter=none", "--phase", "specialists"], monkeypatch, capsys)
     assert code == 2 and "--phase" in err
+    code, _, err = call([*command, "specialize.ema_decay=0", "--phase", "gains"], monkeypatch, capsys)
+    assert code == 2 and "--change" in err
     code, _, err = call([*command, "specialize.learning_rate=-1"], monkeypatch, capsys)
     assert code == 2 and "learning_rate" in err
     recipe = write_recipe(tmp_path / "vit", vit_paths)

@@ -270,6 +270,8 @@ def ablate(
     from ..studies.ablation import ablate as study
     from ..studies.changes import read_changes
 
+    if phase == "gains" and change:
+        raise InputError("--change makes rows of --phase meta and specialists; gains has rows of its own")
     if phase == "gains":
         from ..studies.gains import gains
 
