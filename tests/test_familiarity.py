@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from conftest import TASKS, make_dataset, specialize_arguments
 from hf_mdft import Task
 from hf_mdft.specialize import Source
 from hf_mdft.specialize.gate import Familiarity
-from hf_mdft.specialize.gate.familiarity import familiarity, information
+from hf_mdft.specialize.gate.familiarity import effective_classes, familiarity, information
 from hf_mdft.specialize.teacher import Models
 from hf_mdft.studies.hostile import HOSTILE, HostileRow, as_markdown, hostile_study
 from hf_mdft.studies.hostile.sets import FEW, Request
@@ -41,15 +42,27 @@ def test_noise_on_a_picture_makes_no_other_picture(preprocessor):
     ("given", "said"),
     [
         (Familiarity(10), "10 clearly different images are too few to show an improvement"),
-        (Familiarity(100, 0.2, 0.5), "the images are of few classes: as if of 20% of them"),
-        (Familiarity(100, 0.9, 0.3, "gtsrb", 0.6), "the expert of 'gtsrb' knows the images better"),
-        (Familiarity(100, 0.9, 0.6, "gtsrb", 0.3), None),
+        (Familiarity(100, coverage=0.2, information=0.5), "the images are of few classes: as if of 20% of them"),
+        (
+            Familiarity(100, information=0.3, other="gtsrb", other_information=0.6),
+            "the expert of 'gtsrb' knows the images better",
+        ),
+        (Familiarity(100, information=0.6, other="gtsrb", other_information=0.3), None),
         (Familiarity(16), None),
     ],
 )
 def test_what_speaks_against_images(given, said):
     found = given.against()
     assert found is None if said is None else found.startswith(said)
+
+
+def test_evenness_is_that_of_the_predicted_classes():
+    even = torch.tensor([25, 25, 25, 25])
+    assert effective_classes(even / 100, 100) == pytest.approx(4 / (4 * math.exp(-3 / 200)))
+    assert effective_classes(torch.tensor([1.0, 0, 0, 0]), 10_000) == pytest.approx(0.25, abs=1e-3)
+    uneven = torch.tensor([0.7, 0.2, 0.1])
+    by_hand = 0.7**-0.7 * 0.2**-0.2 * 0.1**-0.1 / 3
+    assert effective_classes(uneven, 1_000_000) == pytest.approx(by_hand, rel=1e-4)
 
 
 def test_information():
@@ -82,8 +95,15 @@ def test_many_experts_of_other_tasks_look_at_fewer_images(clip_done, monkeypatch
     monkeypatch.setattr(module, "expert_features", lambda *_, **__: iter([torch.zeros(4, 16)]))
     logits = torch.eye(3).repeat(100, 1)
     reference = Source(logits, logits.log_softmax(-1), torch.zeros(300, 2), torch.zeros(0, 300))
-    familiarity(replace(models, experts=experts, images=Counted()), reference)
-    assert seen == [expected]
+    found = familiarity(replace(models, experts=experts, images=Counted()), reference)
+    assert seen == [expected] and found.evenness == pytest.approx(1, abs=0.01)
+    rows = torch.tensor([0] * 250 + [1] * 30 + [2] * 20)
+    uneven = Source(logits[rows], logits[rows].log_softmax(-1), torch.zeros(300, 2), torch.zeros(0, 300))
+    shares = torch.tensor([250, 30, 20]) / 300
+    found = familiarity(replace(models, experts=experts, images=Counted()), uneven)
+    assert found.evenness == pytest.approx(effective_classes(shares, 300)) and found.furthest < 1
+    shifted = replace(models, experts=experts, images=Counted(), restorations=("invert",))
+    assert familiarity(shifted, uneven).evenness == 1.0, "uneven because the expert errs"
 
 
 def test_another_tasks_images_are_known_as_such(clip_done, tmp_path):
@@ -138,10 +158,12 @@ def test_the_study_measures_and_goes_on(clip_paths, tmp_path, monkeypatch):
 
 def test_the_table_names_what_lost():
     rows = [
-        HostileRow("noise", "a", 0, 480, 0.7, 0.5, 0.7, "expert", "no improvement shown", 480, 0.2, 0.0),
-        HostileRow("noise", "b", 0, 480, 0.7, 0.6, 0.6, "specialist", "10 % of predictions changed", 16, 0.9, 1.2),
+        HostileRow("noise", "a", 0, 480, 0.7, 0.5, 0.7, "expert", "no improvement shown", 480, 0.2, 0.3, 0.0),
+        HostileRow(
+            "noise", "b", 0, 480, 0.7, 0.6, 0.6, "specialist", "10 % of predictions changed", 16, 0.9, 0.8, 1.2
+        ),
     ]
     tables = as_markdown(rows)
     assert "| 2 | 1 | 70.0 | -15.00 | -5.00 | -10.0 | 1 |" in tables["hostile"]
     assert "| noise | b | 0 | 70.0 | -10.0 |" in tables["below"]
-    assert "| noise | 16 to 480 | 0.20 to 0.90 | 0.00 to 1.20 |" in tables["evidence"]
+    assert "| noise | 16 to 480 | 0.20 to 0.90 | 0.30 to 0.80 | 0.00 to 1.20 |" in tables["evidence"]

@@ -13,7 +13,16 @@ from hf_mdft import InputError
 from hf_mdft.evaluation import accuracy, predict
 from hf_mdft.objectives import estimate_prior
 from hf_mdft.specialize import Source, decide, specialize_task
-from hf_mdft.specialize.gate import RULE, SHARES, Above, Furthest, Thresholds, Verdict, without_information
+from hf_mdft.specialize.gate import (
+    RULE,
+    SHARES,
+    Above,
+    Familiarity,
+    Furthest,
+    Thresholds,
+    Verdict,
+    without_information,
+)
 from hf_mdft.specialize.teacher.ensemble import reliability
 
 
@@ -86,6 +95,33 @@ def test_a_rule_may_choose_weights_between():
     assert (refused.chosen, refused.share) == ("expert", 0.0) and "needed more than +0.3" in refused.reason
     whole = decide(specialist, expert, {}, None, Furthest("consistency"))
     assert (whole.share, whole.interpolation) == (1.0, None), "without weights between there is the specialist alone"
+
+
+def test_of_uneven_classes_weights_halfway_are_compared_and_kept():
+    expert, asked = source(0), []
+    half = dataclasses.replace(source(1, shift=expert), consistency=expert.consistency + 0.2)
+    whole = dataclasses.replace(half, consistency=expert.consistency + 0.4)
+
+    def between(share):
+        asked.append(share)
+        return half
+
+    def decided(given, rule):
+        asked.clear()
+        return decide(whole, expert, {}, between, rule, given=given)
+
+    uneven, even = Familiarity(100, evenness=0.89), Familiarity(100, evenness=0.9)
+    found = decided(uneven, Above("consistency"))
+    assert asked == [0.5] and (found.chosen, found.interpolation, found.share) == ("specialist", 0.5, 0.5)
+    assert found.consistency_gain == pytest.approx(0.2), "figures are of these weights"
+    assert found.reason.endswith("; classes of the images are uneven, as if of 89% of them")
+    found = decided(uneven, Above("consistency", 0.3))
+    assert (found.chosen, found.interpolation, found.share) == ("expert", None, 0.0)
+    found = decided(even, Above("consistency", 0.3))
+    assert (found.share, found.interpolation, asked) == (1.0, None, [])
+    found = decided(uneven, Furthest("consistency"))
+    assert asked == [0.5, 0.125, 0.25, 0.375] and found.interpolation in asked
+    assert not decided(dataclasses.replace(uneven, different=5), RULE).improved and not asked
 
 
 def test_a_rule_may_be_one_score_above_a_threshold():

@@ -33,17 +33,27 @@ def decide(
             shares only that the rule asks for.
         rule: How the evidence decides.
         reference: The teacher's reference, where it is not the expert on the same images: others are weighed by it.
-        given: What is known of the images; where something speaks against them, the expert is kept.
+        given: What is known of the images; where something speaks against them, the expert is kept, and where their
+            classes are uneven, weights in the middle are compared with it instead of the specialist's.
     """
-    found = Interpolations(specialist, expert, weigh(others, reference or expert), between)
     against = None if given is None else given.against()
+    furthest = given.furthest if given is not None and between is not None and against is None else 1.0
+    if furthest < 1:
+        specialist, between = between(furthest), _shortened(between, furthest)
+    found = Interpolations(specialist, expert, weigh(others, reference or expert), between)
     verdict = rule(found) if against is None else Verdict(0.0, f"no improvement shown: {against}")
+    kept = verdict.share * furthest
+    uneven = f"; classes of the images are uneven, as if of {given.evenness:.0%} of them" if furthest < 1 else ""
     return Decision(
-        chosen="specialist" if verdict.share else "expert",
+        chosen="specialist" if kept else "expert",
         **vars(found.compared(verdict.share or 1.0)),
-        reason=verdict.reason,
-        interpolation=verdict.share if 0 < verdict.share < 1 else None,
+        reason=f"{verdict.reason}{uneven}",
+        interpolation=kept if 0 < kept < 1 else None,
     )
+
+
+def _shortened(between: Callable[[float], Source], furthest: float) -> Callable[[float], Source]:
+    return lambda share: between(share * furthest)
 
 
 def weigh(others: Mapping[str, Source], expert: Source) -> tuple[tuple[float, torch.Tensor], ...]:

@@ -1,4 +1,4 @@
-"""Whether a task's images can be evidence at all: enough different ones, of most classes, and the task's own."""
+"""Whether, and how far, a task's images can be evidence: enough different ones, of most classes, the task's own."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ LEAST_COVERAGE = 0.37
 """Least effective number of classes, in shares of what as many images, evenly drawn, would have. Of even sets it was
 0.43 to 0.97, under a shift as well; of images of one class 0.34 at most."""
 
+LEAST_EVENNESS = 0.9
+"""Least effective number of predicted classes, in shares of what even draws would have, that the whole specialist is
+kept for. Of the tasks' own images (A, B, D) it was 0.92 to 1, of class sizes from 50 to 1 it was 0.59 to 0.94."""
+
+HALFWAY = 0.5
+"""How far from the expert, 0, to the specialist, 1, the kept weights lie where classes are less even."""
+
 BETTER = 1.1
 """How many times as informative, of its largest value, another task's expert must be to be the better one, beside
 knowing more in nats: an expert of two classes is sure of anything. With images of another task it was 1.15 to 8 times,
@@ -30,7 +37,7 @@ LOOKED_AT, LEAST_LOOKED_AT, LOOKS = 256, 32, 4096
 so many forward passes, but not below the least. (Of few images, information comes out lower: the expert is kept less
 easily.)"""
 
-LIMITS = (LEAST_DIFFERENT, LEAST_COVERAGE, BETTER, LOOKED_AT, LEAST_LOOKED_AT, LOOKS)
+LIMITS = (LEAST_DIFFERENT, LEAST_COVERAGE, LEAST_EVENNESS, HALFWAY, BETTER, LOOKED_AT, LEAST_LOOKED_AT, LOOKS)
 """What a decision depends on, beside the rule."""
 
 
@@ -43,6 +50,9 @@ class Familiarity:
         coverage: Effective number of classes among them, the exponential of the entropy of the class prior that the
             teacher's reference predicts, in shares of what even draws would give (Miller 1955: the entropy of N draws
             from C classes falls short by `(C - 1) / 2N`).
+        evenness: The same of the classes that it takes the images for, each image counted once. Where the expert errs
+            often it is higher than that of the true classes, but it does not depend on how sure the expert is. 1 where
+            the images were restored: of a shift an expert's predictions are uneven because it errs (0.7 to 1).
         information: Mutual information of image and the reference's prediction, of its largest value `ln C`.
         other: The expert of another task whose predictions are most informative, of those that know more in nats;
             `None` where there is none. Of a task without an expert nothing but the first is known.
@@ -51,6 +61,7 @@ class Familiarity:
 
     different: int
     coverage: float = 1.0
+    evenness: float = 1.0
     information: float = 1.0
     other: str | None = None
     other_information: float = 0.0
@@ -68,6 +79,17 @@ class Familiarity:
             )
         return None
 
+    @property
+    def furthest(self) -> float:
+        """How far from the expert, 0, to the specialist, 1, the kept weights may lie.
+
+        What is learned from uneven classes costs accuracy on the rare ones, which label-free evidence from the same
+        images does not show. Halfway most of the gain is there, and little of that loss: accuracy between the weights
+        of a model and its fine-tune is higher than between the two accuracies, the more so on images of another
+        distribution (Wortsman et al. 2021, https://huggingface.co/papers/2109.01903).
+        """
+        return HALFWAY if self.evenness < LEAST_EVENNESS else 1.0
+
 
 @torch.no_grad()
 def familiarity(models: Models, reference: Source) -> Familiarity:
@@ -81,10 +103,11 @@ def familiarity(models: Models, reference: Source) -> Familiarity:
     if not models.has_expert:  # what the meta-model predicts for a task that it was not made for tells no classes
         return Familiarity(different)
     found = reference.logits.softmax(dim=-1)
-    prior = estimate_prior(found, "em")
-    count = len(prior)
-    even = max(math.log(count) - (count - 1) / (2 * len(found)), math.log(2))
-    coverage = math.exp(-(prior * prior.log()).sum().item() - even)
+    count = reference.logits.shape[-1]
+    coverage = effective_classes(estimate_prior(found, "em"), len(found))
+    evenness = 1.0
+    if not models.restorations:
+        evenness = effective_classes(reference.predictions.bincount(minlength=count) / len(found), len(found))
     strangers = models.experts.strangers
     most = max(LEAST_LOOKED_AT, min(LOOKED_AT, LOOKS // max(1, len(strangers))))
     rows = torch.linspace(0, len(models.images) - 1, min(most, len(models.images))).round().long()
@@ -96,7 +119,14 @@ def familiarity(models: Models, reference: Source) -> Familiarity:
         if theirs * math.log(head.num_classes) > known * math.log(count):
             others[expert] = theirs
     best = max(others, key=others.__getitem__, default=None)
-    return Familiarity(different, coverage, known, best, others.get(best, 0.0))
+    return Familiarity(different, coverage, evenness, known, best, others.get(best, 0.0))
+
+
+def effective_classes(shares: torch.Tensor, images: int) -> float:
+    """Exponential of the entropy of class shares `(C,)`, in shares of what as many even draws would have."""
+    shares, count = shares.double(), len(shares)
+    even = max(math.log(count) - (count - 1) / (2 * images), math.log(2))
+    return math.exp(-(shares * shares.clamp_min(1e-12).log()).sum().item() - even)
 
 
 def information(probabilities: torch.Tensor) -> float:

@@ -31,7 +31,7 @@ from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
 from .sets import HOSTILE, RANDOM, SHUFFLED, Hostile, Request
 
 
-KEY_VERSION = "hostile 4"
+KEY_VERSION = "hostile 5"
 
 ALLOWED = 0.01
 """Accuracy that a kept specialist may lose."""
@@ -53,6 +53,7 @@ class HostileRow:
         reason: Why, in words.
         different: Number of clearly different images.
         coverage: Effective number of classes, in shares of what even draws would have; see `Familiarity`.
+        evenness: The same of the predicted classes.
         better: Mutual information of the predictions of the other task's expert that knows the images best, over that
             of the task's own; 0 where none knows more in nats.
     """
@@ -68,6 +69,7 @@ class HostileRow:
     reason: str
     different: int
     coverage: float
+    evenness: float
     better: float
 
     @property
@@ -172,6 +174,7 @@ class _Run:
             "images": len(images),
             "different": known.different,
             "coverage": known.coverage,
+            "evenness": known.evenness,
             "better": known.other_information / max(known.information, 1e-8),
             "expert": measured(pool.tower(made.expert), made.expert_head),
             "ungated": measured(made.tower(gated=False), made.candidate_head),
@@ -200,6 +203,14 @@ def shuffled(head: Head, seed: int) -> Head:
             tensor.data = tensor.data[order]
     return mixed
 
+
+EVIDENCE = {
+    "different": "clearly different",
+    "coverage": "coverage of classes",
+    "evenness": "evenness of predicted classes",
+    "better": "another task's expert over own",
+}
+"""Heading of each field of a row that the gate is given."""
 
 HEADER = ("kind", "attempts", "kept", "expert", "specialist, no gate", "kept against expert", "worst", "below 1 point")
 
@@ -238,12 +249,10 @@ def _evidence(rows: Sequence[HostileRow]) -> str:
     lines = []
     for kind in dict.fromkeys(row.kind for row in rows):
         mine = [row for row in rows if row.kind == kind]
-        values = ([row.different for row in mine], [row.coverage for row in mine], [row.better for row in mine])
-        ends = [(min(found), max(found)) for found in values]
-        lines.append([kind, f"{ends[0][0]} to {ends[0][1]}", *(f"{low:.2f} to {high:.2f}" for low, high in ends[1:])])
-    return markdown_table(
-        ("kind", "clearly different", "coverage of classes", "another task's expert over own"), lines
-    )
+        values = [[getattr(row, name) for row in mine] for name in EVIDENCE]
+        first, *others = [(min(found), max(found)) for found in values]
+        lines.append([kind, "{} to {}".format(*first), *("{:.2f} to {:.2f}".format(*ends) for ends in others)])
+    return markdown_table(("kind", *EVIDENCE.values()), lines)
 
 
 def as_dicts(rows: Sequence[HostileRow]) -> list[dict[str, Any]]:
