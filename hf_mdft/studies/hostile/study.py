@@ -23,7 +23,7 @@ from ...heads import Head
 from ...merger import MetaMerger
 from ...recipes.schema import Recipe
 from ...specialize import SpecializeArguments, specialize_task
-from ...specialize.gate import Familiarity, familiarity
+from ...specialize.gate import LIMITS, RULE, Familiarity, familiarity
 from ...specialize.one_task import as_asked, models_of
 from ...specialize.teacher import observe_sources
 from ...tasks import Images
@@ -143,7 +143,14 @@ class _Run:
     def row(self, kind: str, task: str, seed: int) -> HostileRow:
         setting, folder = HOSTILE[kind], self.output_dir / task / f"{kind}-{seed}"
         key = [KEY_VERSION, kind, task, seed, self.max_steps, self.merger.pool.reference()]
-        key += [inputs_key(self.merger, [task]), self.recipe.adapter, self.recipe.meta, self.recipe.specialize]
+        key += [
+            repr(RULE),
+            *LIMITS,
+            inputs_key(self.merger, [task]),
+            self.recipe.adapter,
+            self.recipe.meta,
+            self.recipe.specialize,
+        ]
         make = functools.partial(self._make, setting, task, seed, folder)
         return HostileRow(kind, task, seed, **remembered(folder / "outcome.json", key, make))
 
