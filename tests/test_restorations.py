@@ -180,6 +180,19 @@ def test_images_of_one_class_are_not_restored():
     assert find_restorations(Expert(), "side", faint, Linear()) != []
 
 
+def test_where_predictions_are_uneven_restorations_must_give_more():
+    few = torch.cat([torch.arange(0, 60, 2), torch.arange(1, 60, 10)])  # 30 of one class, 6 of the other
+
+    def found(contrast, rows=None):
+        images = sides(contrast)
+        return find_restorations(
+            Expert(), "side", images if rows is None else ByteImages(images.pixels(rows)), Linear()
+        )
+
+    assert found(0.1, few), "information rises severalfold"
+    assert found(0.35) and not found(0.35, few)
+
+
 def test_the_screen_finds_what_looking_at_all_images_finds(monkeypatch):
     faint = sides(0.15)
     found = find_restorations(Expert(), "side", faint, Linear())

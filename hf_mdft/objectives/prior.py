@@ -1,5 +1,7 @@
 """The class prior of unlabelled images: estimated, never assumed uniform."""
 
+import math
+
 import torch
 
 from .entropy import max_entropy
@@ -41,3 +43,21 @@ def concentration(logits: torch.Tensor) -> torch.Tensor:
     predicted equally often."""
     mean = logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8)
     return (mean * mean.log()).sum() / max_entropy(logits.shape[-1])
+
+
+LEAST_EVENNESS = 0.9
+"""Effective number of predicted classes, in shares of what even draws would have, below which they are uneven. Of the
+tasks' own images (A, B, D) it was 0.92 to 1, of class sizes from 50 to 1 it was 0.59 to 0.94."""
+
+
+def class_shares(predictions: torch.Tensor) -> torch.Tensor:
+    """Shares `(C,)` of the most likely classes of predictions `(N, C)`, each image counted once."""
+    return predictions.argmax(dim=-1).bincount(minlength=predictions.shape[-1]) / len(predictions)
+
+
+def effective_classes(shares: torch.Tensor, images: int) -> float:
+    """Exponential of the entropy of class shares `(C,)` of so many images, in shares of what even draws would have
+    (Miller 1955: the entropy of N draws from C classes falls short by `(C - 1) / 2N`)."""
+    shares, count = shares.double(), len(shares)
+    even = max(math.log(count) - (count - 1) / (2 * images), math.log(2))
+    return math.exp(-torch.xlogy(shares, shares).sum().item() - even)

@@ -9,9 +9,7 @@ import torch
 
 from ...embedding import expert_features
 from ...experts import Source
-from ...heads import Head
-from ...objectives.prior import estimate_prior
-from ...tasks import Images
+from ...objectives.prior import LEAST_EVENNESS, class_shares, effective_classes, estimate_prior
 from ..teacher import Models
 
 
@@ -22,19 +20,8 @@ LEAST_COVERAGE = 0.37
 """Least effective number of classes, in shares of what as many images, evenly drawn, would have. Of even sets it was
 0.43 to 0.97, under a shift as well; of images of one class 0.34 at most."""
 
-LEAST_EVENNESS = 0.9
-"""Least effective number of predicted classes, in shares of what even draws would have, that the whole specialist is
-kept for. Of the tasks' own images (A, B, D) it was 0.92 to 1, of class sizes from 50 to 1 it was 0.59 to 0.94."""
-
 PART = 0.3
-"""How far from the expert, 0, to the specialist, 1, the kept weights lie where classes are less even."""
-
-LEAST_RESTORED = 0.1
-"""Least relative gain in information by restorations that explains uneven predictions. By those that were found for
-sets of uneven classes without a shift it was at most 0.064; under a shift (S) 0.05 (brain MRI), and 0.07 to 3."""
-
-RESTORED = 512
-"""Images that it is measured on, as many as restorations are found by."""
+"""How far from the expert, 0, to the specialist, 1, the kept weights lie where classes are uneven."""
 
 BETTER = 1.1
 """How many times as informative, of its largest value, another task's expert must be to be the better one, beside
@@ -46,8 +33,7 @@ LOOKED_AT, LEAST_LOOKED_AT, LOOKS = 256, 32, 4096
 so many forward passes, but not below the least. (Of few images, information comes out lower: the expert is kept less
 easily.)"""
 
-LIMITS = (LEAST_DIFFERENT, LEAST_COVERAGE, LEAST_EVENNESS, PART, LEAST_RESTORED, RESTORED)
-LIMITS += (BETTER, LOOKED_AT, LEAST_LOOKED_AT, LOOKS)
+LIMITS = (LEAST_DIFFERENT, LEAST_COVERAGE, LEAST_EVENNESS, PART, BETTER, LOOKED_AT, LEAST_LOOKED_AT, LOOKS)
 """What a decision depends on, beside the rule."""
 
 
@@ -61,9 +47,8 @@ class Familiarity:
             teacher's reference predicts, in shares of what even draws would give (Miller 1955: the entropy of N draws
             from C classes falls short by `(C - 1) / 2N`).
         evenness: The same of the classes that it takes the images for, each image counted once. Where the expert errs
-            often it is higher than that of the true classes, but it does not depend on how sure the expert is.
-        restored: Relative gain in mutual information of image and the expert's prediction by the images' restorations;
-            known where evenness is low.
+            often it is higher than that of the true classes, but it does not depend on how sure the expert is. 1 where
+            the images were restored, which explains it: an expert's predictions are uneven under a shift as well.
         information: Mutual information of image and the reference's prediction, of its largest value `ln C`.
         other: The expert of another task whose predictions are most informative, of those that know more in nats;
             `None` where there is none. Of a task without an expert nothing but the first is known.
@@ -73,7 +58,6 @@ class Familiarity:
     different: int
     coverage: float = 1.0
     evenness: float = 1.0
-    restored: float = 0.0
     information: float = 1.0
     other: str | None = None
     other_information: float = 0.0
@@ -98,10 +82,9 @@ class Familiarity:
         What is learned from uneven classes costs accuracy on the rare ones, which label-free evidence from the same
         images does not show. A part of the way most of the gain is there, and little of that loss: accuracy of weights
         between a model and its fine-tune is higher than between the two accuracies, the more so on images of another
-        distribution (Wortsman et al. 2021, https://huggingface.co/papers/2109.01903). Where restorations gave much
-        information, predictions are uneven because of a shift.
+        distribution (Wortsman et al. 2021, https://huggingface.co/papers/2109.01903).
         """
-        return PART if self.evenness < LEAST_EVENNESS and self.restored < LEAST_RESTORED else 1.0
+        return PART if self.evenness < LEAST_EVENNESS else 1.0
 
 
 @torch.no_grad()
@@ -116,45 +99,21 @@ def familiarity(models: Models, reference: Source) -> Familiarity:
     if not models.has_expert:  # what the meta-model predicts for a task that it was not made for tells no classes
         return Familiarity(different)
     found = reference.logits.softmax(dim=-1)
-    count = reference.logits.shape[-1]
+    count = found.shape[-1]
     coverage = effective_classes(estimate_prior(found, "em"), len(found))
-    evenness = effective_classes(reference.predictions.bincount(minlength=count) / len(found), len(found))
-    gained = _gained(models) if models.restorations and evenness < LEAST_EVENNESS else 0.0
+    evenness = 1.0 if models.restorations else effective_classes(class_shares(reference.logits), len(found))
     strangers = models.experts.strangers
     most = max(LEAST_LOOKED_AT, min(LOOKED_AT, LOOKS // max(1, len(strangers))))
     rows = torch.linspace(0, len(models.images) - 1, min(most, len(models.images))).round().long()
     images, others = models.images.subset(rows), {}
     known = information(found)
     for expert, head in strangers.items():
-        theirs = information(_predicted(models, expert, head, images))
+        (features,) = expert_features(models.pool, expert, images, device=models.device)
+        theirs = information(head(features).softmax(dim=-1))
         if theirs * math.log(head.num_classes) > known * math.log(count):
             others[expert] = theirs
     best = max(others, key=others.__getitem__, default=None)
-    return Familiarity(different, coverage, evenness, gained, known, best, others.get(best, 0.0))
-
-
-def _gained(models: Models) -> float:
-    """Relative gain in information by the restorations."""
-    rows = torch.linspace(0, len(models.images) - 1, min(RESTORED, len(models.images))).round().long()
-    head = models.experts.heads[models.expert]
-    plain, restored = (
-        information(_predicted(models, models.expert, head, images.subset(rows)))
-        for images in (models.images, models.restored)
-    )
-    return restored / max(plain, 1e-8) - 1
-
-
-def _predicted(models: Models, expert: str, head: Head, images: Images) -> torch.Tensor:
-    """Probabilities `(N, C)` that an expert of the pool predicts."""
-    (features,) = expert_features(models.pool, expert, images, device=models.device)
-    return head(features).softmax(dim=-1)
-
-
-def effective_classes(shares: torch.Tensor, images: int) -> float:
-    """Exponential of the entropy of class shares `(C,)`, in shares of what as many even draws would have."""
-    shares, count = shares.double(), len(shares)
-    even = max(math.log(count) - (count - 1) / (2 * images), math.log(2))
-    return math.exp(-(shares * shares.clamp_min(1e-12).log()).sum().item() - even)
+    return Familiarity(different, coverage, evenness, known, best, others.get(best, 0.0))
 
 
 def information(probabilities: torch.Tensor) -> float:
