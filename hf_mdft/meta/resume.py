@@ -17,7 +17,7 @@ from ..transforms import TRANSFORMS
 from .arguments import MdftTrainingArguments
 
 
-VERSION = 6
+VERSION = 7
 """Version of what a checkpoint holds and of how a step is made."""
 
 

@@ -41,7 +41,7 @@ from .teacher import SOURCES, Models, Teacher, build_teacher, observe_sources
 
 logger = logging.getLogger(__name__)
 
-VERSION = 18
+VERSION = 19
 """Version of what a task's folder holds and of how it is made."""
 
 SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})

@@ -34,7 +34,7 @@ def decide(
         rule: How the evidence decides.
         reference: The teacher's reference, where it is not the expert on the same images: others are weighed by it.
         given: What is known of the images; where something speaks against them, the expert is kept, and where their
-            classes are uneven, weights in the middle are compared with it instead of the specialist's.
+            classes are uneven, weights between the two are compared with it instead of the specialist's.
     """
     against = None if given is None else given.against()
     furthest = given.furthest if given is not None and between is not None and against is None else 1.0
