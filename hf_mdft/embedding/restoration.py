@@ -73,9 +73,10 @@ def find_restorations(
     expert takes nearly all for one class.
 
     An expert that meets images of another camera is unsure, or predicts one class for most: the mutual information of
-    image and prediction falls. Greedily, the restoration under which it is highest is added, while it rises. Uneven
-    classes, too, are fewer by such a measure, so where predictions are uneven all must raise it by more. No label
-    is read, and no weight is changed (information maximisation, Krause et al. 2010 and SHOT, Liang et al. 2020,
+    image and prediction falls. Greedily, the restoration under which it is highest is added, while it rises. Where
+    images are of uneven classes it can also rise because the expert errs, so where predictions are uneven, all
+    restorations together must raise it by `LEAST_GAIN_IF_UNEVEN`, or none is used. No label is read, and no weight is
+    changed (information maximisation, Krause et al. 2010 and SHOT, Liang et al. 2020,
     https://huggingface.co/papers/2002.08546, over inputs in place of weights).
 
     Args:

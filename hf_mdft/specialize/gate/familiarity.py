@@ -9,6 +9,7 @@ import torch
 
 from ...embedding import expert_features
 from ...experts import Source
+from ...objectives import image_information
 from ...objectives.prior import LEAST_EVENNESS, class_shares, effective_classes, estimate_prior
 from ..teacher import Models
 
@@ -44,8 +45,7 @@ class Familiarity:
     Args:
         different: Number of clearly different ones.
         coverage: Effective number of classes among them, the exponential of the entropy of the class prior that the
-            teacher's reference predicts, in shares of what even draws would give (Miller 1955: the entropy of N draws
-            from C classes falls short by `(C - 1) / 2N`).
+            teacher's reference predicts, in shares of what even draws would give.
         evenness: The same of the classes that it takes the images for, each image counted once. Where the expert errs
             often it is higher than that of the true classes, but it does not depend on how sure the expert is. 1 where
             the images were restored, which explains it: an expert's predictions are uneven under a shift as well.
@@ -79,9 +79,9 @@ class Familiarity:
     def furthest(self) -> float:
         """How far from the expert, 0, to the specialist, 1, the kept weights may lie.
 
-        What is learned from uneven classes costs accuracy on the rare ones, which label-free evidence from the same
-        images does not show. A part of the way most of the gain is there, and little of that loss: accuracy of weights
-        between a model and its fine-tune is higher than between the two accuracies, the more so on images of another
+        What is learned from uneven classes can cost accuracy on the rare ones, which few of the same images show. A
+        part of the way much of the gain is there, and little of that loss: accuracy of weights between a model and its
+        fine-tune lies above the straight line between the two accuracies, the more so on images of another
         distribution (Wortsman et al. 2021, https://huggingface.co/papers/2109.01903).
         """
         return PART if self.evenness < LEAST_EVENNESS else 1.0
@@ -118,8 +118,4 @@ def familiarity(models: Models, reference: Source) -> Familiarity:
 
 def information(probabilities: torch.Tensor) -> float:
     """Mutual information of image and prediction `(N, C)`, in shares of `ln C`."""
-    probabilities = probabilities.double()
-    mean = probabilities.mean(dim=0)
-    whole = -(mean * mean.clamp_min(1e-12).log()).sum()
-    each = -(probabilities * probabilities.clamp_min(1e-12).log()).sum(dim=-1).mean()
-    return (whole - each).item() / math.log(probabilities.shape[-1])
+    return image_information(probabilities.double()).mean().item() / math.log(probabilities.shape[-1])

@@ -143,14 +143,8 @@ class _Run:
     def row(self, kind: str, task: str, seed: int) -> HostileRow:
         setting, folder = HOSTILE[kind], self.output_dir / task / f"{kind}-{seed}"
         key = [KEY_VERSION, kind, task, seed, self.max_steps, self.merger.pool.reference()]
-        key += [
-            repr(RULE),
-            *LIMITS,
-            inputs_key(self.merger, [task]),
-            self.recipe.adapter,
-            self.recipe.meta,
-            self.recipe.specialize,
-        ]
+        key += [repr(RULE), *LIMITS, inputs_key(self.merger, [task])]
+        key += [self.recipe.adapter, self.recipe.meta, self.recipe.specialize]
         make = functools.partial(self._make, setting, task, seed, folder)
         return HostileRow(kind, task, seed, **remembered(folder / "outcome.json", key, make))
 
