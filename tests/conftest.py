@@ -18,7 +18,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,16 @@ def save_classifier_pool(folder: Path) -> dict[str, Path]:
     return {"base": folder / "base", **{task: folder / task for task in TASKS}}
 
 
+@torch.no_grad()
+def tell_apart(model: ViTForImageClassification, pictures: Mapping[str, Any]) -> None:
+    """Centre and scale a classifier, so that a random tower takes pictures for different classes: where it takes all
+    for one, the gate lets nothing be trained."""
+    features = model.vit(torch.as_tensor(np.stack(pictures["pixel_values"]))).last_hidden_state[:, 0]
+    layer = model.classifier
+    layer.weight *= 5 / ((features - features.mean(dim=0)) @ layer.weight.T).std()
+    layer.bias.copy_(-layer.weight @ features.mean(dim=0))
+
+
 def save_vit_pool(folder: Path) -> dict[str, Path]:
     """A tiny ViT base with ten classes, and experts with classifiers of their own."""
     torch.manual_seed(0)
@@ -151,7 +161,9 @@ def save_vit_pool(folder: Path) -> dict[str, Path]:
         config = ViTConfig(id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)}, **VISION)
         expert = ViTForImageClassification(config)
         expert.vit.load_state_dict(model.vit.state_dict())
-        perturbed(expert, 100 + number).save_pretrained(folder / task)
+        perturbed(expert, 100 + number)
+        tell_apart(expert, ViTImageProcessor.from_pretrained(base)(list(make_dataset(task, 24, 1)["image"])))
+        expert.save_pretrained(folder / task)
     return {"base": base, **{task: folder / task for task in TASKS}}
 
 

@@ -42,7 +42,7 @@ def test_noise_on_a_picture_makes_no_other_picture(preprocessor):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (Familiarity(10), "10 clearly different images are too few to show an improvement"),
+        (Familiarity(10), "too few clearly different images to show an improvement: 10"),
         (Familiarity(100, coverage=0.2, information=0.5), "the images are of few classes: as if of 20% of them"),
         (
             Familiarity(100, information=0.3, other="gtsrb", other_information=0.6),
@@ -117,6 +117,22 @@ def test_another_tasks_images_are_known_as_such(clip_done, tmp_path):
     assert set(strangers) == {"stripes", "colour"} and strangers["stripes"].class_names == TASKS["stripes"]
     kept = clip_done.specialize(specialize_arguments(tmp_path), tasks=["shade"])["shade"]
     assert kept.decision.chosen == "expert" and kept.decision.reason.startswith("no improvement shown")
+
+
+def test_nothing_is_trained_from_what_is_no_evidence(clip_done, tmp_path, caplog):
+    (picture,) = make_dataset("shade", 1, 0)["image"]
+    noise = np.random.default_rng(0).integers(-3, 4, (24, *np.asarray(picture).shape))
+    clip_done.tasks["shade"].unlabelled = list(np.clip(picture + noise, 0, 255).astype(np.uint8))
+    clip_done._images.pop("shade")
+    made = clip_done.specialize(specialize_arguments(tmp_path / "gate"), tasks=["shade"])["shade"]
+    assert "too few clearly different images to show an improvement: 1" in made.decision.reason
+    assert "shade: nothing is trained" in caplog.text and not made.history and made.kept == "expert"
+    expert = clip_done.pool.tower("shade").state_dict()
+    for gated in (True, False):
+        assert all(torch.equal(tensor, expert[name]) for name, tensor in made.tower(gated).state_dict().items())
+    trained = clip_done.specialize(specialize_arguments(tmp_path / "none", gate=False), tasks=["shade"])["shade"]
+    assert trained.history and trained.decision.reason.startswith("gate off (no improvement shown")
+    assert any(not torch.equal(tensor, expert[name]) for name, tensor in trained.tower().state_dict().items())
 
 
 # The study

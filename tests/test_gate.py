@@ -150,7 +150,8 @@ def test_weights_between_are_written_and_kept(setting, tmp_path, monkeypatch):
     args = specialize_arguments(tmp_path, learning_rate=1e-2)
     first = specialize_task("shade", pool, meta, head, images, args)
     assert first.interpolated is None and first.chosen == first.candidate
-    monkeypatch.setattr("hf_mdft.specialize.one_task.familiarity", lambda *_: None)  # random models know little
+    # Random models know little.
+    monkeypatch.setattr("hf_mdft.specialize.one_task.familiarity", lambda *_: Familiarity(99))
     monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", Half())
     made = specialize_task("shade", pool, meta, head, images, args)
     assert made.decision.reason == "half of it", "a decision by another rule is not used again"
@@ -187,7 +188,8 @@ def test_a_task_without_an_expert_goes_half_way_from_the_meta_model(merger, tmp_
 def test_results_are_of_the_weights_between(done, tmp_path, monkeypatch):
     """In the report, in later rounds, and in what is written of the report."""
     assert all("interpolation" not in gate for gate in done.evaluate().to_dict()["gate"].values())
-    monkeypatch.setattr("hf_mdft.specialize.one_task.familiarity", lambda *_: None)  # random models know little
+    # Random models know little.
+    monkeypatch.setattr("hf_mdft.specialize.one_task.familiarity", lambda *_: Familiarity(99))
     monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", Half())
     specialists = done.specialize(specialize_arguments(tmp_path, rounds=2, learning_rate=1e-2), ["shade"])
     source = specialists["shade"].pool.experts["shade"]

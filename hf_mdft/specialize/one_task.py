@@ -33,7 +33,7 @@ from .gate import LIMITS, RULE, Decision, Rule, decide, familiarity, without_inf
 from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
 from .specialist import Specialist
-from .starts import Start, find_start
+from .starts import Start, find_start, unchanged
 from .steps import share_to_learn, steps_to_train
 from .student import StudentTrainer
 from .teacher import SOURCES, Models, Teacher, build_teacher, observe_sources
@@ -41,7 +41,7 @@ from .teacher import SOURCES, Models, Teacher, build_teacher, observe_sources
 
 logger = logging.getLogger(__name__)
 
-VERSION = 19
+VERSION = 20
 """Version of what a task's folder holds and of how it is made."""
 
 SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})
@@ -186,7 +186,7 @@ class _Trained:
         decision: The gate's decision.
         start: Where the student started; its head is the student's.
         trust: What was found without labels of the task's experts.
-        state: State of the student's tower.
+        state: State of the student's tower; that of its start where nothing was trained.
         history: Log lines.
     """
 
@@ -201,6 +201,12 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     task, pool, meta = models.task, models.pool, models.meta
     others = {"others": args.ensemble_weight > 0}
     sources = observe_sources(models, args.teacher_views, **others)
+    trusted = models.experts.weights(models.restored, as_they_are=models.images)
+    given = familiarity(models, next(iter(sources.values())))
+    # The first process decides for all: another one's outputs could differ in the last bit.
+    (against,) = broadcast_object_list([given.against() if args.gate else None])
+    if against is not None:
+        return _untrained(models, trusted, against)
 
     def self_taught(average: nn.Module) -> Teacher:
         estimate_statistics(average, [models.images])
@@ -211,9 +217,7 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
     other = args.start > 0 or len(models.experts.heads) > 1  # the student does not start as what it is compared with
     anew = other and models.has_expert
     to_learn = 1.0 if anew else share_to_learn(teacher, predictions_at_start(models, sources))
-    # The first process decides for all: another one's outputs could differ in the last bit.
     (steps,) = broadcast_object_list([steps_to_train(args, to_learn, len(models.images))])
-    trusted = models.experts.weights(models.restored, as_they_are=models.images)
     at_once = args.per_device_train_batch_size
     start = find_start(models, teacher, trusted, seed=args.seed, at_once=at_once)
     student = _between(pool, models.images, start.state, meta.state_dict(), args.start)
@@ -239,13 +243,25 @@ def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: st
         tower = _between(pool, models.images, start.state, trained, share)
         return seen.of(tower, start.head, f"specialist, {share:.0%} of the way")
 
-    specialist, given = seen.of(student, start.head, "specialist"), familiarity(models, next(iter(sources.values())))
+    specialist = seen.of(student, start.head, "specialist")
+    if not args.gate:  # the whole specialist is kept, so that is what is compared
+        given = dataclasses.replace(given, evenness=1.0)
     decision = decide(specialist, seen.expert, seen.others, between, rule_for(args), seen.reference, given)
     if not args.gate and decision.share < 1:
         off = f"gate off ({decision.reason})"
         decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)
     trust = Trust(models.expert, start.name, trusted)
     return _Trained(decision, start, trust, trained, trainer.state.log_history)
+
+
+def _untrained(models: Models, trusted: Mapping[str, float], against: str) -> _Trained:
+    """What there is where the images are no evidence: the gate would keep nothing that is learned from them."""
+    if PartialState().is_main_process:
+        logger.warning("%s: nothing is trained: %s ('gate: false' trains all the same)", models.task, against)
+    start, count = unchanged(models), len(models.images)
+    reason = f"no improvement shown, nothing trained: {against}"
+    decision = Decision("expert", *[0.0] * 5, images=count, reason=reason)
+    return _Trained(decision, start, Trust(models.expert, start.name, trusted), dict(start.state), [])
 
 
 def _between(

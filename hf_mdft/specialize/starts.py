@@ -53,10 +53,8 @@ def find_start(
         seed: Order of the images that coefficients are learned on.
         at_once: Images of one forward and backward pass.
     """
-    if not models.has_expert:
-        return Start("meta-model", models.meta.state_dict(), models.head)
-    if len(models.experts.heads) == 1:
-        return _expert(models, models.expert)
+    if len(models.experts.heads) < 2:
+        return unchanged(models)
     count = len(models.images)
     rows = torch.linspace(0, count - 1, max(1, min(IMAGES, count // 2))).round().long()
     images, wanted = models.images.subset(rows.tolist()), teacher.probabilities.argmax(dim=-1)[rows]
@@ -72,6 +70,13 @@ def find_start(
     # The first process decides for all: another one's outputs could differ in the last bit.
     (best,) = broadcast_object_list([max(agreement, key=agreement.__getitem__)])
     return candidates[best]()
+
+
+def unchanged(models: Models) -> Start:
+    """What a specialist is compared with: the expert, or the meta-model for a task without one."""
+    if not models.has_expert:
+        return Start("meta-model", models.meta.state_dict(), models.head)
+    return _expert(models, models.expert)
 
 
 def _candidates(

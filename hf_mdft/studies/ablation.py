@@ -31,7 +31,7 @@ from .outcome import (
 )
 
 
-KEY_VERSION = "ablation 7"
+KEY_VERSION = "ablation 8"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 META_PARTS: dict[str, Change] = {

@@ -25,7 +25,7 @@ from .outcome import (
 )
 
 
-KEY_VERSION = "few-shot 5"
+KEY_VERSION = "few-shot 6"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 HEADER = ("images per task", "meta-model", "specialists, no gate", "specialists", "over experts", "95 % interval", "p")

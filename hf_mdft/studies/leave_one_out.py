@@ -18,7 +18,7 @@ from .ablation import Row
 from .outcome import Outcome, inputs_key, measured_tasks, needs_specialists, outcome, pack, remembered, unpack
 
 
-KEY_VERSION = "leave-one-out 5"
+KEY_VERSION = "leave-one-out 6"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 MODELS = ("base", "weight_average", "best_expert", "meta", "specialist_ungated", "specialist")

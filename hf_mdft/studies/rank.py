@@ -120,7 +120,8 @@ def _student(
     """A student of one expert alone; the base stands for the meta-model, which only the gate would ask."""
     head = experts.heads[name]
     pool = ModelPool(merger.pool.base, {task: merger.pool.experts[name]})
-    args = recipe.specialize_arguments(folder, **({} if max_steps is None else {"max_steps": max_steps}))
+    options = {} if max_steps is None else {"max_steps": max_steps}
+    args = recipe.specialize_arguments(folder, gate=False, **options)
     set_seed(args.seed)
     alone = TaskExperts(task, pool, {task: head})
     images = merger.unlabelled(task)

@@ -65,7 +65,7 @@ class Familiarity:
     def against(self) -> str | None:
         """Why nothing that is learned from them is kept, in words; `None` where nothing speaks against them."""
         if self.different < LEAST_DIFFERENT:
-            return f"{self.different} clearly different images are too few to show an improvement"
+            return f"too few clearly different images to show an improvement: {self.different}"
         if self.coverage < LEAST_COVERAGE:
             return f"the images are of few classes: as if of {self.coverage:.0%} of them"
         if self.other is not None and self.other_information > BETTER * self.information:

@@ -31,7 +31,7 @@ from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
 from .sets import HOSTILE, RANDOM, SHUFFLED, Hostile, Request
 
 
-KEY_VERSION = "hostile 5"
+KEY_VERSION = "hostile 6"
 
 ALLOWED = 0.01
 """Accuracy that a kept specialist may lose."""
@@ -47,7 +47,7 @@ class HostileRow:
         seed: Seed of set and training.
         images: Number of images.
         expert: Accuracy of the expert on the task's evaluation images, 0 to 1.
-        ungated: That of the specialist before the gate.
+        ungated: That of the specialist before the gate; the expert's where the gate let none be trained.
         kept: That of what the gate kept.
         chosen: What it chose.
         reason: Why, in words.

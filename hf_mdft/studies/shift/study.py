@@ -23,7 +23,7 @@ from .models import Models, Tests, untrained
 from .result import Condition, ShiftStudy
 
 
-KEY_VERSION = "shift 4"
+KEY_VERSION = "shift 5"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 DEFAULT_SHIFTS = ("gaussian_noise", "defocus", "dark", "jpeg")
