@@ -289,7 +289,7 @@ def test_both_phases_with_running_statistics(tmp_path, unlabelled_data, test_dat
     for key, tensor in folded.state_dict().items():
         assert torch.equal(again.state_dict()[key], tensor) or key.endswith("num_batches_tracked")
 
-    made = merger.specialize(specialize_arguments(tmp_path / "phase2", max_steps=3))
+    made = merger.specialize(specialize_arguments(tmp_path / "phase2", max_steps=3, gate=False))
     trained = made["a"].tower(gated=False)
     estimated = estimate_statistics(copy.deepcopy(trained), [merger.unlabelled("a")])
     for key, tensor in estimated.state_dict().items():

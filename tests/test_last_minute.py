@@ -12,7 +12,7 @@ import pytest
 from conftest import call, edited, write_recipe
 
 from hf_mdft import InputError
-from hf_mdft.artifacts import open_result, run_folder
+from hf_mdft.artifacts import figures, open_result, run_folder
 from hf_mdft.artifacts.figures import history_figure, svg
 from hf_mdft.cards.markdown import escaped, without_html
 from hf_mdft.evaluation import Report
@@ -42,13 +42,14 @@ WRITTEN = {"results.json", "meta/mdft.json", "specialists/shade/mdft.json", "spe
 @pytest.mark.parametrize(
     ("broken", "missing"),
     [
-        ("hf_mdft.artifacts.figures.save", "figures/coefficients.png could not be made"),
+        ("hf_mdft.artifacts.figures.encoded", "figures/coefficients.png could not be made"),
         ("hf_mdft.artifacts.specialist_model.specialist_card", "README.md could not be made"),
         ("hf_mdft.artifacts.report_page.svg", "the figure 'Accuracy by task' could not be made"),
     ],
 )
 def test_what_stands_beside_a_result_costs_no_result(small, tmp_path, monkeypatch, capsys, caplog, broken, missing):
     monkeypatch.setattr(broken, failing)
+    figures._png.cache_clear()
     code, _, _ = call(["run", small, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
     assert code == 0 and all((tmp_path / "out" / name).is_file() for name in WRITTEN)
     assert f"{missing} (ValueError: it cannot be drawn); everything else is there" in caplog.text

@@ -11,7 +11,7 @@ import datasets
 import pytest
 import torch
 import yaml
-from conftest import TASKS, fit_arguments, make_dataset, specialize_arguments
+from conftest import TASKS, fit_arguments, make_dataset, specialize_arguments, vit_slow
 from transformers import (
     AutoImageProcessor,
     AutoModel,
@@ -104,6 +104,7 @@ def test_no_card_claims_what_was_not_compared(done, tasks, tmp_path, monkeypatch
     assert plain.evaluate().accuracy["expert"]
 
 
+@vit_slow
 def test_a_loaded_meta_model_tells_what_was_done_since(merger, tasks, tmp_path):
     two = {name: tasks[name] for name in ("shade", "colour")}
     first = MetaMerger(merger.pool, two)
@@ -150,6 +151,7 @@ def labels_that_raise(task):
     return images.remove_columns("label").add_column("label", broken).cast_column("label", datasets.Image())
 
 
+@vit_slow
 def test_labels_are_never_read_outside_evaluation(pool, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_mdft.task_data.read_labelled", lambda *_: pytest.fail("labels were read"))
     data = {task: labels_that_raise(task) for task in TASKS}
@@ -165,6 +167,7 @@ def test_labels_are_never_read_outside_evaluation(pool, tmp_path, monkeypatch):
     assert set(specialists) == set(TASKS)
 
 
+@vit_slow
 def test_labels_do_not_change_anything(pool, tasks, tmp_path):
     """The same images with shuffled labels give the same models."""
     results = []
@@ -296,6 +299,7 @@ def test_overall_difference_is_the_averages(done):
     assert "Specialists over experts" in str(report)
 
 
+@vit_slow
 def test_phases_may_differ_in_precision(merger, tmp_path):
     """Both sets of arguments are made before either phase runs, as a recipe does."""
     first = fit_arguments(tmp_path / "meta")
@@ -306,6 +310,7 @@ def test_phases_may_differ_in_precision(merger, tmp_path):
     merger.fit(fit_arguments(tmp_path / "again"))
 
 
+@vit_slow
 def test_a_second_call_of_specialize_does_not_keep_the_first_ones_results(merger, tmp_path, monkeypatch):
     merger.fit(fit_arguments(tmp_path))
     first = merger.specialize(specialize_arguments(tmp_path / "first", gate=False))

@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import TASKS
+from conftest import TASKS, vit_slow
 
 from hf_mdft import SpecializeArguments
 from hf_mdft.core.hashing import fingerprint
 from hf_mdft.specialize import specialize_in_rounds, specialize_task
-from hf_mdft.specialize.gate import Thresholds
+from hf_mdft.specialize.gate import Verdict
 
 
 @pytest.fixture
@@ -66,6 +66,7 @@ def test_specialists_become_the_experts_of_the_next_round(run, merger, tmp_path)
         assert any(not torch.equal(a[name], b[name]) for name in a), "the second round trains on"
 
 
+@vit_slow
 def test_only_tasks_that_the_gate_chose_go_on(run, merger, monkeypatch):
     """Five rounds are allowed; in the second one the gate finds nothing."""
     chosen = iter(["specialist", "expert", "expert"])
@@ -87,7 +88,7 @@ def test_only_tasks_that_the_gate_chose_go_on(run, merger, monkeypatch):
 
 
 def test_rounds_without_a_gain_end_after_the_first(run, monkeypatch):
-    monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", Thresholds(consistency_gain=2.0, information_gain=2.0))
+    monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", lambda found: Verdict(0.0, "no"))
     rounds, seen = run(rounds=3)
     assert len(rounds) == 1 and not seen["pools"]
     assert not any(made.improved for made in rounds[0].values())

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import perturbed
+from conftest import perturbed, vit_slow
 from safetensors.torch import load_file
 
 from hf_mdft import InputError, ModelPool, SpecializeArguments
@@ -332,6 +332,7 @@ def own_terms():
     del STUDENT_TERMS._parts["flatness"], STUDENT_TERMS._parts["growth"]
 
 
+@vit_slow
 def test_a_registered_term_takes_part_and_changes_the_result(setting, tmp_path, own_terms):
     pool, meta, head, images = setting
     found = {}
@@ -452,6 +453,7 @@ def test_another_meta_model_makes_another_specialist(setting, tmp_path, monkeypa
     assert calls == [1]
 
 
+@vit_slow
 def test_the_student_joins_its_teacher_half_way(setting, tmp_path, monkeypatch):
     pool, meta, head, images = setting
     built = []
@@ -474,6 +476,7 @@ def test_the_student_joins_its_teacher_half_way(setting, tmp_path, monkeypatch):
     assert len(built) == 1
 
 
+@vit_slow
 def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_are(setting, tmp_path, monkeypatch):
     pool, meta, head, images = setting
     taught, compared, seen, indices = [], [], [], []

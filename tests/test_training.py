@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
-from conftest import TASKS
+from conftest import TASKS, vit_slow
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 
@@ -85,6 +85,7 @@ def test_trained_heads_are_copies(make_trainer, merger, projection):
             assert torch.equal(tensor.cpu(), before[name]) != trained, name
 
 
+@vit_slow
 def test_finished_heads_follow_the_expert_better_and_leave_the_tower(make_trainer, merger):
     """Same coefficients, and heads that are nearer to the experts on the images they were trained on."""
     trainers = {steps: make_trainer(f"steps-{steps}", head_steps=steps) for steps in (0, 200)}
@@ -251,6 +252,7 @@ def own_term():
     del META_TERMS._parts["flatness"]
 
 
+@vit_slow
 @pytest.mark.parametrize("radius", [0.0, 0.3])
 def test_a_registered_term_takes_part_and_changes_the_result(make_trainer, own_term, radius):
     options = dict(filter="none", sharpness_radius=radius, head_steps=0)
@@ -336,6 +338,7 @@ def test_resuming_is_exact(make_trainer, tmp_path):
     assert a and all(torch.equal(a[key], b[key]) for key in a)
 
 
+@vit_slow
 def test_a_lost_filter_memory_would_be_noticed(make_trainer, tmp_path):
     """The test above can fail: without the filters' memory the coefficients differ."""
     options = dict(entropy_weight=5.0, filter={"name": "eata", "margin": 1.1, "redundancy": 1.0})

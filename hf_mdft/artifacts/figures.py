@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -54,9 +55,16 @@ def svg(figure: Figure) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure to a file; the kind is the file's ending."""
-    metadata = {"Software": None} if path.suffix == ".png" else {"Date": None} if path.suffix == ".svg" else None
+    path.write_bytes(encoded(figure, path.suffix.removeprefix(".")))
+
+
+def encoded(figure: Figure, kind: str) -> bytes:
+    """A figure as a file of a kind holds it."""
+    metadata = {"Software": None} if kind == "png" else {"Date": None} if kind == "svg" else None
+    stream = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(path, bbox_inches="tight", dpi=110, metadata=metadata)
+        figure.savefig(stream, format=kind, bbox_inches="tight", dpi=110, metadata=metadata)
+    return stream.getvalue()
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -201,13 +209,19 @@ def card_figures(meta: MetaFacts, specialist: Sequence[Mapping[str, Any]], folde
     paths = {}
     for name, (caption, draw, *args) in drawn.items():
         path = folder / FIGURES / f"{name}.png"
-        if attempted(lambda draw=draw, args=args, path=path: _drawn(draw(*args), path), f"{path}"):
+        if attempted(lambda draw=draw, args=args, path=path: _written(_png(draw, json.dumps(args)), path), f"{path}"):
             paths[caption] = f"{FIGURES}/{name}.png"
     return paths
 
 
-def _drawn(figure: Figure | None, path: Path) -> bool:
-    if figure is not None:
+@functools.lru_cache(maxsize=8)  # the meta-model's stand on the card of every specialist
+def _png(draw: Callable[..., Figure | None], args: str) -> bytes | None:
+    figure = draw(*json.loads(args))
+    return None if figure is None else encoded(figure, "png")
+
+
+def _written(png: bytes | None, path: Path) -> bool:
+    if png is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save(figure, path)
-    return figure is not None
+        path.write_bytes(png)
+    return png is not None

@@ -22,7 +22,7 @@ from ..specialize import specialize_task
 from .outcome import inputs_key, measured_tasks, remembered
 
 
-KEY_VERSION = "rank 2"
+KEY_VERSION = "rank 3"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 HEADER = (

@@ -73,9 +73,9 @@ class HostileRow:
     better: float
 
     @property
-    def loss(self) -> float:
-        """How far the kept specialist lies below the expert."""
-        return self.expert - self.kept
+    def gain(self) -> float:
+        """Accuracy of what was kept minus the expert's."""
+        return self.kept - self.expert
 
 
 def hostile_study(
@@ -116,7 +116,7 @@ def hostile_study(
                 found.append(row)
                 progress(
                     f"{task}, {kind}, seed {seed}: expert {100 * row.expert:.1f}, specialist "
-                    f"{100 * (row.ungated - row.expert):+.1f}, kept {-100 * row.loss:+.1f}; {row.reason}"
+                    f"{100 * (row.ungated - row.expert):+.1f}, kept {100 * row.gain:+.1f}; {row.reason}"
                 )
     return found
 
@@ -229,15 +229,15 @@ def as_markdown(rows: Sequence[HostileRow]) -> dict[str, str]:
                 str(sum(row.chosen == "specialist" for row in mine)),
                 f"{100 * sum(row.expert for row in mine) / count:.1f}",
                 f"{100 * sum(row.ungated - row.expert for row in mine) / count:+.2f}",
-                f"{100 * sum(row.kept - row.expert for row in mine) / count:+.2f}",
-                f"{-100 * max(row.loss for row in mine):+.1f}",
-                str(sum(row.loss > ALLOWED for row in mine)),
+                f"{100 * sum(row.gain for row in mine) / count:+.2f}",
+                f"{100 * min(row.gain for row in mine):+.1f}",
+                str(sum(row.gain < -ALLOWED for row in mine)),
             ]
         )
     bad = [
-        [row.kind, row.task, str(row.seed), f"{100 * row.expert:.1f}", f"{-100 * row.loss:+.1f}", row.reason]
+        [row.kind, row.task, str(row.seed), f"{100 * row.expert:.1f}", f"{100 * row.gain:+.1f}", row.reason]
         for row in rows
-        if row.loss > ALLOWED
+        if row.gain < -ALLOWED
     ]
     tables = {"hostile": markdown_table(HEADER, lines), "evidence": _evidence(rows)}
     if bad:
