@@ -347,7 +347,7 @@ def pixels() -> torch.Tensor:
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def write_recipe(folder: Path, paths: dict[str, Path], **changes: object) -> Path:
+def write_recipe(folder: Path, paths: dict[str, Path], *, restore: bool = False, **changes: object) -> Path:
     """A recipe beside its data, with paths relative to it."""
     folder.mkdir(parents=True, exist_ok=True)
     tasks = {}
@@ -368,6 +368,9 @@ def write_recipe(folder: Path, paths: dict[str, Path], **changes: object) -> Pat
         "specialize": {"max_steps": 2, "per_device_train_batch_size": 8, "fewer_steps": False, "use_cpu": True},
         **changes,
     }
+    if not restore:  # the search for restorations takes a third of a tiny run
+        for phase in ("meta", "specialize"):
+            recipe[phase] = {"restore": False, **recipe[phase]}
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return path

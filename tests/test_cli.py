@@ -22,7 +22,7 @@ from hf_mdft.cli.app import app
 @pytest.mark.parametrize("architecture", ["clip", pytest.param("vit", marks=pytest.mark.slow)])
 def test_run_writes_what_is_documented(architecture, request, tmp_path, monkeypatch, capsys):
     paths = request.getfixturevalue(f"{architecture}_paths")
-    recipe = write_recipe(tmp_path, paths)
+    recipe = write_recipe(tmp_path, paths, restore=True)
     code, out, _ = call(["run", recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
     assert code == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))

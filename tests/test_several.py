@@ -19,7 +19,6 @@ from conftest import (
     make_dataset,
     perturbed,
     specialize_arguments,
-    vit_slow,
     write_recipe,
 )
 from peft import get_peft_model
@@ -406,7 +405,6 @@ def test_refused_students_leave_the_chosen_expert(several, tasks, tmp_path):
     assert all(torch.equal(value, expert[key]) for key, value in made.tower().state_dict().items())
 
 
-@vit_slow
 def test_rounds_go_on_with_one_expert(pool_of_three, unlabelled_data, tmp_path):
     merger = MetaMerger(pool_of_three, {"shade": Task(unlabelled_data["shade"], class_names=TASKS["shade"])})
     merger.fit(fit_arguments(tmp_path))
