@@ -127,11 +127,16 @@ def test_nothing_is_trained_from_what_is_no_evidence(clip_done, tmp_path, caplog
     made = clip_done.specialize(specialize_arguments(tmp_path / "gate"), tasks=["shade"])["shade"]
     assert "too few clearly different images to show an improvement: 1" in made.decision.reason
     assert "shade: nothing is trained" in caplog.text and not made.history and made.kept == "expert"
+    assert not made.decision.trained and not any((made.decision.changed, made.decision.agreement_gain))
     expert = clip_done.pool.tower("shade").state_dict()
     for gated in (True, False):
         assert all(torch.equal(tensor, expert[name]) for name, tensor in made.tower(gated).state_dict().items())
     trained = clip_done.specialize(specialize_arguments(tmp_path / "none", gate=False), tasks=["shade"])["shade"]
-    assert trained.history and trained.decision.reason.startswith("gate off (no improvement shown")
+    assert (
+        trained.history
+        and trained.decision.trained
+        and trained.decision.reason.startswith("gate off (no improvement shown")
+    )
     assert any(not torch.equal(tensor, expert[name]) for name, tensor in trained.tower().state_dict().items())
 
 

@@ -47,6 +47,8 @@ class Decision:
         reason: The decision in words.
         interpolation: How far from the expert, 0, to the specialist, 1, the kept weights lie, where they lie between
             the two; the figures above are of these weights then.
+        trained: Whether there is a specialist to compare with: where the images are no evidence, none is trained, and
+            it stands for the expert.
     """
 
     chosen: str
@@ -58,6 +60,7 @@ class Decision:
     images: int
     reason: str
     interpolation: float | None = None
+    trained: bool = True
 
     @property
     def improved(self) -> bool:

@@ -62,7 +62,7 @@ def specialist_card(
         tags=["mdft", "model-merging", "label-free", "image-classification", "vision"],
         eval_results=results,
     )
-    left_out = {"specialist_ungated"} if facts.gate.share == 1 else set()
+    left_out = {"specialist_ungated"} if facts.gate.share == 1 or not facts.gate.trained else set()
     if len(experts) < 2:
         left_out |= {"experts_mean", "experts_average", "experts_greedy", "ensemble", "ensemble_views"}
     rows = {

@@ -260,7 +260,7 @@ def _untrained(models: Models, trusted: Mapping[str, float], against: str) -> _T
         logger.warning("%s: nothing is trained: %s ('gate: false' trains all the same)", models.task, against)
     start, count = unchanged(models), len(models.images)
     reason = f"no improvement shown, nothing trained: {against}"
-    decision = Decision("expert", *[0.0] * 5, images=count, reason=reason)
+    decision = Decision("expert", *[0.0] * 5, images=count, reason=reason, trained=False)
     return _Trained(decision, start, Trust(models.expert, start.name, trusted), dict(start.state), [])
 
 
