@@ -11,7 +11,15 @@ from hf_mdft import InputError
 from hf_mdft.bench import Setting, growth_as_markdown, run_as_markdown
 from hf_mdft.bench.growth import COSTS, SERIES, Point, exponent
 from hf_mdft.bench.random_pool import random_data
-from hf_mdft.bench.whole_run import Clock, Phase, Training, WholeRun, run_by_stage, whole_run
+from hf_mdft.bench.whole_run import (
+    Clock,
+    Phase,
+    Training,
+    WholeRun,
+    one_after_the_other,
+    run_by_stage,
+    whole_run,
+)
 from hf_mdft.cli.app import app
 
 
@@ -99,6 +107,10 @@ def test_noise_is_of_as_many_different_images(tmp_path):
 def test_options_that_do_not_belong_are_refused(options, message):
     found = CliRunner().invoke(app, ["bench", *options.split()])
     assert isinstance(found.exception, InputError) and str(found.exception) == message
+
+
+def test_stages_that_are_told_together_followed_one_another():
+    assert one_after_the_other([1.0, 2.0, 4.0], 10.0) == [(3.0, 4.0), (4.0, 6.0), (6.0, 10.0)]
 
 
 @pytest.mark.slow

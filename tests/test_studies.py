@@ -34,7 +34,7 @@ def test_rows_of_the_ablation_change_options_that_exist(parts):
 
 @pytest.mark.slow
 def test_ablation_goes_on_and_compares_with_the_full_recipe(clip_paths, tmp_path, monkeypatch, capsys):
-    recipe = write_recipe(tmp_path, clip_paths, meta={**QUICK["meta"], "prior_weight": 0.0})
+    recipe = write_recipe(tmp_path, clip_paths, restore=True, meta={**QUICK["meta"], "prior_weight": 0.0})
     command = ["ablate", recipe, "--output-dir", tmp_path / "out"]
     code, out, _ = call(command, monkeypatch, capsys)
     assert code == 0
@@ -95,7 +95,7 @@ def test_gains_add_one_part_after_the_other(clip_paths, tmp_path, monkeypatch, c
         return specialize(self, args, *rest)
 
     monkeypatch.setattr(MetaMerger, "specialize", noted)
-    recipe = write_recipe(tmp_path, clip_paths, **QUICK)
+    recipe = write_recipe(tmp_path, clip_paths, restore=True, **QUICK)
     code, out, _ = call(["ablate", recipe, "--phase", "gains", "--output-dir", tmp_path / "out"], monkeypatch, capsys)
     assert code == 0 and "+ restored images" in out
     full = {name: getattr(SpecializeArguments(), name) for name in BARE} | {"fewer_steps": False}  # as the recipe says

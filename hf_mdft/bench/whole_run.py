@@ -6,7 +6,7 @@ import contextlib
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,12 @@ def watched_training() -> Iterator[list[Training]]:
         yield found
 
 
+def one_after_the_other(seconds: Sequence[float], over: float) -> list[tuple[float, float]]:
+    """When each of several stages began and was over; they followed one another, and the last was over then."""
+    ends = [over - sum(seconds[number + 1 :]) for number in range(len(seconds))]
+    return [(end - own, end) for own, end in zip(seconds, ends, strict=True)]
+
+
 def run_by_stage(setting: Setting, folder: Path, name: str = "run") -> WholeRun:
     """A run through the public classes, with a cache of its own.
 
@@ -171,7 +177,9 @@ def run_by_stage(setting: Setting, folder: Path, name: str = "run") -> WholeRun:
         merger.fit(_meta_arguments(setting, output))
         merger.specialize(_specialist_arguments(setting, output), names[: setting.specialists])
         seconds = time.perf_counter() - start
-    spans = [span for stage, span in clock.spans.items() if stage != "prepare"]
+    first, *later = [stage for stage in clock.spans if stage != "prepare"]
+    over = max(end for _, end in clock.spans.values())  # seconds of all tasks are told when the last one is done
+    spans = [clock.spans[first], *one_after_the_other([clock[stage] for stage in later], over)]
     meta, *specialists = [training.within(span) for training, span in zip(trainings, spans, strict=True)]
     return WholeRun(setting, seconds, opening, clock["prepare"], meta, specialists, memory.stop(), bytes_under(cache))
 
@@ -223,6 +231,7 @@ def _specialist_arguments(setting: Setting, output: Path) -> SpecializeArguments
         output_dir=str(output / "specialists"),
         per_device_train_batch_size=setting.batch_size,
         report_to="none",
+        gate=False,  # all that it looks at costs the same; with it, nothing would be trained from random images
         **_most_steps(setting),
         **setting.precision,
     )
