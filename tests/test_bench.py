@@ -40,7 +40,7 @@ def test_a_table_for_both_phases():
         assert lower_bound >= 0 and step > 0 and ratio > 0
 
 
-@pytest.mark.parametrize("images_per_micro_batch", [None, 4])
+@pytest.mark.parametrize("images_per_micro_batch", [pytest.param(None, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("experts", [2, 6])
 def test_a_step_costs_one_combine_whatever_the_number_of_experts(experts, images_per_micro_batch, monkeypatch):
     """Per step: one combine of each tensor, one look at each image of the batch; no expert is run again."""

@@ -340,6 +340,7 @@ def test_rounds_put_specialists_into_the_pool(merger, tmp_path):
     assert "specialists, round 1" in str(report)
 
 
+@vit_slow
 def test_rounds_end_when_the_gate_finds_nothing(done, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", Thresholds(consistency_gain=2.0, information_gain=2.0))
     found = done.specialize(specialize_arguments(tmp_path, rounds=3))

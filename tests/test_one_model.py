@@ -506,7 +506,7 @@ def test_preset_from_end_to_end(name, clip_paths, tmp_path):
     merger = recipe.merger()
     merger.fit(recipe.meta_arguments(tmp_path))
     options = dict(max_steps=3, logging_steps=1, confidence_threshold=0.0)  # tiny experts are sure of nothing
-    found = merger.specialize(recipe.specialize_arguments(tmp_path, **options), ["shade", "stripes"])
+    found = merger.specialize(recipe.specialize_arguments(tmp_path, **options), ["shade"])
     for task, made in found.items():
         assert made.decision.chosen == "specialist"
         lines = [line for line in made.history if "loss" in line]

@@ -87,6 +87,7 @@ def test_only_tasks_that_the_gate_chose_go_on(run, merger, monkeypatch):
     assert changed == {"shade"}
 
 
+@vit_slow
 def test_rounds_without_a_gain_end_after_the_first(run, monkeypatch):
     monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", lambda found: Verdict(0.0, "no"))
     rounds, seen = run(rounds=3)
@@ -95,6 +96,7 @@ def test_rounds_without_a_gain_end_after_the_first(run, monkeypatch):
     assert run("none", rounds=0) == ([], {"pools": [], "folders": [], "stages": []})
 
 
+@vit_slow
 def test_a_task_does_not_depend_on_those_before_it(run):
     """The seed is set for each."""
     together = run("together", ("shade", "stripes"))[0][0]["stripes"]

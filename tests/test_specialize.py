@@ -265,6 +265,7 @@ def test_student_moves_towards_the_teacher_and_the_head_stays(setting, tmp_path)
     assert any(not torch.equal(averaged[name], p) for name, p in student.state_dict().items())
 
 
+@vit_slow
 def test_l2_sp_keeps_the_student_near_its_start(setting, tmp_path):
     pool, _, head, images = setting
     targets = torch.nn.functional.one_hot(torch.arange(len(images)) % 3, 3).float()
@@ -538,6 +539,7 @@ def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_ar
     )
 
 
+@vit_slow
 def test_finished_work_is_used_again_and_only_for_the_same_input(setting, tmp_path, monkeypatch):
     pool, meta, head, images = setting
     first = specialize_task("shade", pool, meta, head, images, arguments(tmp_path))

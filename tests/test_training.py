@@ -180,6 +180,7 @@ def test_a_skipped_step_leaves_no_gradient_behind(make_trainer):
         torch.testing.assert_close(p.grad, 2 * once, rtol=1e-3, atol=1e-6)
 
 
+@vit_slow
 @pytest.mark.parametrize("options", [{}, {"sharpness_radius": 0.3}, {"gradient_accumulation_steps": 2}])
 def test_a_step_in_micro_batches_is_the_step(make_trainer, options, monkeypatch):
     """Same coefficients, heads and log lines; more forward passes, no more combines."""
@@ -314,6 +315,7 @@ def test_loss_equals_plain_tensors(make_trainer, merger, monkeypatch):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+@vit_slow
 def test_training_follows_the_experts(make_trainer):
     trainer = make_trainer(max_steps=60, images_per_task=8, learning_rate=0.02, save_strategy="no")
     trainer.train()
@@ -355,6 +357,7 @@ def test_a_lost_filter_memory_would_be_noticed(make_trainer, tmp_path):
     assert not torch.equal(coefficients(whole), coefficients(second))
 
 
+@vit_slow
 def test_a_checkpoint_that_was_cut_off_is_not_used(make_trainer, tmp_path):
     make_trainer(save_total_limit=None).train()
     folder = tmp_path / "run"
@@ -522,6 +525,7 @@ def test_evaluate_by_task(make_trainer, merger):
     assert trainer.evaluate(perfect)["eval_accuracy"] == 1.0
 
 
+@vit_slow
 def test_plain_datasets_will_do(merger, unlabelled_data, tmp_path):
     model = get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
     heads = {task: merger.head(task) for task in TASKS}
