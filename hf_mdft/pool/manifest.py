@@ -284,7 +284,7 @@ class ModelPool:
 
     def depths(self) -> dict[str, int]:
         """Depth of every parameter of the tower; see `Architecture.depths`."""
-        return dict(self._fit.depths)
+        return self.architecture.depths(self._fit.tower)
 
     def _relative_depths(self) -> dict[str, float]:
         """How deep every parameter lies: from 0 (embeddings) to 1 (behind the last block)."""
