@@ -54,7 +54,7 @@ from hf_mdft import MdftTrainingArguments, MetaMerger, ModelPool, SpecializeArgu
 from hf_mdft.demo.models import save_processors
 
 
-# Trainers collect garbage; what was imported is none, and looking through it takes a fifth of a second each time.
+# Trainers collect garbage; what was imported is none, and need not be looked through each time.
 gc.collect()
 gc.freeze()
 
@@ -368,7 +368,7 @@ def write_recipe(folder: Path, paths: dict[str, Path], *, restore: bool = False,
         "specialize": {"max_steps": 2, "per_device_train_batch_size": 8, "fewer_steps": False, "use_cpu": True},
         **changes,
     }
-    if not restore:  # the search for restorations takes a third of a tiny run
+    if not restore:  # the search for restorations takes nearly a third of a tiny run
         for phase in ("meta", "specialize"):
             recipe[phase] = {"restore": False, **recipe[phase]}
     path = folder / "recipe.yaml"

@@ -77,7 +77,8 @@ class SpecializeArguments(TrainingArguments):
         ema_decay: Decay of the average of the student's weights that is kept; 0 keeps the last weights. In a short run
             (few images) the average stays near the start, as it should: with 64 images, a faster decay cost experts
             of 1,500 labels 2.8 points.
-        gate: Keep the expert where the specialist is not shown to be better. Switch it off only to study it.
+        gate: Keep the expert where the specialist is not shown to be better; where the images cannot show it (few
+            different ones, of few classes, another task's), nothing is trained. Switch it off only to study it.
     """
 
     output_dir: str | None = field(default="mdft-output/specialists", metadata={"help": "Folder of work in progress."})
