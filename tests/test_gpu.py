@@ -8,6 +8,7 @@ from conftest import TASKS, fit_arguments, specialize_arguments
 
 from hf_mdft import MetaMerger
 from hf_mdft.adapter.combine import combine
+from hf_mdft.adapter.grouped import Part, can_combine_together, combine_together
 from hf_mdft.core.device import fast_bf16
 
 
@@ -28,6 +29,38 @@ def test_the_sum_is_that_of_the_formula(kind):
     found.backward(grad)
     wanted = (vectors.double() * grad.double()).sum(dim=(1, 2))
     torch.testing.assert_close(row.grad.double(), wanted, atol=1e-2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float32])
+@pytest.mark.parametrize("experts", [1, 3, 8, 40])
+def test_one_kernel_combines_all_parameters(experts, kind):
+    """Sizes that are aligned and others, rows that several parameters share, one without a gradient; twice the same
+    bits."""
+    generator = torch.Generator().manual_seed(0)
+    shapes, rows = [(768, 3072), (5,), (3, 7, 11), (2048,), (64, 64), (1,)], [0, 2, 2, 1, 3, 0]
+    parts = [
+        Part(
+            torch.randn(shape, generator=generator).cuda(),
+            torch.randn(experts, *shape, generator=generator).to(kind).cuda(),
+            row,
+        )
+        for shape, row in zip(shapes, rows, strict=True)
+    ]
+    assert can_combine_together(parts)
+    coefficients = torch.rand(5, experts, generator=generator).cuda().requires_grad_()
+    grads = [torch.randn(shape, generator=generator).cuda() for shape in shapes]
+    found = [combine_together(parts, coefficients) for _ in range(2)]
+    slopes = [torch.autograd.grad(some[:-1], coefficients, grads[:-1])[0] for some in found]
+    expected = [
+        p.start.double() + torch.einsum("k,k...->...", coefficients[p.row].double(), p.vectors.double()) for p in parts
+    ]
+    (wanted,) = torch.autograd.grad(expected[:-1], coefficients, [grad.double() for grad in grads[:-1]])
+    for first, second, right in zip(*found, expected, strict=True):
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first.double(), right, atol=1e-4, rtol=1e-5)
+    assert torch.equal(*slopes)
+    torch.testing.assert_close(slopes[0], wanted, atol=2e-2, rtol=1e-4)
+    assert (slopes[0][4] == 0).all(), "a row that no parameter has"
 
 
 def test_both_phases_equal_those_of_a_processor(pool, tasks, tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from .grouped import Part, can_combine_together, combine_together
 from .layer import MdftLayer
 
 
@@ -17,23 +18,45 @@ def combined_once(model: nn.Module) -> Iterator[None]:
     that backward passes gave those parameters are added to the coefficients'.
 
     The chain rule cut in two: whatever the number of micro-batches, the task vectors are read once forward and once
-    backward, and only one micro-batch's activations are in memory.
+    backward, and only one micro-batch's activations are in memory. On CUDA devices one kernel combines the parameters
+    of all layers. Adapters must not be switched within.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, MdftLayer) and layer.combines]
     combined: list[torch.Tensor] = []
     leaves: list[torch.Tensor] = []
     try:
-        for layer in layers:
-            layer.held = layer.combined(layer.active_adapters)
-            for name, tensor in layer.held.items():
+        for layer, parameters in zip(layers, _combine(layers), strict=True):
+            held = dict(parameters)
+            for name, tensor in parameters.items():
                 if tensor.requires_grad:
-                    layer.held[name] = tensor.detach().requires_grad_()
+                    held[name] = tensor.detach().requires_grad_()
                     combined.append(tensor)
-                    leaves.append(layer.held[name])
+                    leaves.append(held[name])
+            layer.hold(held)
         yield
     finally:
         for layer in layers:
-            layer.held = None
+            layer.let_go()
     reached = [(tensor, leaf.grad) for tensor, leaf in zip(combined, leaves, strict=True) if leaf.grad is not None]
     if reached:
         torch.autograd.backward(*zip(*reached, strict=True))
+
+
+def _combine(layers: Sequence[MdftLayer]) -> Iterator[dict[str, torch.Tensor]]:
+    """What `MdftLayer.combined` gives with the active adapters, layer by layer: all at once where that is possible."""
+    adapters = [[name for name in layer.active_adapters if name in layer.mdft_vectors] for layer in layers]
+    parts: list[Part] = []
+    if all(len(names) == 1 for names in adapters):
+        first: dict[nn.Parameter, int] = {}  # a coefficient may cover several layers
+        for layer, (adapter,) in zip(layers, adapters, strict=True):
+            own = dict(layer.base_layer.named_parameters())
+            for name, vectors, rows, row in layer.sources(adapter):
+                before = first.setdefault(rows, sum(map(len, first)))
+                parts.append(Part(own[name], vectors, before + row))
+    if not can_combine_together(parts):
+        yield from (layer.combined(layer.active_adapters) for layer in layers)
+        return
+    combined = iter(combine_together(parts, torch.cat(list(first))))
+    for layer, (adapter,) in zip(layers, adapters, strict=True):
+        found = {name: next(combined) for name in layer.mdft_vectors[adapter].names}
+        yield found | layer.statistics(layer.active_adapters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,8 @@ class MdftLayer(nn.Module, BaseTunerLayer):
     Works for any module (bare parameters included) because it calls the module functionally instead of rewriting
     its forward pass. `mdft_lambda[adapter]` is `(P, K)` for granularity `tensor` (P parameter tensors below the
     module, in `names` order), `(1, K)` for a coefficient that covers more. `mdft_statistics[adapter]` are the running
-    statistics (BatchNorm) of the module with the adapter, one after the other: the base's at first. `held` are
-    parameters that were combined already, see `combined_once`.
+    statistics (BatchNorm) of the module with the adapter, one after the other: the base's at first. `held` is what
+    parameters that were combined already took the place of, see `combined_once`.
     """
 
     adapter_layer_names = ("mdft_lambda",)
@@ -54,7 +55,7 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         self.mdft_lambda = nn.ParameterDict()
         self.mdft_vectors: dict[str, LayerVectors] = {}
         self.mdft_statistics = nn.ParameterDict()
-        self.held: dict[str, torch.Tensor] | None = None
+        self.held: list[tuple[dict[str, torch.Tensor | None], str, torch.Tensor]] | None = None
         self._before: dict[str, torch.Tensor] = {}
         self._disable_adapters = False
         self._active_adapter: list[str] = []
@@ -106,13 +107,19 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         for adapter_name in adapter_names:
             if adapter_name not in self.mdft_vectors:
                 continue
-            mine = self.mdft_vectors[adapter_name]
-            for row, (name, tensor) in zip(self.coefficients(adapter_name), mine.names.items(), strict=True):
-                stack = mine.vectors.stack(tensor, parameters[name].device)
-                parameters[name] = combine(parameters[name], stack, sign * row)
-        return parameters | self._statistics(adapter_names)
+            for name, vectors, rows, row in self.sources(adapter_name):
+                parameters[name] = combine(parameters[name], vectors, sign * rows[row])
+        return parameters | self.statistics(adapter_names)
 
-    def _statistics(self, adapter_names: list[str]) -> dict[str, torch.Tensor]:
+    def sources(self, adapter_name: str) -> Iterator[tuple[str, torch.Tensor, nn.Parameter, int]]:
+        """Of each of the wrapped module's parameters: its name within the module, its task vectors `(K, *shape)`, and
+        the coefficients with the number of its row in them."""
+        mine = self.mdft_vectors[adapter_name]
+        rows, device = mine.owner.mdft_lambda[adapter_name], next(self.base_layer.parameters()).device
+        for number, (name, tensor) in enumerate(mine.names.items()):
+            yield name, mine.vectors.stack(tensor, device), rows, min(number, len(rows) - 1)
+
+    def statistics(self, adapter_names: list[str]) -> dict[str, torch.Tensor]:
         """Views of the running statistics with the last of these adapters, by name within the module."""
         kept = [name for name in adapter_names if name in self.mdft_statistics]
         if not kept:
@@ -124,10 +131,33 @@ class MdftLayer(nn.Module, BaseTunerLayer):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.disable_adapters and self.merged:
             self.unmerge()
-        if not self.combines:
+        if self.held is not None and not self.combines:
+            raise RuntimeError("adapters cannot be switched off within combined_once")
+        if not self.combines or self.held is not None:
             return self.base_layer(*args, **kwargs)
-        parameters = self.combined(self.active_adapters) if self.held is None else self.held
-        return functional_call(self.base_layer, parameters, args, kwargs)
+        return functional_call(self.base_layer, self.combined(self.active_adapters), args, kwargs)
+
+    def hold(self, parameters: dict[str, torch.Tensor]) -> None:
+        """Put tensors in the place of the wrapped module's parameters and running statistics, until `let_go`.
+
+        Args:
+            parameters: By name within the module.
+        """
+        own = dict(self.base_layer.named_parameters()) | running_statistics(self.base_layer)
+        new = {id(own[name]): tensor for name, tensor in parameters.items()}  # tied ones have several names
+        self.held = []
+        for module in self.base_layer.modules():
+            for place in (module._parameters, module._buffers):
+                for name, tensor in place.items():
+                    if id(tensor) in new:
+                        self.held.append((place, name, tensor))
+                        place[name] = new[id(tensor)]
+
+    def let_go(self) -> None:
+        """Give the wrapped module its own back."""
+        for place, name, tensor in self.held or ():
+            place[name] = tensor
+        self.held = None
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

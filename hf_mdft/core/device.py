@@ -30,3 +30,11 @@ def now() -> float:
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return time.perf_counter()
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on another device, which is not waited for.
+
+    (A copy to a CUDA device from memory that is not pinned waits for all that the device has been given.)
+    """
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

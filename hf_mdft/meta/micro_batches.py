@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -24,11 +25,11 @@ def micro_batch_size(tokens: int, device: torch.device) -> int:
     return max(TOKENS_PER_MICRO_BATCH // tokens, 1) if device.type == "cpu" else sys.maxsize
 
 
-def micro_batches(batch: dict[str, torch.Tensor], tasks: int, limit: int) -> list[dict[str, torch.Tensor]]:
+def micro_batches(batch: dict[str, Any], tasks: int, limit: int) -> list[dict[str, Any]]:
     """A batch in even parts of whole tasks, because the loss is a sum over tasks.
 
     Args:
-        batch: Tensors with one row for each image; `task` holds its task's number, every task as often.
+        batch: One row for each image; `task` holds their tasks' numbers, every task as often, the rest are tensors.
         tasks: Number of tasks.
         limit: Most images that a part may hold, unless one task has more.
     """
@@ -36,8 +37,9 @@ def micro_batches(batch: dict[str, torch.Tensor], tasks: int, limit: int) -> lis
     count = math.ceil(tasks / max(limit * tasks // len(task), 1))
     if count == 1:
         return [batch]
-    rows = [torch.isin(task, part.to(task)) for part in torch.arange(tasks).tensor_split(count)]
-    return [{key: value[part] for key, value in batch.items()} for part in rows]
+    parts = [set(part.tolist()) for part in torch.arange(tasks).tensor_split(count)]
+    rows = [[row for row, own in enumerate(task) if own in part] for part in parts]
+    return [{k: [v[row] for row in own] if k == "task" else v[own] for k, v in batch.items()} for own in rows]
 
 
 def average(gradients: list[torch.Tensor], accelerator: Accelerator) -> None:

@@ -62,14 +62,13 @@ class MixedTasks(Dataset):
 
     def __getitems__(self, items: list[int]) -> dict[str, Any]:
         located = [self.locate(item) for item in items]
-        tasks = torch.tensor([task for task, _ in located])
         index = torch.tensor([row for _, row in located])
         pixels = torch.empty((len(items), *self.images[0].shape), dtype=torch.uint8)
         for task, images in enumerate(self.images):
-            rows = tasks == task
-            if rows.any():
-                pixels[rows] = images.pixels(index[rows])
-        return {"pixels": pixels, "task": tasks, "index": index}
+            own = [place for place, (of, _) in enumerate(located) if of == task]
+            if own:
+                pixels[own] = images.pixels(index[own])
+        return {"pixels": pixels, "task": [task for task, _ in located], "index": index}
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         return {key: value[0] for key, value in self.__getitems__([item]).items()}

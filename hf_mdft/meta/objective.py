@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from ..core.device import sent
 from ..core.errors import InputError
 from ..experts import Source
 from ..heads import Head
@@ -92,7 +93,7 @@ class MetaObjective:
             raise InputError("every term of phase 1 has weight 0, so there is nothing to learn; max_steps: 0 merges")
 
     def __call__(
-        self, features: torch.Tensor, task: torch.Tensor, index: torch.Tensor
+        self, features: torch.Tensor, task: Sequence[int], index: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss, and what to log: each term averaged over tasks, and kept ratios by task.
 
@@ -100,20 +101,27 @@ class MetaObjective:
 
         Args:
             features: Embeddings `(batch, width)`, rows of tasks mixed.
-            task: Task number of each row, `(batch,)`.
+            task: Task number of each row. (Not on the device, whose queue would have to run empty to read it.)
             index: Row of the task's images that each row is, `(batch,)`.
         """
-        loss, logs = features.sum() * 0.0, {}
-        for number, (name, objective) in enumerate(self.tasks.items()):
-            rows = task == number
-            if not rows.any():
+        numbers = torch.as_tensor(task)
+        counts = numbers.bincount(minlength=len(self.tasks)).tolist()
+        rows = sent(numbers.argsort(stable=True), features.device)
+        of_task = features.index_select(0, rows).split(counts), index.index_select(0, rows).split(counts)
+        found: dict[str, list[torch.Tensor]] = {}
+        logs = {}
+        for (name, objective), *own in zip(self.tasks.items(), *of_task, strict=True):
+            if len(own[0]) == 0:
                 continue
-            values, kept = objective(features[rows], index[rows])
+            values, kept = objective(*own)
             for term, value in values.items():
-                loss = loss + self.weights[term] * value
-                logs[f"loss_{term}"] = logs.get(f"loss_{term}", 0.0) + value.detach() / len(self.tasks)
-            for term, value in kept.items():
-                logs[f"kept_{term}/{name}"] = value
+                found.setdefault(term, []).append(value)
+            logs |= {f"kept_{term}/{name}": value for term, value in kept.items()}
+        loss = features.sum() * 0.0
+        for term, values in found.items():
+            total = torch.stack(values).sum()
+            loss = loss + self.weights[term] * total
+            logs[f"loss_{term}"] = total.detach() / len(self.tasks)
         return loss, logs
 
     def head_parameters(self) -> list[torch.nn.Parameter]:

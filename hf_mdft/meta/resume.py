@@ -17,7 +17,7 @@ from ..transforms import TRANSFORMS
 from .arguments import MdftTrainingArguments
 
 
-VERSION = 7
+VERSION = 8
 """Version of what a checkpoint holds and of how a step is made."""
 
 

@@ -80,11 +80,10 @@ class MdftTrainer(PushingTrainer):
         self._logs: dict[str, torch.Tensor] = {}
         self._step_is_over = True
         self._given_args = args or MdftTrainingArguments()
-        args = own_arguments(self._given_args)
-        pool = pool or next((found.pool for found in (experts or {}).values()), None)
+        args, experts = own_arguments(self._given_args), experts or {}
+        pool = pool or next((found.pool for found in experts.values()), None)
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
-        self.heads = dict(heads)
-        self._own_heads, experts = dict(heads), experts or {}
+        self.heads, self._own_heads = dict(heads), dict(heads)
         if not train_dataset:
             raise InputError("train_dataset holds no task")
         missing = [task for task in train_dataset if task not in self.heads]
@@ -154,9 +153,11 @@ class MdftTrainer(PushingTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
+        task, index = inputs["task"], self.accelerator.gather(inputs["index"])
+        if len(index) > len(task):  # of several processes; asked before the forward pass, which it would wait for
+            task = self.accelerator.gather(torch.tensor(task, device=index.device)).tolist()
         outputs = model(pixel_values=normalize_mixed(inputs["pixels"], inputs["task"], self._preprocessors))
         features = self._gather_with_gradient(self.pool.architecture.features(outputs).float())
-        task, index = self.accelerator.gather((inputs["task"], inputs["index"]))
         loss, self._logs = self.objective(features, task, index)
         return (loss, outputs) if return_outputs else loss
 
@@ -191,9 +192,8 @@ class MdftTrainer(PushingTrainer):
     @torch.no_grad()
     def _after_step(self, *_: Any) -> None:
         if self.args.coefficient_range is not None:
-            low, high = (float(bound) for bound in self.args.coefficient_range)
-            for parameter in self._coefficients():
-                parameter.clamp_(low, high)
+            torch._foreach_clamp_min_(self._coefficients(), float(self.args.coefficient_range[0]))
+            torch._foreach_clamp_max_(self._coefficients(), float(self.args.coefficient_range[1]))
 
     @property
     def trained_heads(self) -> dict[str, Head]:
@@ -239,7 +239,8 @@ class MdftTrainer(PushingTrainer):
         parts = micro_batches(inputs, len(self.objective.tasks), self._micro_batch_size)
         losses, logs = [], {}
         # Gradients cross processes once for all micro-batches, below.
-        with self.accelerator.no_sync(model), combined_once(model) if len(parts) > 1 else contextlib.nullcontext():
+        once = len(parts) > 1 or self.args.device.type == "cuda"
+        with self.accelerator.no_sync(model), combined_once(model) if once else contextlib.nullcontext():
             for part in parts:
                 losses.append(super().training_step(model, part, *args, **kwargs))
                 for name, value in self._logs.items():

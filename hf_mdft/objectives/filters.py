@@ -68,10 +68,9 @@ class Eata(SampleFilter):
     def weigh(self, logits: torch.Tensor) -> torch.Tensor:
         p = logits.softmax(dim=-1)
         h = entropy(logits)
-        keep = h < self.threshold
-        if self.mean.any():
-            keep &= torch.cosine_similarity(p, self.mean[None], dim=-1).abs() < self.max_cosine
-        if keep.any():
-            mean = p[keep].mean(dim=0)
-            self.mean.copy_(self.momentum * self.mean + (1 - self.momentum) * mean if self.mean.any() else mean)
+        # The cosine to a mean of nothing yet is 0. Nothing here asks for a value: an accelerator would have to wait.
+        keep = (h < self.threshold) & (torch.cosine_similarity(p, self.mean[None], dim=-1).abs() < self.max_cosine)
+        mean = (p * keep[:, None]).sum(dim=0) / keep.sum().clamp(min=1)
+        moved = torch.where(self.mean.any(), self.momentum * self.mean + (1 - self.momentum) * mean, mean)
+        self.mean.copy_(torch.where(keep.any(), moved, self.mean))
         return torch.where(keep, torch.exp(-h), 0.0)

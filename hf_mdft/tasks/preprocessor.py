@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from ..core.cache import key_of
+from ..core.device import sent
 from ..core.errors import InputError
 
 
@@ -221,19 +222,19 @@ def _rounded(value: Any) -> Any:
     return round(float(value), 6) if isinstance(value, float | int) and not isinstance(value, bool) else value
 
 
-def normalize_mixed(pixels: torch.Tensor, task: torch.Tensor, preprocessors: Sequence[Preprocessor]) -> torch.Tensor:
+def normalize_mixed(pixels: torch.Tensor, task: Sequence[int], preprocessors: Sequence[Preprocessor]) -> torch.Tensor:
     """What the model reads from bytes `(N, 3, height, width)` of several tasks, each by its own preprocessor.
 
     Args:
         pixels: The images.
-        task: Number of each one's task, `(N,)`.
+        task: Number of each one's task.
         preprocessors: By number of the task.
     """
     if len({preprocessor.key() for preprocessor in preprocessors}) == 1:
         return preprocessors[0].normalize(pixels)
-    found = torch.empty(pixels.shape, device=pixels.device)
+    found, numbers = torch.empty(pixels.shape, device=pixels.device), torch.as_tensor(task)
     for number, preprocessor in enumerate(preprocessors):
-        rows = task == number
+        rows = sent((numbers == number).nonzero().flatten(), pixels.device)
         found[rows] = preprocessor.normalize(pixels[rows])
     return found
 
