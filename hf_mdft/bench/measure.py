@@ -58,6 +58,8 @@ def _meta(setting: Setting, folder: Path) -> Cost:
         images_per_task=setting.images_per_task,
         images_per_micro_batch=setting.images_per_micro_batch,
         head_steps=0,
+        distillation_views=False,  # what is before the steps is not measured
+        restore=False,
         save_strategy="no",
         report_to="none",
         logging_steps=1,

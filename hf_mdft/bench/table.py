@@ -41,8 +41,12 @@ def as_markdown(costs: list[Cost]) -> str:
     rows = []
     for cost in costs:
         peak = "?" if cost.peak_bytes is None else f"{cost.peak_bytes / 2**30:.2f} GiB"
-        rows.append([cost.name, f"{cost.lower_bound_s:.2f} s", f"{cost.step_s:.2f} s", f"{cost.ratio:.2f}", peak])
+        rows.append([cost.name, _time(cost.lower_bound_s), _time(cost.step_s), f"{cost.ratio:.2f}", peak])
     return f"{markdown_table(('', 'lower bound', 'step', 'ratio', 'peak memory'), rows)}\n\n{machine()}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
 
 
 def run_as_markdown(run: WholeRun) -> str:
