@@ -14,6 +14,7 @@ from pathlib import Path
 import datasets
 import matplotlib.figure  # noqa: F401
 import transformers  # noqa: F401
+from tqdm import tqdm
 
 import hf_mdft.recipes.preflight
 import hf_mdft.recipes.run  # noqa: F401
@@ -60,6 +61,7 @@ def child(arguments, folder):
 
 if __name__ == "__main__":
     datasets.disable_progress_bars()
+    tqdm.get_lock()  # a semaphore, which a child that ends by `os._exit` would leave to be complained of (Python 3.14)
     for line in sys.stdin:
         asked = json.loads(line)
         process = os.fork()

@@ -66,7 +66,7 @@ def test_held_out_images_are_not_trained_on_and_tell_the_distance_to_the_experts
     assert {task: len(own) for task, own in rows.items()} == dict.fromkeys(TASKS, 3)
     drawn = trainer.train_dataset.__getitems__(list(range(len(trainer.train_dataset))))
     for number, task in enumerate(TASKS):
-        own = set(drawn["index"][drawn["task"] == number].tolist())
+        own = set(drawn["index"][torch.tensor(drawn["task"]) == number].tolist())
         assert own == set(range(24)) - set(rows[task].tolist())
     expected, tower = [], trainer.finish()
     for task in TASKS:

@@ -265,7 +265,7 @@ def test_an_experts_own_processor_prepares_its_tasks_images(clip_paths, tmp_path
     )
     batch = trainer.train_dataset.__getitems__([0, 1, 2, 3])
     trainer.compute_loss(trainer.model, batch)
-    for row, (task, index) in enumerate(zip(batch["task"].tolist(), batch["index"].tolist(), strict=True)):
+    for row, (task, index) in enumerate(zip(batch["task"], batch["index"].tolist(), strict=True)):
         images = merger.unlabelled(["shade", "colour"][task])
         assert torch.equal(seen[-1][row], next(images.subset([index]).batches(1))[0])
 
