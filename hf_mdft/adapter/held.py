@@ -48,11 +48,13 @@ def _combine(layers: Sequence[MdftLayer]) -> Iterator[dict[str, torch.Tensor]]:
     parts: list[Part] = []
     if all(len(names) == 1 for names in adapters):
         first: dict[nn.Parameter, int] = {}  # a coefficient may cover several layers
+        count = 0
         for layer, (adapter,) in zip(layers, adapters, strict=True):
             own = dict(layer.base_layer.named_parameters())
-            for name, vectors, rows, row in layer.sources(adapter):
-                before = first.setdefault(rows, sum(map(len, first)))
-                parts.append(Part(own[name], vectors, before + row))
+            for name, vectors, rows, row in layer.sources(adapter, own):
+                if rows not in first:
+                    first[rows], count = count, count + rows.shape[0]
+                parts.append(Part(own[name], vectors, first[rows] + row))
     if not can_combine_together(parts):
         yield from (layer.combined(layer.active_adapters) for layer in layers)
         return

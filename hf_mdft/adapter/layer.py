@@ -107,17 +107,20 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         for adapter_name in adapter_names:
             if adapter_name not in self.mdft_vectors:
                 continue
-            for name, vectors, rows, row in self.sources(adapter_name):
+            for name, vectors, rows, row in self.sources(adapter_name, parameters):
                 parameters[name] = combine(parameters[name], vectors, sign * rows[row])
         return parameters | self.statistics(adapter_names)
 
-    def sources(self, adapter_name: str) -> Iterator[tuple[str, torch.Tensor, nn.Parameter, int]]:
-        """Of each of the wrapped module's parameters: its name within the module, its task vectors `(K, *shape)`, and
-        the coefficients with the number of its row in them."""
+    def sources(
+        self, adapter_name: str, parameters: dict[str, torch.Tensor]
+    ) -> Iterator[tuple[str, torch.Tensor, nn.Parameter, int]]:
+        """Of each of the wrapped module's parameters: its name within the module, its task vectors `(K, *shape)` on
+        its device, and the coefficients with the number of its row in them."""
         mine = self.mdft_vectors[adapter_name]
-        rows, device = mine.owner.mdft_lambda[adapter_name], next(self.base_layer.parameters()).device
+        rows = mine.owner.mdft_lambda[adapter_name]
         for number, (name, tensor) in enumerate(mine.names.items()):
-            yield name, mine.vectors.stack(tensor, device), rows, min(number, len(rows) - 1)
+            vectors = mine.vectors.stack(tensor, parameters[name].device)
+            yield name, vectors, rows, min(number, rows.shape[0] - 1)
 
     def statistics(self, adapter_names: list[str]) -> dict[str, torch.Tensor]:
         """Views of the running statistics with the last of these adapters, by name within the module."""

@@ -50,15 +50,15 @@ class MixedTasks(Dataset):
     def __len__(self) -> int:
         return self.steps * self.images_per_task * len(self.images)
 
-    def _shuffled(self, task: int, turn: int) -> torch.Tensor:
+    def _shuffled(self, task: int, turn: int) -> list[int]:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, task, turn))
-        return self.rows[task][torch.randperm(len(self.rows[task]), generator=generator)]
+        return self.rows[task][torch.randperm(len(self.rows[task]), generator=generator)].tolist()
 
     def locate(self, item: int) -> tuple[int, int]:
         """Task and image index of an item."""
         slot, task = divmod(item, len(self.images))
         turn, position = divmod(slot, len(self.rows[task]))
-        return task, int(self._order(task, turn)[position])
+        return task, self._order(task, turn)[position]
 
     def __getitems__(self, items: list[int]) -> dict[str, Any]:
         located = [self.locate(item) for item in items]
