@@ -50,6 +50,17 @@ def test_head_from_a_plain_file(clip_pool, tmp_path):
     assert given is head
 
 
+def test_equal_heads_are_equal_files(tmp_path):
+    """The library writes metadata in random order."""
+    names = ["plain", 'q"uote\\', "ä\U0001f600", "tab\tand\x01"]
+    head = LinearHead(names, weight=torch.randn(4, 5), bias=torch.randn(4))
+    for number in range(12):
+        head.save(tmp_path / f"{number}.safetensors")
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    again = load_head(tmp_path / "0.safetensors")
+    assert again.class_names == names and again.key() == head.key()
+
+
 def test_class_names_come_from_the_dataset(clip_pool, unlabelled_data):
     head = build_head("colour", Task(unlabelled=unlabelled_data["colour"]), clip_pool)
     assert head.class_names == TASKS["colour"]

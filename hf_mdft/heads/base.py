@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from ..core.cache import key_of
@@ -79,9 +79,20 @@ class Head(nn.Module):
         return key_of(self.name, self.class_names, digests)
 
     def save(self, path: str | Path) -> None:
-        """Write the head to one safetensors file: tensors, kind and class names."""
+        """Write the head to one safetensors file: tensors, kind and class names. Equal heads are equal files."""
         metadata = {"head": self.name, "class_names": json.dumps(self.class_names)}
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, path, metadata)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        Path(path).write_bytes(_in_order(save(tensors, metadata)))
+
+
+def _in_order(file: bytes) -> bytes:
+    """A safetensors file with its metadata, which the library writes in random order, sorted by key."""
+    size = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    ordered += b" " * (-len(ordered) % 8)  # tensors begin at multiples of 8 bytes
+    return len(ordered).to_bytes(8, "little") + ordered + file[8 + size :]
 
 
 HEADS: Registry[type[Head]] = Registry("head")
