@@ -65,7 +65,7 @@ def test_one_kernel_combines_all_parameters(experts, kind):
 
 def test_both_phases_equal_those_of_a_processor(pool, tasks, tmp_path, monkeypatch):
     """In fp32, outputs of experts too, within what another order of summation gives."""
-    for module in ("embedding.expert_outputs", "specialize.teacher.sources", "experts.learned", "meta.trainer"):
+    for module in ("embedding.expert_outputs", "specialize.teacher.sources", "experts.learned", "meta.finish_heads"):
         monkeypatch.setattr(f"hf_mdft.{module}.fast_bf16", lambda _: False)
     monkeypatch.setenv("HF_MDFT_CACHE", str(tmp_path / "cache"))  # without the outputs of other tests
     found = {}

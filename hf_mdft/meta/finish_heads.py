@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
 
+import torch
+from torch import nn
+
+from ..adapter import combined_once
+from ..architectures import Architecture
+from ..core.device import fast_bf16
+from ..embedding import embed_images
+from ..tasks import Images
 from .arguments import MdftTrainingArguments
-from .objective import TaskObjective
+from .objective import MetaObjective, TaskObjective
 
 
 BATCH = 256
+
+
+def finish_heads(
+    tower: nn.Module,
+    architecture: Architecture,
+    objective: MetaObjective,
+    images: Mapping[str, Images],
+    args: MdftTrainingArguments,
+) -> None:
+    """`finish_head` for some tasks.
+
+    Args:
+        tower: PEFT model of the meta-model.
+        architecture: Architecture of the tower.
+        objective: Objectives of all tasks.
+        images: Unlabelled images of those whose heads are trained, by task.
+        args: Options of phase 1.
+    """
+    for task, own in images.items():
+        with torch.no_grad(), combined_once(tower):
+            title = f"Embedding {task} for its head"
+            features = embed_images(tower, architecture, own, bf16=fast_bf16(args.device), desc=title)
+        finish_head(objective.tasks[task], features, objective.weights, args)
 
 
 def finish_head(

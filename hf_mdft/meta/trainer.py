@@ -14,9 +14,7 @@ from torch.utils.data import SequentialSampler
 from transformers.trainer_utils import TrainOutput
 
 from ..adapter import combined_once
-from ..core.device import fast_bf16
 from ..core.errors import InputError
-from ..embedding import embed_images
 from ..embedding.statistics import estimate_statistics
 from ..evaluation import accuracy, predict
 from ..experts import TaskExperts
@@ -28,7 +26,7 @@ from ..trainers.base import own_arguments
 from ..trainers.flat import EndWhereFlat, ends_where_flat, held_out
 from ..trainers.progress import show_progress
 from .arguments import MdftTrainingArguments
-from .finish_heads import finish_head
+from .finish_heads import finish_heads
 from .held_out import MOST, held_out_loss
 from .hub import PushingTrainer
 from .micro_batches import average, micro_batch_size, micro_batches
@@ -255,20 +253,14 @@ class MdftTrainer(PushingTrainer):
     def load_extra_state(self, state: dict[str, torch.Tensor]) -> None:
         self.objective.load_state(state)
 
-    def _finish_heads(self) -> None:
-        tower = self.accelerator.unwrap_model(self.model)
-        for task in self.trained_heads:
-            images, title = self._images_of[task], f"Embedding {task} for its head"
-            bf16 = fast_bf16(self.args.device)
-            features = embed_images(tower, self.pool.architecture, images, bf16=bf16, desc=title)
-            finish_head(self.objective.tasks[task], features, self.objective.weights, self.args)
-
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As in `Trainer`; with `push_to_hub=True` the final model is pushed at the end."""
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        estimate_statistics(self.accelerator.unwrap_model(self.model), list(self._images_of.values()))
-        if self.trained_heads and self.args.head_steps:
-            self._finish_heads()
+        tower = self.accelerator.unwrap_model(self.model)
+        estimate_statistics(tower, list(self._images_of.values()))
+        if self.args.head_steps:
+            images = {task: self._images_of[task] for task in self.trained_heads}
+            finish_heads(tower, self.pool.architecture, self.objective, images, self.args)
         if self.args.push_to_hub:
             self.push_to_hub()
         return output
@@ -292,7 +284,8 @@ class MdftTrainer(PushingTrainer):
             raise ValueError("Trainer: evaluation requires an eval_dataset: LabelledImages by task.")
         tower, metrics = self.accelerator.unwrap_model(self.model), {}
         for task, data in labelled.items():
-            found = predict(tower, self.pool.architecture, self.heads[task].cpu(), data.images)
+            with torch.no_grad(), combined_once(tower):
+                found = predict(tower, self.pool.architecture, self.heads[task].cpu(), data.images)
             metrics[f"{metric_key_prefix}_{task}_accuracy"] = accuracy(found, data.labels)
             self.heads[task].to(self.args.device)
         metrics[f"{metric_key_prefix}_accuracy"] = sum(metrics.values()) / len(metrics)
