@@ -53,12 +53,13 @@ class Part:
 
 
 def can_combine_together(parts: Sequence[Part]) -> bool:
-    """Whether `combine_together` takes these parts: on CUDA devices with Triton, where the base is not trained."""
+    """Whether `combine_together` takes these parts: on one CUDA device, with Triton, where the base is not trained."""
     return (
         triton is not None
         and bool(parts)
         and all(
             part.start.is_cuda
+            and part.start.device == parts[0].start.device
             and part.start.is_contiguous()
             and part.vectors.is_contiguous()
             and not part.start.requires_grad
@@ -75,7 +76,7 @@ def combine_together(parts: Sequence[Part], coefficients: torch.Tensor) -> list[
 
     Args:
         parts: Parameters on one device, each with K task vectors.
-        coefficients: Coefficients `(rows, K)` in fp32, on that device.
+        coefficients: Coefficients `(rows, K)`, on that device.
     """
     found: list[torch.Tensor | None] = [None] * len(parts)
     kinds = [part.kind for part in parts]
@@ -99,7 +100,7 @@ class _CombineTogether(torch.autograd.Function):
         addresses = _addresses(coefficients.device, [p.start for p in parts], [p.vectors for p in parts], combined)
         with torch.cuda.device(coefficients.device):
             _combine_kernel[(len(tiles.part),)](
-                tiles.part, tiles.first, tiles.sizes, tiles.rows, *addresses, coefficients.contiguous(),
+                tiles.part, tiles.first, tiles.sizes, tiles.rows, *addresses, coefficients.float().contiguous(),
                 START=_name(start), VECTORS=_name(vectors), K=ctx.shape[1], ALIGNED=aligned, BLOCK=BLOCK,
             )  # fmt: skip
         return tuple(combined)
