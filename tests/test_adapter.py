@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import pickle
+import sys
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from transformers import AutoModel, CLIPModel, CLIPVisionModel
 from hf_mdft import InputError, MdftConfig, MdftLayer
 from hf_mdft.adapter import combined_once
 from hf_mdft.adapter.combine import BLOCK, combine
+from hf_mdft.adapter.grouped import kernels_run
 from hf_mdft.adapter.registration import register
 
 
@@ -427,3 +429,13 @@ def test_wrong_base_is_named(clip_pool, vit_pool):
 def test_config_errors_suggest(clip_pool, options, message):
     with pytest.raises(InputError, match=message):
         MdftConfig(pool=clip_pool, **options)
+
+
+def test_where_triton_does_not_run_layers_combine_their_own(monkeypatch, caplog):
+    """Triton may be missing, lack a C compiler, or not know the device."""
+    monkeypatch.setitem(sys.modules, "hf_mdft.adapter.kernels", None)
+    monkeypatch.delattr("hf_mdft.adapter.kernels", raising=False)
+    kernels_run.cache_clear()
+    assert not kernels_run(torch.device("cpu"))
+    assert "cpu: Triton's kernels do not run there" in caplog.text and "which is slower" in caplog.text
+    kernels_run.cache_clear()

@@ -26,7 +26,7 @@ class RunsAtLeast(doctest.OutputChecker):
 def examples():
     found = []
     for module in pkgutil.walk_packages(hf_mdft.__path__, "hf_mdft."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith(("__main__", "adapter.kernels")):  # the latter imports Triton
             finder = doctest.DocTestFinder(exclude_empty=True)
             found += [test for test in finder.find(importlib.import_module(module.name)) if test.examples]
     return {test.name: test for test in found}

@@ -60,6 +60,18 @@ def test_eata_rejects_uncertain_and_redundant():
     assert sample_filter(other).all()
 
 
+def test_a_prediction_that_is_none_leaves_no_trace_in_eatas_memory():
+    """An overflow in half precision skips the step; the filter must go on as if the image had not been there."""
+    logits = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 0.0]])
+    clean, broken = (
+        FILTERS.build({"name": "eata", "num_classes": 3}),
+        FILTERS.build({"name": "eata", "num_classes": 3}),
+    )
+    weights = broken(torch.cat([logits, torch.full((1, 3), torch.nan)]))
+    assert torch.equal(weights[:3], clean(logits)) and weights[3] == 0
+    assert clean.mean.any() and torch.equal(broken.mean, clean.mean)
+
+
 def test_eata_weighs_by_confidence_and_is_not_differentiated():
     sample_filter = FILTERS.build({"name": "eata", "num_classes": 4})
     logits = torch.tensor([[9.0, 0, 0, 0], [0, 4.0, 0, 0]], requires_grad=True)

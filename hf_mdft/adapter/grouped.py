@@ -7,6 +7,7 @@ of hundreds, and reads the task vectors once, in half precision, without a copy 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,7 @@ from torch.autograd.function import once_differentiable
 from ..core.device import sent
 
 
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # not part of every build of PyTorch
-    triton = None
+logger = logging.getLogger(__name__)
 
 BLOCK = 1024
 """Numbers of a parameter that one program combines."""
@@ -53,10 +50,10 @@ class Part:
 
 
 def can_combine_together(parts: Sequence[Part]) -> bool:
-    """Whether `combine_together` takes these parts: on one CUDA device, with Triton, where the base is not trained."""
+    """Whether `combine_together` takes these parts: on one CUDA device, where its kernels run and the base is not
+    trained."""
     return (
-        triton is not None
-        and bool(parts)
+        bool(parts)
         and all(
             part.start.is_cuda
             and part.start.device == parts[0].start.device
@@ -65,7 +62,27 @@ def can_combine_together(parts: Sequence[Part]) -> bool:
             and not part.start.requires_grad
             for part in parts
         )
+        and kernels_run(parts[0].start.device)
     )
+
+
+@functools.cache
+def kernels_run(device: torch.device) -> bool:
+    """Whether the kernels can be compiled and run on a device, tried once; a warning says why not."""
+    numbers = torch.ones(1, ALIGNMENT, device=device)
+    coefficients = torch.ones(1, 1, device=device, requires_grad=True)
+    try:
+        with torch.enable_grad():
+            (combined,) = combine_together([Part(numbers[0], numbers, 0)], coefficients)
+        (slope,) = torch.autograd.grad(combined, coefficients, torch.ones_like(combined))
+        if (combined != 2).any() or slope.item() != ALIGNMENT:
+            raise RuntimeError("wrong numbers")
+    except Exception as error:  # no Triton, no C compiler for it, a device that is too old: whatever it raises
+        reason = " ".join(str(error).split())[:160]
+        slower = "each layer combines its own weights, which is slower"
+        logger.warning("%s: Triton's kernels do not run there (%s); %s", device, reason, slower)
+        return False
+    return True
 
 
 def combine_together(parts: Sequence[Part], coefficients: torch.Tensor) -> list[torch.Tensor]:
@@ -92,39 +109,45 @@ def combine_together(parts: Sequence[Part], coefficients: torch.Tensor) -> list[
 class _CombineTogether(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, coefficients: torch.Tensor, parts: list[Part]) -> tuple[torch.Tensor, ...]:
+        from . import kernels
+
         ctx.parts, ctx.shape = parts, coefficients.shape
         ctx.set_materialize_grads(False)
         combined = [torch.empty_like(part.start) for part in parts]
         start, vectors, aligned = parts[0].kind
+        kinds = {"START": kernels.name_of(start), "VECTORS": kernels.name_of(vectors), "ALIGNED": aligned}
         tiles = _tiles(tuple((part.start.numel(), part.row) for part in parts), len(coefficients), coefficients.device)
         addresses = _addresses(coefficients.device, [p.start for p in parts], [p.vectors for p in parts], combined)
         with torch.cuda.device(coefficients.device):
-            _combine_kernel[(len(tiles.part),)](
+            kernels.combine_kernel[(len(tiles.part),)](
                 tiles.part, tiles.first, tiles.sizes, tiles.rows, *addresses, coefficients.float().contiguous(),
-                START=_name(start), VECTORS=_name(vectors), K=ctx.shape[1], ALIGNED=aligned, BLOCK=BLOCK,
+                K=ctx.shape[1], BLOCK=BLOCK, **kinds,
             )  # fmt: skip
         return tuple(combined)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor, None]:
+        from . import kernels
+
         reached = [(p, grad.contiguous()) for p, grad in zip(ctx.parts, grads, strict=True) if grad is not None]
         parts, grads = zip(*reached, strict=True)
         (rows, count), device = ctx.shape, parts[0].start.device
         tiles = _tiles(tuple((part.start.numel(), part.row) for part in parts), rows, device)
         start, vectors, aligned = parts[0].kind
         aligned = aligned and all(grad.data_ptr() % ALIGNMENT == 0 for grad in grads)
+        kinds = {"START": kernels.name_of(start), "VECTORS": kernels.name_of(vectors), "ALIGNED": aligned}
         products = torch.empty(len(tiles.part), count, dtype=torch.float32, device=device)
         total = torch.empty(rows, count, dtype=torch.float32, device=device)
-        columns = triton.next_power_of_2(count)
+        columns = 1 << (count - 1).bit_length()  # a power of two
         addresses = _addresses(device, grads, [part.vectors for part in parts])
         with torch.cuda.device(device):
-            _product_kernel[(len(tiles.part),)](
-                tiles.part, tiles.first, tiles.sizes, *addresses, products, START=_name(start), VECTORS=_name(vectors),
-                K=count, AT_ONCE=min(columns, 8), ALIGNED=aligned, BLOCK=BLOCK,
+            kernels.product_kernel[(len(tiles.part),)](
+                tiles.part, tiles.first, tiles.sizes, *addresses, products,
+                K=count, AT_ONCE=min(columns, 8), BLOCK=BLOCK, **kinds,
             )  # fmt: skip
             of_row = products, tiles.of_row, total
-            _sum_kernel[(rows,)](*of_row, K=count, COLUMNS=columns, BLOCK=max(2048 // columns, 1))
+            kernels.sum_kernel[(rows,)](*of_row, K=count, COLUMNS=columns, BLOCK=max(2048 // columns, 1))
         return total, None
 
 
@@ -162,73 +185,3 @@ def _addresses(device: torch.device, *tensors: Sequence[torch.Tensor]) -> torch.
     """Addresses of tensors, a row for each list."""
     numbers = [[tensor.data_ptr() for tensor in row] for row in tensors]
     return sent(torch.tensor(numbers, dtype=torch.int64), device)
-
-
-def _name(dtype: torch.dtype) -> Any:
-    """Triton's name of a dtype."""
-    return getattr(tl, {"float": "float32"}.get(name := str(dtype).removeprefix("torch."), name))
-
-
-if triton is not None:
-
-    @triton.jit
-    def _pointer(address, TYPE: tl.constexpr, ALIGNED: tl.constexpr):
-        found = address.to(tl.pointer_type(TYPE))
-        return tl.multiple_of(found, 16) if ALIGNED else found
-
-    @triton.jit
-    def _size(size, ALIGNED: tl.constexpr):
-        return tl.multiple_of(size, 16) if ALIGNED else size
-
-    @triton.jit
-    def _combine_kernel(
-        part_of, first_of, sizes, rows, starts, vectors, outs, coefficients,
-        START: tl.constexpr, VECTORS: tl.constexpr, K: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,
-    ):  # fmt: skip
-        tile = tl.program_id(0)
-        part = tl.load(part_of + tile)
-        size = _size(tl.load(sizes + part), ALIGNED)
-        start = _pointer(tl.load(starts + part), START, ALIGNED)
-        vector = _pointer(tl.load(vectors + part), VECTORS, ALIGNED)
-        out = _pointer(tl.load(outs + part), START, ALIGNED)
-        own = coefficients + tl.load(rows + part) * K
-        at = tl.multiple_of(tl.load(first_of + tile), BLOCK) + tl.arange(0, BLOCK)
-        inside = at < size
-        total = tl.load(start + at, mask=inside, other=0.0).to(tl.float32)
-        for k in range(K):
-            total += tl.load(own + k) * tl.load(vector + k * size + at, mask=inside, other=0.0).to(tl.float32)
-        tl.store(out + at, total.to(START), mask=inside)
-
-    @triton.jit
-    def _product_kernel(
-        part_of, first_of, sizes, grads, vectors, products,
-        START: tl.constexpr, VECTORS: tl.constexpr, K: tl.constexpr, AT_ONCE: tl.constexpr, ALIGNED: tl.constexpr,
-        BLOCK: tl.constexpr,
-    ):  # fmt: skip
-        """Scalar product of a part's gradient with each of its vectors, within one tile."""
-        tile = tl.program_id(0)
-        part = tl.load(part_of + tile)
-        size = _size(tl.load(sizes + part), ALIGNED)
-        grad = _pointer(tl.load(grads + part), START, ALIGNED)
-        vector = _pointer(tl.load(vectors + part), VECTORS, ALIGNED)
-        at = tl.multiple_of(tl.load(first_of + tile), BLOCK) + tl.arange(0, BLOCK)
-        inside = at < size
-        slope = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
-        for group in range(0, K, AT_ONCE):
-            k = group + tl.arange(0, AT_ONCE)
-            some = inside[None, :] & (k < K)[:, None]
-            values = tl.load(vector + k[:, None] * size + at[None, :], mask=some, other=0.0).to(tl.float32)
-            tl.store(products + tile * K + k, tl.sum(values * slope[None, :], axis=1), mask=k < K)
-
-    @triton.jit
-    def _sum_kernel(products, of_row, total, K: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
-        """Sum over the tiles of a row."""
-        row = tl.program_id(0)
-        k = tl.arange(0, COLUMNS)
-        found = tl.zeros((BLOCK, COLUMNS), dtype=tl.float32)
-        over = tl.load(of_row + row + 1)
-        for first in range(tl.load(of_row + row), over, BLOCK):
-            tile = first + tl.arange(0, BLOCK)
-            some = (tile < over)[:, None] & (k < K)[None, :]
-            found += tl.load(products + tile[:, None] * K + k[None, :], mask=some, other=0.0)
-        tl.store(total + row * K + k, tl.sum(found, axis=0), mask=k < K)

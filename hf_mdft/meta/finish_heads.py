@@ -35,11 +35,11 @@ def finish_heads(
         images: Unlabelled images of those whose heads are trained, by task.
         args: Options of phase 1.
     """
-    for task, own in images.items():
-        with torch.no_grad(), combined_once(tower):
+    with combined_once(tower):
+        for task, own in images.items():
             title = f"Embedding {task} for its head"
             features = embed_images(tower, architecture, own, bf16=fast_bf16(args.device), desc=title)
-        finish_head(objective.tasks[task], features, objective.weights, args)
+            finish_head(objective.tasks[task], features, objective.weights, args)
 
 
 def finish_head(

@@ -39,7 +39,8 @@ def micro_batches(batch: dict[str, Any], tasks: int, limit: int) -> list[dict[st
         return [batch]
     parts = [set(part.tolist()) for part in torch.arange(tasks).tensor_split(count)]
     rows = [[row for row, own in enumerate(task) if own in part] for part in parts]
-    return [{k: [v[row] for row in own] if k == "task" else v[own] for k, v in batch.items()} for own in rows]
+    others = {key: value for key, value in batch.items() if key != "task"}
+    return [{"task": [task[row] for row in own]} | {key: value[own] for key, value in others.items()} for own in rows]
 
 
 def average(gradients: list[torch.Tensor], accelerator: Accelerator) -> None:

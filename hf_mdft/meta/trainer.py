@@ -152,7 +152,7 @@ class MdftTrainer(PushingTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         task, index = inputs["task"], self.accelerator.gather(inputs["index"])
-        if len(index) > len(task):  # of several processes; asked before the forward pass, which it would wait for
+        if self.accelerator.num_processes > 1:  # before the forward pass, which it would wait for
             task = self.accelerator.gather(torch.tensor(task, device=index.device)).tolist()
         outputs = model(pixel_values=normalize_mixed(inputs["pixels"], inputs["task"], self._preprocessors))
         features = self._gather_with_gradient(self.pool.architecture.features(outputs).float())
@@ -190,8 +190,10 @@ class MdftTrainer(PushingTrainer):
     @torch.no_grad()
     def _after_step(self, *_: Any) -> None:
         if self.args.coefficient_range is not None:
-            torch._foreach_clamp_min_(self._coefficients(), float(self.args.coefficient_range[0]))
-            torch._foreach_clamp_max_(self._coefficients(), float(self.args.coefficient_range[1]))
+            low, high = (float(bound) for bound in self.args.coefficient_range)
+            coefficients = self._coefficients()
+            torch._foreach_clamp_min_(coefficients, low)
+            torch._foreach_clamp_max_(coefficients, high)
 
     @property
     def trained_heads(self) -> dict[str, Head]:
@@ -283,11 +285,11 @@ class MdftTrainer(PushingTrainer):
         if not labelled:
             raise ValueError("Trainer: evaluation requires an eval_dataset: LabelledImages by task.")
         tower, metrics = self.accelerator.unwrap_model(self.model), {}
-        for task, data in labelled.items():
-            with torch.no_grad(), combined_once(tower):
+        with combined_once(tower):
+            for task, data in labelled.items():
                 found = predict(tower, self.pool.architecture, self.heads[task].cpu(), data.images)
-            metrics[f"{metric_key_prefix}_{task}_accuracy"] = accuracy(found, data.labels)
-            self.heads[task].to(self.args.device)
+                metrics[f"{metric_key_prefix}_{task}_accuracy"] = accuracy(found, data.labels)
+                self.heads[task].to(self.args.device)
         metrics[f"{metric_key_prefix}_accuracy"] = sum(metrics.values()) / len(metrics)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -70,7 +70,7 @@ class Eata(SampleFilter):
         h = entropy(logits)
         # The cosine to a mean of nothing yet is 0. Nothing here asks for a value: an accelerator would have to wait.
         keep = (h < self.threshold) & (torch.cosine_similarity(p, self.mean[None], dim=-1).abs() < self.max_cosine)
-        mean = (p * keep[:, None]).sum(dim=0) / keep.sum().clamp(min=1)
+        mean = torch.where(keep[:, None], p, 0.0).sum(dim=0) / keep.sum().clamp(min=1)
         moved = torch.where(self.mean.any(), self.momentum * self.mean + (1 - self.momentum) * mean, mean)
         self.mean.copy_(torch.where(keep.any(), moved, self.mean))
         return torch.where(keep, torch.exp(-h), 0.0)
