@@ -1,25 +1,22 @@
-"""`hf-mdft ablate` and `study`: measure the method on a recipe with evaluation images."""
+"""`hf-mdft study`: measure the method on a recipe with evaluation images."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from ..core.errors import InputError
 from ..recipes.presets import TRAINING_FREE
 from .app import RecipeFile, Token, Verbose, app, prepare, progress
+from .tables import StudyDir, write_tables
 
 
 commands = typer.Typer(help="Measure the method on a recipe with evaluation images.", no_args_is_help=True)
 app.add_typer(commands, name="study")
 
 BASELINES = f"a preset, or training-free {', '.join(TRAINING_FREE)}"
-
-StudyDir = Annotated[Path, typer.Option(help="Folder of the tables; a study that was cut off goes on there.")]
 
 
 @commands.command(
@@ -41,7 +38,7 @@ def few_shot(
 
     counts = [_images(text) for text in images or ("16", "64", "256", "1000", "all")]
     table = study(Recipe.load(recipe), counts, output_dir / "work", progress)
-    _write_study(output_dir, {"few-shot": markdown_table(HEADER, as_lines(table))}, table)
+    write_tables(output_dir, {"few-shot": markdown_table(HEADER, as_lines(table))}, table)
 
 
 def _images(text: str) -> int | None:
@@ -66,7 +63,7 @@ def leave_one_out(
     from ..studies.leave_one_out import leave_one_out as study
 
     rows = study(Recipe.load(recipe), output_dir / "work", progress)
-    _write_study(output_dir, {"leave-one-out": as_markdown(list(rows.values()), by_task=True)}, rows)
+    write_tables(output_dir, {"leave-one-out": as_markdown(list(rows.values()), by_task=True)}, rows)
 
 
 @commands.command(epilog="Example: `hf-mdft study rank recipe.yaml --specialists --max-steps 300`")
@@ -87,7 +84,7 @@ def rank(
 
     options = {"images": images, "specialists": specialists, "max_steps": max_steps}
     found = rank_study(Recipe.load(recipe), output_dir, progress, **options)
-    _write_study(output_dir, {"rank": markdown_table(HEADER, as_lines(found))}, as_dicts(found))
+    write_tables(output_dir, {"rank": markdown_table(HEADER, as_lines(found))}, as_dicts(found))
 
 
 def _list_shifts(wanted: bool) -> None:
@@ -148,7 +145,7 @@ def shift(
         tasks=task or (),
         long_tail=long_tail,
     )
-    _write_study(output_dir, as_tables(found), found, "shift")
+    write_tables(output_dir, as_tables(found), found, "shift")
     if figure := shift_figure(found):
         save(figure, output_dir / "shift.png")
         progress(f"Figure: {output_dir / 'shift.png'}")
@@ -191,7 +188,7 @@ def gate(
     found = gate_study(
         files, output_dir / "work", progress, images=counts, settings=setting, tasks=task, max_steps=max_steps
     )
-    _write_study(output_dir, as_markdown(found), found, "gate")
+    write_tables(output_dir, as_markdown(found), found, "gate")
 
 
 @commands.command(epilog="Example: `hf-mdft study hostile recipe.yaml --task mnist --seed 0 --seed 1`")
@@ -215,7 +212,7 @@ def hostile(
     seeds = seed or [0, 1, 2]
     options = {"kinds": kind, "tasks": task, "seeds": seeds, "max_steps": max_steps}
     rows = hostile_study(Recipe.load(recipe), output_dir / "work", progress, **options)
-    _write_study(output_dir, as_markdown(rows), rows, "hostile")
+    write_tables(output_dir, as_markdown(rows), rows, "hostile")
 
 
 @commands.command("time", epilog="Example: `hf-mdft study time recipe.yaml --baseline symerge`")
@@ -241,57 +238,38 @@ def time_to_quality(
 
     found = study(Recipe.load(recipe), baseline or BASELINES, output_dir / "work", progress)
     tables = {kind: markdown_table(HEADER, as_lines(found, kind)) for kind in ("clock", "processor")}
-    _write_study(output_dir, tables, {"looks": found, "passed": passed(found)}, "time")
+    write_tables(output_dir, tables, {"looks": found, "passed": passed(found)}, "time")
 
 
-@app.command(epilog="Example: `hf-mdft ablate recipe.yaml --output-dir ablation`")
-def ablate(
-    recipe: RecipeFile,
-    output_dir: StudyDir = Path("ablation"),
-    phase: Annotated[
-        Literal["both", "meta", "specialists", "gains"],
-        typer.Option(help="What to take apart; gains: phase 2's parts added one after the other instead."),
-    ] = "both",
-    change: Annotated[
-        list[str] | None,
-        typer.Option(help="A row of your own in place of all others: specialize.max_steps=600,...; repeat."),
-    ] = None,
+def _list_choices(wanted: bool) -> None:
+    if wanted:
+        from ..studies.teacher import CHOICES
+
+        for choice, values in CHOICES.items():
+            typer.echo(f"{choice:20} {', '.join(values)}")
+        raise typer.Exit
+
+
+@commands.command(epilog="Example: `hf-mdft study teacher A/recipe.yaml B/recipe.yaml --choice lda --choice prior`")
+def teacher(
+    recipes: Annotated[list[Path], typer.Argument(help="Recipes with evaluation images.", show_default=False)],
+    choice: Annotated[list[str] | None, typer.Option(help="Only this choice (see --list); repeat.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeat.")] = None,
+    names: Annotated[
+        bool, typer.Option("--list", callback=_list_choices, is_eager=True, help="Show choices and values, and exit.")
+    ] = False,
+    output_dir: StudyDir = Path("teacher"),
     token: Token = None,
     verbose: Verbose = False,
 ) -> None:
-    """Take one part of the recipe out at a time, and show what each part adds, with paired intervals.
+    """Measure what each default of the teacher is worth before any training: other values of options and of internal
+    constants, and the value that one would choose on the other tasks.
 
-    Writes `ablation.md` and `ablation.json`; a study that was cut off goes on with the same command. It takes as many
-    runs as there are parts: set `max_steps` and `images` in the recipe for a quick look.
+    The teacher is made from the evaluation images, as if they were the unlabelled ones. Nothing is trained, but for
+    the meta-model where a value needs it (other-models).
     """
     prepare(verbose, token)
-    from ..recipes.schema import Recipe
-    from ..studies.ablation import META_PARTS, SPECIALIST_PARTS, as_markdown
-    from ..studies.ablation import ablate as study
-    from ..studies.changes import read_changes
+    from ..studies.teacher import as_markdown, teacher_study
 
-    if phase == "gains" and change:
-        raise InputError("--change makes rows of --phase meta and specialists; gains has rows of its own")
-    if phase == "gains":
-        from ..studies.gains import gains
-
-        tables = {"gains": gains(Recipe.load(recipe), output_dir / "work", progress)}
-        _write_study(output_dir, {name: as_markdown(rows) for name, rows in tables.items()}, tables, "gains")
-        return
-    phases = ("meta", "specialists") if phase == "both" else (phase,)
-    changes = read_changes(change) if change else (META_PARTS, SPECIALIST_PARTS)
-    tables = study(Recipe.load(recipe), output_dir / "work", phases, progress, changes)
-    _write_study(output_dir, {name: as_markdown(rows) for name, rows in tables.items()}, tables, "ablation")
-
-
-def _write_study(folder: Path, tables: dict[str, str], rows: object, name: str | None = None) -> None:
-    """Show tables, and write them with their rows."""
-    text = "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items()) if name else "".join(tables.values())
-    typer.echo(text)
-    folder.mkdir(parents=True, exist_ok=True)
-    name = name or next(iter(tables))
-    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-    (folder / f"{name}.json").write_text(
-        json.dumps(rows, indent=2, default=dataclasses.asdict) + "\n", encoding="utf-8"
-    )
-    progress(f"Table: {folder / name}.md   figures: {folder / name}.json")
+    rows = teacher_study(recipes, output_dir / "work", progress, choices=choice, tasks=task)
+    write_tables(output_dir, as_markdown(rows), rows, "teacher")

@@ -91,7 +91,8 @@ def find_restorations(
         Names in `RESTORATIONS`, in order. They are kept: the second call looks at nothing.
     """
     bf16, names = fast_bf16(device), RESTORATIONS.names()
-    key = key_of("restorations", VERSION, pool.identity(task), images.key, head.key(), names, bf16)
+    limits = (LEAST_GAIN, LEAST_GAIN_IF_UNEVEN, LEAST_ERRORS, ONE_CLASS, LONGEST)
+    key = key_of("restorations", VERSION, *limits, pool.identity(task), images.key, head.key(), names, bf16)
 
     def make(folder: Path) -> None:
         (folder / FILE).write_text(json.dumps(_search(pool, task, images, head, device, bf16, desc)), encoding="utf-8")

@@ -9,6 +9,7 @@ from pathlib import Path
 from ...core.errors import InputError, suggest
 from ...objectives.scores import SCORES
 from ...recipes.schema import Recipe
+from ..named import by_name
 from .candidates import Workshop
 from .policies import (
     MOST_LOSS,
@@ -133,7 +134,7 @@ def gate_study(
             raise InputError(f"unknown setting '{name}': {suggest(name, SETTINGS)}")
     workshops = [
         Workshop(name, Recipe.load(path), output_dir / name, max_steps, progress)
-        for name, path in _named(recipes).items()
+        for name, path in by_name(recipes).items()
     ]
     known = {task for workshop in workshops for task in workshop.tasks}
     for task in tasks or ():
@@ -193,18 +194,3 @@ def _threshold_row(name: str, proposal: Proposal, mine: list[Candidate], rest: l
         rule = above(proposal, threshold)
         found += [threshold, applied(rule, mine), applied(rule, rest)]
     return ThresholdRow(name, *found)
-
-
-def _named(recipes: Sequence[Path]) -> dict[str, Path]:
-    """Recipes by name: that of the file, or of its folder where the file has the usual name.
-
-    Raises:
-        InputError: Two have the same name.
-    """
-    found: dict[str, Path] = {}
-    for path in recipes:
-        name = path.resolve().parent.name if path.stem == "recipe" else path.stem
-        if name in found:
-            raise InputError(f"{path}: {found[name]} is called '{name}' too; rename one of the files")
-        found[name] = path
-    return found

@@ -1,0 +1,107 @@
+"""Accuracy of one recipe's teacher under a setting."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...core.device import best_device
+from ...core.errors import InputError, suggest
+from ...experts import TaskExperts
+from ...merger import MetaMerger
+from ...recipes.schema import Recipe
+from ...specialize import SpecializeArguments
+from ...specialize.one_task import as_asked, models_of
+from ...specialize.teacher import build_teacher, observe_sources
+from ..hostile.study import shuffled
+from ..outcome import Outcome, inputs_key, measured_tasks, needs_specialists, pack, remembered, unpack
+from .choices import MODULES, OPTIONS, Setting, using
+
+
+KEY_VERSION = "teacher 1"
+"""Changes with the code of this study, so that nothing that older code found is used."""
+
+BROKEN = "/one broken"
+"""Ending of the name of a task with several experts, one of which has its classes mixed up: what weights are for."""
+
+
+class Bench:
+    """One recipe whose teacher is measured.
+
+    Args:
+        name: Its name in tables.
+        recipe: The recipe.
+        output_dir: Folder of work in progress.
+        tasks: Names of the tasks that are looked at; the default is all with evaluation images.
+    """
+
+    def __init__(self, name: str, recipe: Recipe, output_dir: Path, tasks: Sequence[str] | None = None) -> None:
+        needs_specialists(recipe)
+        self.name, self.recipe, self.output_dir = name, recipe, output_dir
+        self.merger: MetaMerger = recipe.merger()
+        measured = measured_tasks(self.merger, str(recipe.path))
+        for task in tasks or ():
+            if task not in measured:
+                raise InputError(f"{recipe.path}: no task '{task}' with evaluation images. {suggest(task, measured)}")
+        self.tasks = list(tasks or measured)
+        self.args: SpecializeArguments = recipe.specialize_arguments(output_dir / "no-training")
+
+    @cached_property
+    def meta(self) -> nn.Module:
+        """The recipe's meta-model, trained when it is first needed."""
+        self.merger.fit(self.recipe.meta_arguments(self.output_dir / "meta"))
+        return self.merger.meta_tower()
+
+    def changed(self, setting: Setting) -> Setting:
+        """What a setting changes of the recipe's own options and of the code's constants."""
+        return {name: value for name, value in setting.items() if self._present(name) != value}
+
+    def _present(self, name: str) -> Any:
+        part, _, own = name.partition(".")
+        return getattr(self.args if part == OPTIONS else MODULES[part], own)
+
+    def outcome(self, name: str, setting: Setting) -> Outcome:
+        """Which evaluation images the teacher classifies correctly, by recipe and task.
+
+        Args:
+            name: Name of the files that keep it.
+            setting: What is changed.
+        """
+        setting, own, found = self.changed(setting), self.recipe, {}
+        for task in self.tasks:
+            key = [KEY_VERSION, task, dict(setting), own.adapter, own.meta, own.specialize, own.seed]
+            key += [self.merger.pool.reference(), inputs_key(self.merger, [task])]
+            file = self.output_dir / task / f"{name if setting else 'present'}.json"
+            saved = unpack(remembered(file, key, lambda task=task: pack(self._measured(task, setting))))
+            found |= {f"{self.name}/{ending}": correct for ending, correct in saved.items()}
+        return found
+
+    def _measured(self, task: str, setting: Setting) -> Outcome:
+        args = copy.copy(self.args)
+        for name, value in setting.items():
+            if name.startswith(f"{OPTIONS}."):
+                setattr(args, name.partition(".")[2], value)
+        experts = self.merger.experts(task, best_device())
+        with using({name: value for name, value in setting.items() if not name.startswith(f"{OPTIONS}.")}):
+            found = {task: self._correct(experts, args)}
+            if len(experts.heads) > 1:
+                first = next(iter(experts.heads))
+                heads = {**experts.heads, first: shuffled(experts.heads[first], args.seed)}
+                found[task + BROKEN] = self._correct(dataclasses.replace(experts, heads=heads), args)
+        return found
+
+    def _correct(self, experts: TaskExperts, args: SpecializeArguments) -> torch.Tensor:
+        data = self.merger.labelled(experts.task)
+        asked = as_asked(experts, args, data.images)
+        needed = args.ensemble_weight > 0 or not asked.heads
+        meta = self.meta if needed else self.merger.pool.tower()  # which then nothing looks at
+        models = models_of(asked, meta, self.merger.head(experts.task), data.images, args)
+        seen = observe_sources(models, args.teacher_views, others=args.ensemble_weight > 0)
+        return build_teacher(seen, args).probabilities.argmax(dim=-1).cpu() == data.labels

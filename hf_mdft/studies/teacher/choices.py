@@ -1,0 +1,80 @@
+"""Values of the teacher's options and of its internal constants that are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ...embedding import restoration
+from ...embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, TEST_VIEWS
+from ...experts import ensemble, related, weights
+from ...specialize.teacher import lda, sources
+
+
+OPTIONS = "specialize"
+"""Begins the names of options of phase 2, beside constants of modules."""
+
+Setting = Mapping[str, Any]
+"""Values by name: of options of phase 2 (`"specialize.NAME"`), and of constants of modules (`"MODULE.NAME"`)."""
+
+MODULES = {
+    module.__name__.rpartition(".")[2]: module for module in (ensemble, lda, related, restoration, sources, weights)
+}
+"""Modules whose constants are varied, by name."""
+
+
+def _each(name: str, *values: Any) -> dict[str, Setting]:
+    return {f"{value:g}" if isinstance(value, float) else str(value): {name: value} for value in values}
+
+
+def _views(*views: tuple[tuple[int, int], ...]) -> dict[str, Setting]:
+    return {str(len(offsets)): {"sources.TEACHER_VIEWS": offsets} for offsets in views}
+
+
+CHOICES: dict[str, dict[str, Setting]] = {
+    "views": {
+        "1": {"specialize.teacher_views": False},
+        **_views(FEW_VIEWS, TEST_VIEWS, TEACHER_VIEWS, TEACHER_VIEWS + HELD_OUT_VIEWS),
+    },
+    "other-models": _each("specialize.ensemble_weight", 0.0, 0.1, 0.4, 1.0),
+    "prior": _each("specialize.prior_strength", 0.0, 0.25, 0.5, 1.0),
+    "lda": _each("specialize.lda_weight", 0.0, 0.1, 0.2, 0.4),
+    "lda-shrinkage": _each("lda.SHRINKAGE", 0.001, 0.01, 0.1, 0.3),
+    "lda-fits": _each("lda.FITS", 1, 2, 4),
+    "restorations": {
+        "none": {"specialize.restore": False},
+        **_each("restoration.LEAST_GAIN", 0.01, 0.02, 0.03, 0.05, 0.1),
+    },
+    "restorations-uneven": _each("restoration.LEAST_GAIN_IF_UNEVEN", 0.03, 0.1, 0.2),
+    "further-experts": _each("specialize.further_experts", False, True),
+    "sharpness": _each("weights.SHARPNESS", 0.0, 2.0, 4.0, 8.0, 16.0, 32.0),
+    "noise": _each("weights.NOISE", 0.05, 0.1, 0.2, 0.4, 0.8),
+    "temperatures": {"off": {"ensemble.COOLEST": 1.0, "ensemble.HOTTEST": 1.0}, **_each("ensemble.HOTTEST", 10.0)},
+    "related-experts": {
+        "off": {"specialize.related_experts": False},
+        **_each("related.LEAST_AGREEMENT", 0.0, 0.6, 0.75, 0.9),
+    },
+}
+"""By choice: values that are compared, the present one among them. Where tasks have several experts, `sharpness` 0 is
+the evenly weighted ensemble."""
+
+
+@contextmanager
+def using(constants: Mapping[str, Any]) -> Iterator[None]:
+    """Other values of constants, for as long as the context lasts.
+
+    Args:
+        constants: Values by `"MODULE.NAME"`, with a module of `MODULES`.
+    """
+    found = {}
+    try:
+        for name, value in constants.items():
+            module, _, own = name.partition(".")
+            found[name] = getattr(MODULES[module], own)
+            setattr(MODULES[module], own, value)
+        yield
+    finally:
+        for name, value in found.items():
+            module, _, own = name.partition(".")
+            setattr(MODULES[module], own, value)
