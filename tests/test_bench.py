@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
@@ -38,6 +41,44 @@ def test_a_table_for_both_phases():
     for line in lines[2:]:
         lower_bound, step, ratio = (float(cell.removesuffix("s ").removesuffix(" m")) for cell in line.split("|")[2:5])
         assert lower_bound >= 0 and step > 0 and ratio > 0
+
+
+WAITING = """
+import os, pathlib, time
+
+def nothing():
+    pass
+
+def forever(file):
+    pathlib.Path(file).write_text(str(os.getpid()), encoding="utf-8")
+    time.sleep(600)
+
+if __name__ == "__main__":
+    from hf_mdft.bench.apart import apart
+    apart(nothing, "forever", forever, {file!r})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the process in /proc")
+def test_a_measurement_ends_with_the_process_that_asked_for_it(tmp_path):
+    script, file = tmp_path / "waiting.py", tmp_path / "pid"
+    script.write_text(WAITING.format(file=str(file)), encoding="utf-8")
+    asking = subprocess.Popen([sys.executable, script])
+    try:
+        wait_for(lambda: file.is_file() and file.read_text(encoding="utf-8"))
+    finally:
+        asking.kill()
+        asking.wait()
+    measuring = Path("/proc", file.read_text(encoding="utf-8"), "cmdline")
+    wait_for(lambda: not measuring.exists() or not measuring.read_bytes())
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("images_per_micro_batch", [pytest.param(None, marks=pytest.mark.slow), 4])

@@ -161,7 +161,14 @@ TWO_PROCESSES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"sharpness_radius": 0.1, "gradient_accumulation_steps": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sharpness_radius": 0.1, "gradient_accumulation_steps": 2},
+        {"shard_task_vectors": True, "train_heads": False},
+    ],
+)
 def test_two_processes_give_the_same_coefficients(options, clip_paths, tmp_path):
     meta = {
         "max_steps": 20,

@@ -5,8 +5,9 @@ from .held import combined_once
 from .layer import MdftLayer
 from .model import MdftModel
 from .registration import register
+from .sharded import Shard
 
 
 register()
 
-__all__ = ["STRONG_TRANSFORM", "MdftConfig", "MdftLayer", "MdftModel", "combined_once", "config_for"]
+__all__ = ["STRONG_TRANSFORM", "MdftConfig", "MdftLayer", "MdftModel", "Shard", "combined_once", "config_for"]

@@ -53,14 +53,17 @@ class _Combine(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, None, torch.Tensor | None]:
-        total = None
-        if ctx.needs_input_grad[2]:
-            flat = grad.flatten()
-            total = torch.zeros(len(ctx.vectors), dtype=torch.float32, device=grad.device)
-            with torch.autocast(grad.device.type, enabled=False):
-                for part, block in _blocks(ctx.vectors):
-                    total.addmv_(block, flat[part].float())
+        total = slopes(ctx.vectors, grad.flatten()) if ctx.needs_input_grad[2] else None
         return grad if ctx.needs_input_grad[0] else None, None, total
+
+
+def slopes(vectors: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
+    """Gradient of the coefficients `(K,)`, in fp32, from that of the flat sum: its products with the task vectors."""
+    total = torch.zeros(len(vectors), dtype=torch.float32, device=grad.device)
+    with torch.autocast(grad.device.type, enabled=False):
+        for part, block in _blocks(vectors):
+            total.addmv_(block, grad[part].float())
+    return total
 
 
 def _is_fused(vectors: torch.Tensor) -> bool:

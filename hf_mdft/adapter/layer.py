@@ -18,6 +18,7 @@ from .combine import combine
 
 if TYPE_CHECKING:
     from ..pool import TaskVectors
+    from .sharded import Shard
 
 
 @dataclass
@@ -112,14 +113,15 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         return parameters | self.statistics(adapter_names)
 
     def sources(
-        self, adapter_name: str, parameters: dict[str, torch.Tensor]
+        self, adapter_name: str, parameters: dict[str, torch.Tensor], shard: Shard | None = None
     ) -> Iterator[tuple[str, torch.Tensor, nn.Parameter, int]]:
         """Of each of the wrapped module's parameters: its name within the module, its task vectors `(K, *shape)` on
-        its device, and the coefficients with the number of its row in them."""
+        its device (a process's part of them, flat), and the coefficients with the number of its row in them."""
         mine = self.mdft_vectors[adapter_name]
         rows = mine.owner.mdft_lambda[adapter_name]
         for number, (name, tensor) in enumerate(mine.names.items()):
-            vectors = mine.vectors.stack(tensor, parameters[name].device)
+            place = None if shard is None else shard.part(parameters[name].numel())
+            vectors = mine.vectors.stack(tensor, parameters[name].device, place)
             yield name, vectors, rows, min(number, rows.shape[0] - 1)
 
     def statistics(self, adapter_names: list[str]) -> dict[str, torch.Tensor]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,8 +27,19 @@ def apart(prepare: Callable[[], None], what: str, function: Callable[..., T], *a
     Raises:
         InputError: The process was killed.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare) as process:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (prepare,)) as process:
         try:
             return process.submit(function, *args).result()
         except BrokenProcessPool as error:
             raise InputError(f"measuring '{what}' was killed: too little memory? Try a smaller batch") from error
+
+
+def _begin(prepare: Callable[[], None]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    prepare()
+
+
+def _end_with_parent() -> None:
+    """A measurement that nobody waits for any more ends: the process that asked for it may be killed."""
+    multiprocessing.parent_process().join()
+    os._exit(1)

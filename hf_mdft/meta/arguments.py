@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from transformers import SchedulerType, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
+from ..adapter import Shard
 from ..core.errors import InputError, suggest
 from ..objectives import FILTERS
 from ..trainers.precision import choose_precision
@@ -43,6 +44,9 @@ class MdftTrainingArguments(TrainingArguments):
         images_per_micro_batch: Images of one forward and backward pass, in whole tasks: how much memory and time a
             step needs, not what it does. By default as many as make 3,200 tokens on a CPU (64 of ViT-B/32: no slower
             than more, in less memory), all on accelerators.
+        shard_task_vectors: Keep on each process's device a part of the task vectors only, for pools that do not fit
+            one: the weights are combined in parts and gathered, once forward and once backward in every step. The
+            result is the same but for the order of sums. Changes nothing for one process.
         entropy_weight: Weight of the filtered entropy.
         normalize_entropy: Divide entropies by ln C, so that tasks with many classes count no more than others.
         distillation_weight: Weight of distillation from the task's expert; for a task without one, from the base.
@@ -92,6 +96,9 @@ class MdftTrainingArguments(TrainingArguments):
     images_per_task: int = field(default=16, metadata={"help": "Images of every task in one optimizer step."})
     images_per_micro_batch: int | None = field(
         default=None, metadata={"help": "Images of one forward and backward pass, in whole tasks; null: what is fast."}
+    )
+    shard_task_vectors: bool = field(
+        default=False, metadata={"help": "Keep a part of the task vectors only on each process's device."}
     )
     entropy_weight: float = field(default=0.1, metadata={"help": "Weight of the filtered entropy; 0 is off."})
     normalize_entropy: bool = field(default=True, metadata={"help": "Divide entropies by ln C."})
@@ -167,3 +174,8 @@ class MdftTrainingArguments(TrainingArguments):
             raise InputError(f"filter must be a name, or a name and options, got {self.filter}")
         FILTERS.get(self.filter if isinstance(self.filter, str) else self.filter.get("name", ""))
         check_terms(self, META_TERMS)
+
+    @property
+    def shard(self) -> Shard | None:
+        """The part of the task vectors that this process keeps; `None`: all."""
+        return Shard.current() if self.shard_task_vectors else None

@@ -35,7 +35,7 @@ def finish_heads(
         images: Unlabelled images of those whose heads are trained, by task.
         args: Options of phase 1.
     """
-    with combined_once(tower):
+    with combined_once(tower, args.shard):
         for task, own in images.items():
             title = f"Embedding {task} for its head"
             features = embed_images(tower, architecture, own, bf16=fast_bf16(args.device), desc=title)

@@ -40,7 +40,7 @@ def held_out_loss(
         args: Options of phase 1.
     """
     losses = []
-    with combined_once(model):
+    with combined_once(model, args.shard):
         for task, own in rows.items():
             found = embed_images(model, pool.architecture, images[task].subset(own.tolist()), bf16=args.bf16)
             logits, expert = objectives[task].head(found.to(args.device)), objectives[task].expert_logits[own]

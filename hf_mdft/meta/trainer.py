@@ -239,8 +239,9 @@ class MdftTrainer(PushingTrainer):
         parts = micro_batches(inputs, len(self.objective.tasks), self._micro_batch_size)
         losses, logs = [], {}
         # Gradients cross processes once for all micro-batches, below.
-        once = len(parts) > 1 or self.args.device.type == "cuda"
-        with self.accelerator.no_sync(model), combined_once(model) if once else contextlib.nullcontext():
+        once = len(parts) > 1 or self.args.device.type == "cuda" or self.args.shard is not None
+        combined = combined_once(model, self.args.shard) if once else contextlib.nullcontext()
+        with self.accelerator.no_sync(model), combined:
             for part in parts:
                 losses.append(super().training_step(model, part, *args, **kwargs))
                 for name, value in self._logs.items():
@@ -285,7 +286,7 @@ class MdftTrainer(PushingTrainer):
         if not labelled:
             raise ValueError("Trainer: evaluation requires an eval_dataset: LabelledImages by task.")
         tower, metrics = self.accelerator.unwrap_model(self.model), {}
-        with combined_once(tower):
+        with combined_once(tower, self.args.shard):
             for task, data in labelled.items():
                 found = predict(tower, self.pool.architecture, self.heads[task].cpu(), data.images)
                 metrics[f"{metric_key_prefix}_{task}_accuracy"] = accuracy(found, data.labels)

@@ -41,7 +41,7 @@ class TaskVectors:
         for path in sorted(folder.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:
                 self._stacks |= {name: file.get_tensor(name) for name in file.keys()}
-        self._elsewhere: dict[tuple[str, torch.device], torch.Tensor] = {}
+        self._elsewhere: dict[tuple[str, torch.device, tuple[int, int] | None], torch.Tensor] = {}
 
     def __deepcopy__(self, memo: dict) -> TaskVectors:
         return self
@@ -49,14 +49,21 @@ class TaskVectors:
     def names(self) -> list[str]:
         return list(self._stacks)
 
-    def stack(self, name: str, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Task vectors `(K, *shape)` of one tensor, copied to another device once."""
-        device = torch.device(device)
+    def stack(self, name: str, device: torch.device | str = "cpu", part: slice | None = None) -> torch.Tensor:
+        """Task vectors `(K, *shape)` of one tensor, copied to another device once.
+
+        Args:
+            name: Name of the tensor.
+            device: Where they are wanted.
+            part: Which of each vector's numbers, flat: `(K, count)`; the default is all, in their shape.
+        """
+        device, place = torch.device(device), None if part is None else (part.start, part.stop)
+        found = self._stacks[name] if part is None else self._stacks[name].flatten(1)[:, part]
         if device.type == "cpu":
-            return self._stacks[name]
-        if (name, device) not in self._elsewhere:
-            self._elsewhere[name, device] = self._stacks[name].to(device)
-        return self._elsewhere[name, device]
+            return found
+        if (name, device, place) not in self._elsewhere:
+            self._elsewhere[name, device, place] = found.to(device)
+        return self._elsewhere[name, device, place]
 
     def release(self) -> None:
         """Forget the copies on other devices."""

@@ -169,7 +169,8 @@ def own_arguments(args: TrainingArguments) -> TrainingArguments:
     if args.push_to_hub and args.hub_strategy != HubStrategy.END:
         raise InputError(f"hub_strategy '{args.hub_strategy.value}' pushes while training goes on; use 'end'")
     if args.fsdp or args.deepspeed:
-        raise InputError("fsdp and deepspeed cut the weights into parts, which cannot be combined; leave them off")
+        advice = "leave them off ('shard_task_vectors' spreads the task vectors of phase 1 over processes)"
+        raise InputError(f"fsdp and deepspeed cut the weights into parts, which cannot be combined; {advice}")
     args = copy.copy(args)
     args._n_gpu = min(args.n_gpu, 1)
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != args.mixed_precision:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from ...core.device import best_device
-from ...core.errors import InputError, suggest
 from ...experts import TaskExperts
 from ...merger import MetaMerger
 from ...recipes.schema import Recipe
@@ -39,18 +38,13 @@ class Bench:
         name: Its name in tables.
         recipe: The recipe.
         output_dir: Folder of work in progress.
-        tasks: Names of the tasks that are looked at; the default is all with evaluation images.
     """
 
-    def __init__(self, name: str, recipe: Recipe, output_dir: Path, tasks: Sequence[str] | None = None) -> None:
+    def __init__(self, name: str, recipe: Recipe, output_dir: Path) -> None:
         needs_specialists(recipe)
         self.name, self.recipe, self.output_dir = name, recipe, output_dir
         self.merger: MetaMerger = recipe.merger()
-        measured = measured_tasks(self.merger, str(recipe.path))
-        for task in tasks or ():
-            if task not in measured:
-                raise InputError(f"{recipe.path}: no task '{task}' with evaluation images. {suggest(task, measured)}")
-        self.tasks = list(tasks or measured)
+        self.tasks = measured_tasks(self.merger, str(recipe.path))
         self.args: SpecializeArguments = recipe.specialize_arguments(output_dir / "no-training")
 
     @cached_property
@@ -67,15 +61,16 @@ class Bench:
         part, _, own = name.partition(".")
         return getattr(self.args if part == OPTIONS else MODULES[part], own)
 
-    def outcome(self, name: str, setting: Setting) -> Outcome:
+    def outcome(self, name: str, setting: Setting, tasks: Collection[str]) -> Outcome:
         """Which evaluation images the teacher classifies correctly, by recipe and task.
 
         Args:
             name: Name of the files that keep it.
             setting: What is changed.
+            tasks: Names of the tasks that are looked at; others are passed over.
         """
         setting, own, found = self.changed(setting), self.recipe, {}
-        for task in self.tasks:
+        for task in [task for task in self.tasks if task in tasks]:
             key = [KEY_VERSION, task, dict(setting), own.adapter, own.meta, own.specialize, own.seed]
             key += [self.merger.pool.reference(), inputs_key(self.merger, [task])]
             file = self.output_dir / task / f"{name if setting else 'present'}.json"

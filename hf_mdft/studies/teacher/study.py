@@ -68,11 +68,15 @@ def teacher_study(
     """
     for choice in choices or ():
         if choice not in CHOICES:
-            raise InputError(f"--choice {choice}: unknown choice. {suggest(choice, CHOICES)}")
-    benches = [Bench(name, Recipe.load(file), output_dir / name, tasks) for name, file in by_name(files).items()]
+            raise InputError(f"unknown choice '{choice}': {suggest(choice, CHOICES)}")
+    benches = [Bench(name, Recipe.load(file), output_dir / name) for name, file in by_name(files).items()]
+    known = {task for bench in benches for task in bench.tasks}
+    for task in tasks or ():
+        if task not in known:
+            raise InputError(f"unknown task '{task}': {suggest(task, known)}")
 
     def measured(name: str, setting: Setting) -> Outcome:
-        return {key: found for bench in benches for key, found in bench.outcome(name, setting).items()}
+        return {key: found for bench in benches for key, found in bench.outcome(name, setting, tasks or known).items()}
 
     present, rows = measured("present", {}), []
     for choice in choices or CHOICES:
