@@ -71,7 +71,14 @@ def test_a_measurement_ends_with_the_process_that_asked_for_it(tmp_path):
         asking.kill()
         asking.wait()
     measuring = Path("/proc", file.read_text(encoding="utf-8"), "cmdline")
-    wait_for(lambda: not measuring.exists() or not measuring.read_bytes())
+
+    def is_gone() -> bool:
+        try:
+            return not measuring.read_bytes()
+        except OSError:
+            return True
+
+    wait_for(is_gone)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import typer
@@ -161,14 +162,7 @@ TWO_PROCESSES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"sharpness_radius": 0.1, "gradient_accumulation_steps": 2},
-        {"shard_task_vectors": True, "train_heads": False},
-    ],
-)
+@pytest.mark.parametrize("options", [{}, {"sharpness_radius": 0.1, "gradient_accumulation_steps": 2}])
 def test_two_processes_give_the_same_coefficients(options, clip_paths, tmp_path):
     meta = {
         "max_steps": 20,
@@ -189,6 +183,28 @@ def test_two_processes_give_the_same_coefficients(options, clip_paths, tmp_path)
     a, b = (load_file(tmp_path / name / "meta" / "adapter_model.safetensors") for name in ("one", "two"))
     assert max((a[key] - b[key]).abs().max().item() for key in a) < 1e-4
     assert (tmp_path / "two" / "results.json").is_file() and (tmp_path / "two" / "report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"sharpness_radius": 0.1, "gradient_accumulation_steps": 2}])
+def test_two_processes_share_the_task_vectors(options, clip_paths, tmp_path):
+    """Steps, two looks at held-out images, heads alone and the rest of a run, against one process with all vectors."""
+    meta = {"max_steps": 55, "images_per_task": 4, "images_per_micro_batch": 4, "head_steps": 3, "fewer_steps": True}
+    meta |= {"use_cpu": True, "bf16": False, "shard_task_vectors": True, **options}
+    recipe = write_recipe(tmp_path, clip_paths, meta=meta, specialize={"rounds": 0})
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SHARDED_CALLS": str(calls)}
+    runner = str(Path(__file__).with_name("counting_runner.py"))
+    one = subprocess.run([sys.executable, runner, "run", recipe, "--output-dir", tmp_path / "one"], env=environment)
+    assert one.returncode == 0 and not list(calls.iterdir()), "one process keeps all"
+    launcher = TWO_PROCESSES[: TWO_PROCESSES.index("-m", 3)]
+    two = subprocess.run([*launcher, runner, "run", recipe, "--output-dir", tmp_path / "two"], env=environment)
+    assert two.returncode == 0
+    a, b = (load_file(tmp_path / name / "meta" / "adapter_model.safetensors") for name in ("one", "two"))
+    assert max((a[key] - b[key]).abs().max().item() for key in a) < 1e-4
+    counts = [len((calls / rank).read_text(encoding="utf-8").splitlines()) for rank in "01"]
+    assert counts[0] == counts[1] >= 55 + 1 + 1
 
 
 @pytest.mark.slow

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import get_peft_model
 
-from hf_mdft.adapter import Shard, sharded
+from hf_mdft import MdftConfig
+from hf_mdft.adapter import MdftLayer, Shard, combined_once, sharded
 from hf_mdft.adapter.combine import combine
 from hf_mdft.adapter.grouped import Part
 from hf_mdft.adapter.sharded import combine_sharded
@@ -21,20 +23,18 @@ class Messages:
     def __init__(self, world):
         self.world, self.sent = world, []
 
-    def is_complete(self):
-        return len(self.sent) >= self.world
-
-    def all_gather_into_tensor(self, out, own):
-        if self.is_complete():
-            out.copy_(torch.cat(self.sent[: self.world]))
-        else:
+    def all_gather(self, out, own):
+        if len(self.sent) < self.world:
             self.sent.append(own.clone())
+        if len(self.sent) == self.world:
+            for place, sent in zip(out, self.sent, strict=True):
+                place.copy_(sent)
 
     def all_reduce(self, message):
-        if self.is_complete():
-            message.copy_(torch.stack(self.sent[: self.world]).sum(dim=0))
-        else:
+        if len(self.sent) < self.world:
             self.sent.append(message.clone())
+        if len(self.sent) == self.world:
+            message.copy_(torch.stack(self.sent).sum(dim=0))
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
@@ -61,7 +61,7 @@ def test_combined_as_by_one_process(world, dtype, bucket, monkeypatch):
     total = torch.zeros_like(coefficients)
     for number in range(len(buckets[0])):
         there, back = Messages(world), Messages(world)
-        monkeypatch.setattr(sharded.dist, "all_gather_into_tensor", there.all_gather_into_tensor)
+        monkeypatch.setattr(sharded.dist, "all_gather", there.all_gather)
         monkeypatch.setattr(sharded.dist, "all_reduce", back.all_reduce)
         of = slice(len(found), len(found) + len(buckets[0][number]))
         for _ in range(2):
@@ -89,3 +89,39 @@ def test_parts_are_all_numbers_once():
 
 def test_one_process_keeps_all():
     assert Shard.current() is None
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "layer", "task"])
+def test_a_model_combined_once(granularity, clip_pool, monkeypatch):
+    """Through PEFT's layers, the one process of a world keeping all: weights, and gradients of coefficients."""
+    config = MdftConfig(pool=clip_pool.reference(), granularity=granularity)
+    torch.manual_seed(0)
+    pixels = torch.randn(2, 3, 32, 32)
+    model = get_peft_model(clip_pool.tower(), config)
+    coefficients = [p for p in model.parameters() if p.requires_grad]
+    outputs, slopes = [], []
+    for shard in (None, Shard(0, 1)):
+        there, back = Messages(1), Messages(1)
+        monkeypatch.setattr(sharded.dist, "all_gather", there.all_gather)
+        monkeypatch.setattr(sharded.dist, "all_reduce", back.all_reduce)
+        for parameter in coefficients:
+            parameter.grad = None
+        with combined_once(model, shard):
+            outputs.append(model(pixel_values=pixels).pooler_output)
+            outputs[-1].square().sum().backward()
+        slopes.append([parameter.grad for parameter in coefficients])
+        assert bool(there.sent) == bool(back.sent) == (shard is not None)
+    assert torch.allclose(*outputs, atol=1e-5)
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(*slopes, strict=True))
+
+
+def test_what_cannot_be_sharded_is_refused(clip_pool):
+    model = get_peft_model(clip_pool.tower(), MdftConfig(pool=clip_pool.reference()))
+    layer = next(module for module in model.modules() if isinstance(module, MdftLayer))
+    next(layer.base_layer.parameters()).requires_grad_()
+    with pytest.raises(ValueError, match="own weights cannot be trained"), combined_once(model, Shard(0, 2)):
+        pass
+    model.add_adapter("other", MdftConfig(pool=clip_pool.reference()))
+    model.base_model.set_adapter(["default", "other"])
+    with pytest.raises(ValueError, match="one adapter must be active"), combined_once(model, Shard(0, 2)):
+        pass

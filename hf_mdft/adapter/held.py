@@ -25,7 +25,10 @@ def combined_once(model: nn.Module, shard: Shard | None = None) -> Iterator[None
     Args:
         model: Model with MDFT layers.
         shard: This process's part of the task vectors, where they are spread over processes, all of which must come
-            here together (`combine_sharded`); one adapter must be active.
+            here together (`combine_sharded`).
+
+    Raises:
+        ValueError: With a shard, several adapters are active, or the base's own weights are trained.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, MdftLayer) and layer.combines]
     combined: list[torch.Tensor] = []
@@ -61,7 +64,9 @@ def _combine(layers: Sequence[MdftLayer], shard: Shard | None) -> Iterator[dict[
                 if rows not in first:
                     first[rows], count = count, count + rows.shape[0]
                 parts.append(Part(own[name], vectors, first[rows] + row))
-    if shard is not None and parts:
+    if shard is not None and layers:
+        if not parts:
+            raise ValueError("one adapter must be active where task vectors are sharded")
         combined = iter(combine_sharded(parts, torch.cat(list(first)), shard))
     elif can_combine_together(parts):
         combined = iter(combine_together(parts, torch.cat(list(first))))

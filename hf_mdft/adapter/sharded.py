@@ -64,7 +64,12 @@ def combine_sharded(parts: Sequence[Part], coefficients: torch.Tensor, shard: Sh
         parts: Parameters, each with this process's part of the task vectors, `(K, shard.part(...))`.
         coefficients: Coefficients `(rows, K)`, the same in all processes.
         shard: Which part this process keeps.
+
+    Raises:
+        ValueError: A parameter of the base is trained too.
     """
+    if any(part.start.requires_grad for part in parts):
+        raise ValueError("the base's own weights cannot be trained where task vectors are sharded")
     return [tensor for bucket in _buckets(parts) for tensor in _CombineSharded.apply(coefficients, bucket, shard)]
 
 
@@ -84,14 +89,15 @@ class _CombineSharded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, coefficients: torch.Tensor, parts: list[Part], shard: Shard) -> tuple[torch.Tensor, ...]:
         ctx.parts, ctx.shard, ctx.shape = parts, shard, coefficients.shape
+        ctx.set_materialize_grads(False)
         sizes = [shard.size(part.start.numel()) for part in parts]
         own = torch.zeros(sum(sizes), device=coefficients.device)
         for part, place in zip(parts, own.split(sizes), strict=True):
             start = part.start.detach().flatten()[shard.part(part.start.numel())]
             place[: len(start)] = combine(start, part.vectors, coefficients[part.row].detach())
-        gathered = torch.empty(shard.world * len(own), device=own.device)
-        dist.all_gather_into_tensor(gathered, own)
-        columns = gathered.view(shard.world, -1).split(sizes, dim=1)
+        gathered = own.new_empty(shard.world, len(own))
+        dist.all_gather(list(gathered), own)
+        columns = gathered.split(sizes, dim=1)
         return tuple(
             column.reshape(-1)[: part.start.numel()].view_as(part.start).to(part.start.dtype)
             for part, column in zip(parts, columns, strict=True)

@@ -45,8 +45,10 @@ class MdftTrainingArguments(TrainingArguments):
             step needs, not what it does. By default as many as make 3,200 tokens on a CPU (64 of ViT-B/32: no slower
             than more, in less memory), all on accelerators.
         shard_task_vectors: Keep on each process's device a part of the task vectors only, for pools that do not fit
-            one: the weights are combined in parts and gathered, once forward and once backward in every step. The
-            result is the same but for the order of sums. Changes nothing for one process.
+            one (on CPUs they are views of files, which need no memory of a process). The weights are combined in parts
+            and gathered, and so are their gradients: 4 bytes for each parameter are sent for every combine, as many
+            for every gradient. The result is the same but for the order of sums. All processes must call `evaluate()`
+            together. Changes nothing for one process.
         entropy_weight: Weight of the filtered entropy.
         normalize_entropy: Divide entropies by ln C, so that tasks with many classes count no more than others.
         distillation_weight: Weight of distillation from the task's expert; for a task without one, from the base.

@@ -20,6 +20,14 @@ from .arguments import MdftTrainingArguments
 VERSION = 8
 """Version of what a checkpoint holds and of how a step is made."""
 
+DIVISION = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "images_per_micro_batch",
+    "shard_task_vectors",
+)
+"""Options that say how a step is divided, which does not change it."""
+
 
 def resume_key(
     pool: ModelPool,
@@ -43,7 +51,6 @@ def resume_key(
     tasks = {task: [heads[task].key(), images[task].key] for task in images}
     taught = {task: key for task, found in experts.items() if (key := replace(found, related=()).key())}
     options = arguments_key(args)
-    # How a step is divided does not change it.
-    for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "images_per_micro_batch"):
+    for name in DIVISION:
         options.pop(name)
     return ["meta", VERSION, pool.reference(), adapter, tasks, options, *([taught] if taught else [])]

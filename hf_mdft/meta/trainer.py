@@ -260,7 +260,9 @@ class MdftTrainer(PushingTrainer):
         """As in `Trainer`; with `push_to_hub=True` the final model is pushed at the end."""
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         tower = self.accelerator.unwrap_model(self.model)
-        estimate_statistics(tower, list(self._images_of.values()))
+        if self.pool.keeps_statistics:
+            with torch.no_grad(), combined_once(tower, self.args.shard):
+                estimate_statistics(tower, list(self._images_of.values()))
         if self.args.head_steps:
             images = {task: self._images_of[task] for task in self.trained_heads}
             finish_heads(tower, self.pool.architecture, self.objective, images, self.args)

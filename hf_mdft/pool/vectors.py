@@ -58,7 +58,7 @@ class TaskVectors:
             part: Which of each vector's numbers, flat: `(K, count)`; the default is all, in their shape.
         """
         device, place = torch.device(device), None if part is None else (part.start, part.stop)
-        found = self._stacks[name] if part is None else self._stacks[name].flatten(1)[:, part]
+        found = self._stacks[name] if part is None else self._stacks[name].reshape(len(self.experts), -1)[:, part]
         if device.type == "cpu":
             return found
         if (name, device, place) not in self._elsewhere:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Collection
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ...core.device import best_device
 from ...experts import TaskExperts
 from ...merger import MetaMerger
 from ...recipes.schema import Recipe
 from ...specialize import SpecializeArguments
 from ...specialize.one_task import as_asked, models_of
 from ...specialize.teacher import build_teacher, observe_sources
+from ...trainers import arguments_key
 from ..hostile.study import shuffled
 from ..outcome import Outcome, inputs_key, measured_tasks, needs_specialists, pack, remembered, unpack
-from .choices import MODULES, OPTIONS, Setting, using
+from .choices import OPTIONS, Setting, constants, present, using
 
 
-KEY_VERSION = "teacher 1"
+KEY_VERSION = "teacher 2"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 BROKEN = "/one broken"
@@ -46,6 +46,7 @@ class Bench:
         self.merger: MetaMerger = recipe.merger()
         self.tasks = measured_tasks(self.merger, str(recipe.path))
         self.args: SpecializeArguments = recipe.specialize_arguments(output_dir / "no-training")
+        self._inputs_key = cache(lambda task: inputs_key(self.merger, [task]))
 
     @cached_property
     def meta(self) -> nn.Module:
@@ -55,11 +56,11 @@ class Bench:
 
     def changed(self, setting: Setting) -> Setting:
         """What a setting changes of the recipe's own options and of the code's constants."""
-        return {name: value for name, value in setting.items() if self._present(name) != value}
 
-    def _present(self, name: str) -> Any:
-        part, _, own = name.partition(".")
-        return getattr(self.args if part == OPTIONS else MODULES[part], own)
+        def now(name: str) -> Any:
+            return getattr(self.args, name.partition(".")[2]) if _is_option(name) else present(name)
+
+        return {name: value for name, value in setting.items() if now(name) != value}
 
     def outcome(self, name: str, setting: Setting, tasks: Collection[str]) -> Outcome:
         """Which evaluation images the teacher classifies correctly, by recipe and task.
@@ -69,34 +70,43 @@ class Bench:
             setting: What is changed.
             tasks: Names of the tasks that are looked at; others are passed over.
         """
-        setting, own, found = self.changed(setting), self.recipe, {}
+        args, own, found = copy.copy(self.args), self.recipe, {}
+        for option, value in setting.items():
+            if _is_option(option):
+                setattr(args, option.partition(".")[2], value)
+        changes = {constant: value for constant, value in setting.items() if not _is_option(constant)}
+        if not self.changed(setting):
+            name = "present"
         for task in [task for task in self.tasks if task in tasks]:
-            key = [KEY_VERSION, task, dict(setting), own.adapter, own.meta, own.specialize, own.seed]
-            key += [self.merger.pool.reference(), inputs_key(self.merger, [task])]
-            file = self.output_dir / task / f"{name if setting else 'present'}.json"
-            saved = unpack(remembered(file, key, lambda task=task: pack(self._measured(task, setting))))
-            found |= {f"{self.name}/{ending}": correct for ending, correct in saved.items()}
+            key = [KEY_VERSION, task, arguments_key(args), constants() | changes, own.adapter, own.meta, own.seed]
+            key += [self.merger.pool.reference(), self._inputs_key(task)]
+            saved = remembered(
+                self.output_dir / task / f"{name}.json",
+                key,
+                lambda task=task: pack(self._measured(task, args, changes)),
+            )
+            found |= {f"{self.name}/{ending}": correct for ending, correct in unpack(saved).items()}
         return found
 
-    def _measured(self, task: str, setting: Setting) -> Outcome:
-        args = copy.copy(self.args)
-        for name, value in setting.items():
-            if name.startswith(f"{OPTIONS}."):
-                setattr(args, name.partition(".")[2], value)
-        experts = self.merger.experts(task, best_device())
-        with using({name: value for name, value in setting.items() if not name.startswith(f"{OPTIONS}.")}):
-            found = {task: self._correct(experts, args)}
+    def _measured(self, task: str, args: SpecializeArguments, changes: Setting) -> Outcome:
+        experts = self.merger.experts(task, args.device)
+        needed = args.ensemble_weight > 0 or not experts.heads
+        meta = self.meta if needed else self.merger.pool.tower()  # which then nothing looks at
+        with using(changes):
+            found = {task: self._correct(experts, meta, args)}
             if len(experts.heads) > 1:
                 first = next(iter(experts.heads))
                 heads = {**experts.heads, first: shuffled(experts.heads[first], args.seed)}
-                found[task + BROKEN] = self._correct(dataclasses.replace(experts, heads=heads), args)
+                found[task + BROKEN] = self._correct(dataclasses.replace(experts, heads=heads), meta, args)
         return found
 
-    def _correct(self, experts: TaskExperts, args: SpecializeArguments) -> torch.Tensor:
+    def _correct(self, experts: TaskExperts, meta: nn.Module, args: SpecializeArguments) -> torch.Tensor:
         data = self.merger.labelled(experts.task)
         asked = as_asked(experts, args, data.images)
-        needed = args.ensemble_weight > 0 or not asked.heads
-        meta = self.meta if needed else self.merger.pool.tower()  # which then nothing looks at
         models = models_of(asked, meta, self.merger.head(experts.task), data.images, args)
         seen = observe_sources(models, args.teacher_views, others=args.ensemble_weight > 0)
         return build_teacher(seen, args).probabilities.argmax(dim=-1).cpu() == data.labels
+
+
+def _is_option(name: str) -> bool:
+    return name.startswith(f"{OPTIONS}.")

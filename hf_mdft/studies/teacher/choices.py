@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...embedding import restoration
-from ...embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, TEST_VIEWS
+from ...embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, TEST_VIEWS, Offset
 from ...experts import ensemble, related, weights
 from ...specialize.teacher import lda, sources
 
@@ -24,12 +24,15 @@ MODULES = {
 """Modules whose constants are varied, by name."""
 
 
-def _each(name: str, *values: Any) -> dict[str, Setting]:
-    return {f"{value:g}" if isinstance(value, float) else str(value): {name: value} for value in values}
+def _each(name: str, *values: Any, given: str | None = None) -> dict[str, Setting]:
+    """Settings by value; `given` names the option that must be on for the value to matter."""
+    on = {} if given is None else {given: True}
+    return {f"{value:g}" if isinstance(value, float) else str(value): {**on, name: value} for value in values}
 
 
-def _views(*views: tuple[tuple[int, int], ...]) -> dict[str, Setting]:
-    return {str(len(offsets)): {"sources.TEACHER_VIEWS": offsets} for offsets in views}
+def _views(*views: tuple[Offset, ...]) -> dict[str, Setting]:
+    on = {"specialize.teacher_views": True}
+    return {str(len(offsets)): {**on, "sources.TEACHER_VIEWS": offsets} for offsets in views}
 
 
 CHOICES: dict[str, dict[str, Setting]] = {
@@ -44,20 +47,20 @@ CHOICES: dict[str, dict[str, Setting]] = {
     "lda-fits": _each("lda.FITS", 1, 2, 4),
     "restorations": {
         "none": {"specialize.restore": False},
-        **_each("restoration.LEAST_GAIN", 0.01, 0.02, 0.03, 0.05, 0.1),
+        **_each("restoration.LEAST_GAIN", 0.01, 0.02, 0.03, 0.05, 0.1, given="specialize.restore"),
     },
-    "restorations-uneven": _each("restoration.LEAST_GAIN_IF_UNEVEN", 0.03, 0.1, 0.2),
+    "restorations-uneven": _each("restoration.LEAST_GAIN_IF_UNEVEN", 0.03, 0.1, 0.2, given="specialize.restore"),
     "further-experts": _each("specialize.further_experts", False, True),
     "sharpness": _each("weights.SHARPNESS", 0.0, 2.0, 4.0, 8.0, 16.0, 32.0),
     "noise": _each("weights.NOISE", 0.05, 0.1, 0.2, 0.4, 0.8),
     "temperatures": {"off": {"ensemble.COOLEST": 1.0, "ensemble.HOTTEST": 1.0}, **_each("ensemble.HOTTEST", 10.0)},
     "related-experts": {
         "off": {"specialize.related_experts": False},
-        **_each("related.LEAST_AGREEMENT", 0.0, 0.6, 0.75, 0.9),
+        **_each("related.LEAST_AGREEMENT", 0.0, 0.6, 0.75, 0.9, given="specialize.related_experts"),
     },
 }
-"""By choice: values that are compared, the present one among them. Where tasks have several experts, `sharpness` 0 is
-the evenly weighted ensemble."""
+"""By choice: values that are compared, the present one among them. `sharpness` 0 is the evenly weighted ensemble, of
+three experts and more."""
 
 
 @contextmanager
@@ -70,11 +73,26 @@ def using(constants: Mapping[str, Any]) -> Iterator[None]:
     found = {}
     try:
         for name, value in constants.items():
-            module, _, own = name.partition(".")
-            found[name] = getattr(MODULES[module], own)
-            setattr(MODULES[module], own, value)
+            found[name] = present(name)
+            _set(name, value)
         yield
     finally:
         for name, value in found.items():
-            module, _, own = name.partition(".")
-            setattr(MODULES[module], own, value)
+            _set(name, value)
+
+
+def _set(name: str, value: Any) -> None:
+    module, _, own = name.partition(".")
+    setattr(MODULES[module], own, value)
+
+
+def constants() -> dict[str, Any]:
+    """Present values of all constants that are varied, by name."""
+    names = {name for values in CHOICES.values() for setting in values.values() for name in setting}
+    return {name: present(name) for name in sorted(names) if not name.startswith(f"{OPTIONS}.")}
+
+
+def present(name: str) -> Any:
+    """Present value of a constant, by `"MODULE.NAME"`."""
+    module, _, own = name.partition(".")
+    return getattr(MODULES[module], own)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ...core.errors import InputError, suggest
-from ...evaluation import average_p_value, paired_interval
 from ...recipes.schema import Recipe
 from ..named import by_name
 from ..outcome import Outcome, average
 from .bench import Bench
 from .choices import CHOICES, Setting
+from .comparison import chosen_elsewhere, compared, task_of
 
 
 @dataclass(frozen=True)
@@ -85,37 +85,13 @@ def teacher_study(
         if all(torch.equal(own[key], present[key]) for own in found.values() for key in own):
             progress(f"  It changes nothing of these {len(present)} tasks")
             continue
-        for value, own in found.items():
-            is_present = not any(bench.changed(CHOICES[choice][value]) for bench in benches)
-            rows.append(_row(choice, value, is_present, own, present))
-        if len({_task(key) for key in present}) > 1:
-            rows.append(_row(choice, None, False, chosen_elsewhere(found), present))
+        now = [value for value in found if not any(bench.changed(CHOICES[choice][value]) for bench in benches)]
+        rows += [_row(choice, value, value in now, own, present) for value, own in found.items()]
+        if len({task_of(key) for key in present}) > 1:
+            rows.append(_row(choice, None, False, chosen_elsewhere(found, *now), present))
     return rows
 
 
 def _row(choice: str, value: str | None, present: bool, found: Outcome, now: Outcome) -> TeacherRow:
     by_task = {key: correct.float().mean().item() for key, correct in found.items()}
-    compared = (*paired_interval(found, now), average_p_value(found, now))
-    return TeacherRow(choice, value, present, by_task, average(found), *compared)
-
-
-def chosen_elsewhere(found: Mapping[str, Outcome]) -> Outcome:
-    """For every task, the outcome with that value which is best, on average, on the tasks of other names: the same
-    data set in another pool is no other task.
-
-    Args:
-        found: Outcomes by value, each by `"RECIPE/TASK"` with or without more behind.
-    """
-
-    def elsewhere(own: Outcome, task: str) -> float:
-        return sum(correct.double().mean().item() for key, correct in own.items() if _task(key) != task)
-
-    kept = {}
-    for key in next(iter(found.values())):
-        best = max(found, key=lambda value: elsewhere(found[value], _task(key)))
-        kept[key] = found[best][key]
-    return kept
-
-
-def _task(key: str) -> str:
-    return key.split("/")[1]
+    return TeacherRow(choice, value, present, by_task, average(found), *compared(found, now))
