@@ -8,23 +8,18 @@ import pytest
 import torch
 from conftest import call, write_recipe
 
-from hf_mdft import Recipe, SpecializeArguments
+from hf_mdft import Recipe
 from hf_mdft.evaluation import predict
 from hf_mdft.experts import weights
 from hf_mdft.studies.teacher import CHOICES
-from hf_mdft.studies.teacher.choices import MODULES, OPTIONS, using
+from hf_mdft.studies.teacher.choices import present, using
 from hf_mdft.studies.teacher.comparison import chosen_elsewhere, compared
-
-
-def now(name):
-    part, _, own = name.partition(".")
-    return getattr(SpecializeArguments if part == OPTIONS else MODULES[part], own)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_one_value_of_every_choice_is_the_present_one(choice):
-    present = [value for value, setting in CHOICES[choice].items() if all(now(n) == v for n, v in setting.items())]
-    assert len(present) == 1
+    found = [value for value, setting in CHOICES[choice].items() if all(present(n) == v for n, v in setting.items())]
+    assert len(found) == 1
 
 
 def test_constants_come_back():
@@ -94,4 +89,6 @@ def test_the_study_measures_and_goes_on(clip_paths, tmp_path, monkeypatch, capsy
 
 def test_the_values_are_listed(monkeypatch, capsys):
     code, out, _ = call(["study", "teacher", "--list"], monkeypatch, capsys)
-    assert code == 0 and len(out.splitlines()) == len(CHOICES) and "sharpness" in out
+    assert code == 0 and len(out.splitlines()) == len(CHOICES)
+    (line,) = (line for line in out.splitlines() if line.startswith("sharpness"))
+    assert line.split() == ["sharpness", "0,", "2,", "4,", "8,", "16,", "32", "default", "8"]

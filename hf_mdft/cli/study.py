@@ -243,10 +243,11 @@ def time_to_quality(
 
 def _list_choices(wanted: bool) -> None:
     if wanted:
-        from ..studies.teacher import CHOICES
+        from ..studies.teacher.choices import CHOICES, present
 
         for choice, values in CHOICES.items():
-            typer.echo(f"{choice:20} {', '.join(values)}")
+            default = [value for value, own in values.items() if all(present(n) == v for n, v in own.items())]
+            typer.echo(f"{choice:20} {', '.join(values):36} default {', '.join(default)}")
         raise typer.Exit
 
 

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Collection
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -56,11 +55,7 @@ class Bench:
 
     def changed(self, setting: Setting) -> Setting:
         """What a setting changes of the recipe's own options and of the code's constants."""
-
-        def now(name: str) -> Any:
-            return getattr(self.args, name.partition(".")[2]) if _is_option(name) else present(name)
-
-        return {name: value for name, value in setting.items() if now(name) != value}
+        return {name: value for name, value in setting.items() if present(name, self.args) != value}
 
     def outcome(self, name: str, setting: Setting, tasks: Collection[str]) -> Outcome:
         """Which evaluation images the teacher classifies correctly, by recipe and task.

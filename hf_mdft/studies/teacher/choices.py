@@ -9,6 +9,7 @@ from typing import Any
 from ...embedding import restoration
 from ...embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, TEST_VIEWS, Offset
 from ...experts import ensemble, related, weights
+from ...specialize import SpecializeArguments
 from ...specialize.teacher import lda, sources
 
 
@@ -50,10 +51,13 @@ CHOICES: dict[str, dict[str, Setting]] = {
         **_each("restoration.LEAST_GAIN", 0.01, 0.02, 0.03, 0.05, 0.1, given="specialize.restore"),
     },
     "restorations-uneven": _each("restoration.LEAST_GAIN_IF_UNEVEN", 0.03, 0.1, 0.2, given="specialize.restore"),
-    "further-experts": _each("specialize.further_experts", False, True),
+    "further-experts": {"off": {"specialize.further_experts": False}, "on": {"specialize.further_experts": True}},
     "sharpness": _each("weights.SHARPNESS", 0.0, 2.0, 4.0, 8.0, 16.0, 32.0),
     "noise": _each("weights.NOISE", 0.05, 0.1, 0.2, 0.4, 0.8),
-    "temperatures": {"off": {"ensemble.COOLEST": 1.0, "ensemble.HOTTEST": 1.0}, **_each("ensemble.HOTTEST", 10.0)},
+    "temperatures": {
+        "off": {"ensemble.COOLEST": 1.0, "ensemble.HOTTEST": 1.0},
+        "on": {"ensemble.COOLEST": 0.1, "ensemble.HOTTEST": 10.0},
+    },
     "related-experts": {
         "off": {"specialize.related_experts": False},
         **_each("related.LEAST_AGREEMENT", 0.0, 0.6, 0.75, 0.9, given="specialize.related_experts"),
@@ -92,7 +96,12 @@ def constants() -> dict[str, Any]:
     return {name: present(name) for name in sorted(names) if not name.startswith(f"{OPTIONS}.")}
 
 
-def present(name: str) -> Any:
-    """Present value of a constant, by `"MODULE.NAME"`."""
-    module, _, own = name.partition(".")
-    return getattr(MODULES[module], own)
+def present(name: str, options: Any = SpecializeArguments) -> Any:
+    """Present value of an option or a constant, by name.
+
+    Args:
+        name: `"specialize.NAME"`, or `"MODULE.NAME"` with a module of `MODULES`.
+        options: Options of phase 2; the default are the package's.
+    """
+    part, _, own = name.partition(".")
+    return getattr(options if part == OPTIONS else MODULES[part], own)
