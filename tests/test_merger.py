@@ -223,6 +223,7 @@ with torch.no_grad():
 """
 
 
+@vit_slow
 def test_specialist_loads_without_this_package(done, tmp_path, pixels):
     done.evaluate()
     specialist = improved(done.specialists["shade"])

@@ -175,7 +175,15 @@ def test_preset_names_its_paper(name):
 def test_learned_presets_leave_no_option_of_the_objective_to_the_recipe():
     shared = set(presets._content(presets.SHARED / "learned.yaml")["meta"])
     # A prior without weight and a learning rate of heads that are not trained change nothing.
-    idle = {"adam_epsilon", "images_per_micro_batch", "prior", "head_learning_rate", "bf16", "images"}
+    idle = {
+        "adam_epsilon",
+        "images_per_micro_batch",
+        "shard_task_vectors",
+        "prior",
+        "head_learning_rate",
+        "bf16",
+        "images",
+    }
     assert set(MdftTrainingArguments.__annotations__) - BOOKKEEPING - idle <= shared
     for name in names():
         meta = preset(name).meta
