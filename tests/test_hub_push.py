@@ -35,6 +35,7 @@ torch.save({"logits": logits, "features": features, "found": len(found)}, sys.ar
 """
 
 
+@pytest.mark.slow
 def test_a_pushed_specialist_loads_without_this_package(hub, client, results, pixels, tmp_path, hub_session):
     local = results / "specialists" / "colour"
     push = ["push", local, "me/colour", "--private"]
