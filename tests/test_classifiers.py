@@ -282,6 +282,10 @@ def test_both_phases_with_running_statistics(tmp_path, unlabelled_data, test_dat
     folded = merger.meta_tower()
     norm = folded.get_submodule("resnet.embedder.embedder.normalization")
     assert torch.equal(torch.cat([norm.running_mean, norm.running_var]), own)
+    kept = own.detach().clone()
+    estimate_statistics(model, [merger.unlabelled(task) for task in tasks])  # each layer combining its own weights
+    torch.testing.assert_close(own.detach(), kept, atol=1e-5, rtol=1e-4)
+    own.data.copy_(kept)
     assert not any("mdft_statistics" in name for name, p in model.named_parameters() if p.requires_grad)
 
     merger.save_pretrained(tmp_path / "meta")

@@ -46,9 +46,9 @@ class MdftTrainingArguments(TrainingArguments):
             than more, in less memory), all on accelerators.
         shard_task_vectors: Keep on each process's device a part of the task vectors only, for pools that do not fit
             one (on CPUs they are views of files, which need no memory of a process). The weights are combined in parts
-            and gathered, and so are their gradients: 4 bytes for each parameter are sent for every combine, as many
-            for every gradient. The result is the same but for the order of sums. All processes must call `evaluate()`
-            together. Changes nothing for one process.
+            and gathered, and their gradients summed over processes, both in fp32, for every combine. The result is the
+            same but for the order of sums. All processes must call `evaluate()` together. Changes nothing for one
+            process.
         entropy_weight: Weight of the filtered entropy.
         normalize_entropy: Divide entropies by ln C, so that tasks with many classes count no more than others.
         distillation_weight: Weight of distillation from the task's expert; for a task without one, from the base.

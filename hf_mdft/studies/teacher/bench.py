@@ -20,7 +20,7 @@ from ...specialize.teacher import build_teacher, observe_sources
 from ...trainers import arguments_key
 from ..hostile.study import shuffled
 from ..outcome import Outcome, inputs_key, measured_tasks, needs_specialists, pack, remembered, unpack
-from .choices import OPTIONS, Setting, constants, present, using
+from .choices import Setting, constants, is_option, present, using
 
 
 KEY_VERSION = "teacher 2"
@@ -67,19 +67,16 @@ class Bench:
         """
         args, own, found = copy.copy(self.args), self.recipe, {}
         for option, value in setting.items():
-            if _is_option(option):
+            if is_option(option):
                 setattr(args, option.partition(".")[2], value)
-        changes = {constant: value for constant, value in setting.items() if not _is_option(constant)}
+        changes = {constant: value for constant, value in setting.items() if not is_option(constant)}
         if not self.changed(setting):
             name = "present"
         for task in [task for task in self.tasks if task in tasks]:
             key = [KEY_VERSION, task, arguments_key(args), constants() | changes, own.adapter, own.meta, own.seed]
             key += [self.merger.pool.reference(), self._inputs_key(task)]
-            saved = remembered(
-                self.output_dir / task / f"{name}.json",
-                key,
-                lambda task=task: pack(self._measured(task, args, changes)),
-            )
+            file = self.output_dir / task / f"{name}.json"
+            saved = remembered(file, key, lambda task=task: pack(self._measured(task, args, changes)))
             found |= {f"{self.name}/{ending}": correct for ending, correct in unpack(saved).items()}
         return found
 
@@ -101,7 +98,3 @@ class Bench:
         models = models_of(asked, meta, self.merger.head(experts.task), data.images, args)
         seen = observe_sources(models, args.teacher_views, others=args.ensemble_weight > 0)
         return build_teacher(seen, args).probabilities.argmax(dim=-1).cpu() == data.labels
-
-
-def _is_option(name: str) -> bool:
-    return name.startswith(f"{OPTIONS}.")

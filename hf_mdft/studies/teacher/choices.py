@@ -93,7 +93,12 @@ def _set(name: str, value: Any) -> None:
 def constants() -> dict[str, Any]:
     """Present values of all constants that are varied, by name."""
     names = {name for values in CHOICES.values() for setting in values.values() for name in setting}
-    return {name: present(name) for name in sorted(names) if not name.startswith(f"{OPTIONS}.")}
+    return {name: present(name) for name in sorted(names) if not is_option(name)}
+
+
+def is_option(name: str) -> bool:
+    """Whether a name is that of an option, not of a constant."""
+    return name.startswith(f"{OPTIONS}.")
 
 
 def present(name: str, options: Any = SpecializeArguments) -> Any:
