@@ -28,7 +28,7 @@ SETTING = Setting(size="tiny", experts=2, tasks=2, images=32, images_per_task=4,
 
 def made_up(setting=SETTING, scale=1.0, peak=2**30):
     phase = Phase(2.0 * scale, 3.0, 1.0 * scale, [0.5, 0.25, 1.0])
-    return WholeRun(setting, 20.0, 0.5, 1.5, phase, [phase], peak, 2**20, passes_s=4.0)
+    return WholeRun(setting, 20.0, 0.5, 1.5, phase, [phase], peak, 2**20, 0.1, passes_s=4.0)
 
 
 def test_stages_sum_up_to_the_whole_and_are_all_in_the_table():

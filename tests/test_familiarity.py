@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import importlib
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import TASKS, make_dataset, specialize_arguments
 
-from hf_mdft import Task
+from hf_mdft import ModelPool, Task
+from hf_mdft.embedding import embed_images
 from hf_mdft.objectives.prior import class_shares, effective_classes
 from hf_mdft.specialize import Source
-from hf_mdft.specialize.gate import Familiarity
-from hf_mdft.specialize.gate.familiarity import familiarity, information
+from hf_mdft.specialize.gate import Familiarity, ask_strangers
+from hf_mdft.specialize.gate.familiarity import familiarity
+from hf_mdft.specialize.gate.strangers import information
 from hf_mdft.specialize.teacher import Models
 from hf_mdft.studies.hostile import HOSTILE, HostileRow, as_markdown, hostile_study
 from hf_mdft.studies.hostile.sets import FEW, Request
 from hf_mdft.studies.hostile.study import shuffled
+from hf_mdft.task_data import TaskData
 from hf_mdft.tasks import Preprocessor, read_unlabelled
+
+
+@dataclass
+class ClassCount:
+    """A head of so many classes."""
+
+    num_classes: int
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +87,7 @@ def test_information():
 @pytest.mark.parametrize(
     ("others", "images", "expected"), [(1, 300, 256), (16, 300, 256), (64, 300, 64), (500, 300, 32), (1, 20, 20)]
 )
-def test_many_experts_of_other_tasks_look_at_fewer_images(clip_done, monkeypatch, others, images, expected):
-    models = Models(clip_done.experts("shade"), None, clip_done.head("shade"), clip_done.unlabelled("shade"))
-    (head,) = list(models.experts.strangers.values())[:1]
-    experts = replace(models.experts, strangers={f"other{n}": head for n in range(others)})
+def test_many_experts_of_other_tasks_look_at_fewer_images(others, images, expected):
     seen = []
 
     class Counted:
@@ -89,24 +96,59 @@ def test_many_experts_of_other_tasks_look_at_fewer_images(clip_done, monkeypatch
 
         def subset(self, rows):
             seen.append(len(rows))
-            return self
 
-        def different(self):
-            return images
+    module = importlib.import_module("hf_mdft.specialize.gate.strangers")
+    module._evenly_spread(Counted(), others)
+    assert seen == [expected]
 
-    module = importlib.import_module("hf_mdft.specialize.gate.familiarity")  # a function has its name
-    monkeypatch.setattr(module, "expert_features", lambda *_, **__: iter([torch.zeros(4, 16)]))
+
+def test_each_expert_is_loaded_once_for_all_tasks(clip_paths, tmp_path, monkeypatch):
+    """Information is that of the expert's own head on its embeddings, and is kept."""
+    monkeypatch.setenv("HF_MDFT_CACHE", str(tmp_path))
+    pool = ModelPool.from_pretrained(clip_paths["base"], {task: clip_paths[task] for task in TASKS})
+    data = TaskData(pool, {task: Task(make_dataset(task, 40, 0)) for task in TASKS})
+    experts = {task: data.experts(task) for task in TASKS}
+    images = {task: data.unlabelled(task) for task in TASKS}
+    loaded, tower = [], ModelPool.tower
+    monkeypatch.setattr(ModelPool, "tower", lambda pool, expert: loaded.append(expert) or tower(pool, expert))
+    found = ask_strangers(experts, images, "cpu")
+    assert sorted(loaded) == sorted(TASKS) and {task: set(own) for task, own in found.items()} == {
+        task: set(TASKS) - {task} for task in TASKS
+    }
+    for task, own in found.items():
+        for expert, value in own.items():
+            features = embed_images(tower(pool, expert), pool.architecture, images[task])
+            logits = data.expert_heads(expert)[expert](features)
+            assert value == pytest.approx(information(logits.softmax(dim=-1)), abs=1e-6)
+    assert ask_strangers(experts, images, "cpu") == found and len(loaded) == len(TASKS), "kept"
+    (alone,) = ask_strangers({"shade": experts["shade"]}, images, "cpu").values()
+    assert alone == found["shade"]
+
+
+def test_evenness_of_what_the_reference_predicts(clip_done):
+    models = Models(clip_done.experts("shade"), None, clip_done.head("shade"), clip_done.unlabelled("shade"))
     logits = torch.eye(3).repeat(100, 1)
     reference = Source(logits, logits.log_softmax(-1), torch.zeros(300, 2), torch.zeros(0, 300))
-    found = familiarity(replace(models, experts=experts, images=Counted()), reference)
-    assert seen == [expected] and found.evenness == pytest.approx(1, abs=0.01)
+    assert familiarity(models, reference, {}).evenness == pytest.approx(1, abs=0.01)
     rows = torch.tensor([0] * 250 + [1] * 30 + [2] * 20)
     uneven = Source(logits[rows], logits[rows].log_softmax(-1), torch.zeros(300, 2), torch.zeros(0, 300))
     shares = torch.tensor([250, 30, 20]) / 300
-    found = familiarity(replace(models, experts=experts, images=Counted()), uneven)
+    found = familiarity(models, uneven, {})
     assert found.evenness == pytest.approx(effective_classes(shares, 300)) and found.furthest == 0.3
-    shifted = replace(models, experts=experts, images=Counted(), restorations=("invert",))
-    assert familiarity(shifted, uneven).furthest == 1.0, "restorations explain it"
+    shifted = replace(models, restorations=("invert",))
+    assert familiarity(shifted, uneven, {}).furthest == 1.0, "restorations explain it"
+
+
+def test_an_expert_of_two_classes_is_not_better_for_being_sure(clip_done):
+    models = Models(clip_done.experts("shade"), None, clip_done.head("shade"), clip_done.unlabelled("shade"))
+    heads = {"two": ClassCount(2), "nine": ClassCount(9)}
+    models = replace(models, experts=replace(models.experts, strangers=heads))
+    logits = 2 * torch.eye(3).repeat(100, 1)
+    reference = Source(logits, logits.log_softmax(-1), torch.zeros(300, 2), torch.zeros(0, 300))
+    known = familiarity(models, reference, {}).information
+    sure = familiarity(models, reference, {"two": 1.2 * known})
+    assert sure.other is None, "of its own two classes, but it knows less in nats"
+    assert familiarity(models, reference, {"two": 1.2 * known, "nine": 1.1 * known}).other == "nine"
 
 
 def test_another_tasks_images_are_known_as_such(clip_done, tmp_path):

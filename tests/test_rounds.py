@@ -71,8 +71,8 @@ def test_only_tasks_that_the_gate_chose_go_on(run, merger, monkeypatch):
     """Five rounds are allowed; in the second one the gate finds nothing."""
     chosen = iter(["specialist", "expert", "expert"])
 
-    def specialize(*args):
-        made = specialize_task(*args)
+    def specialize(*args, **options):
+        made = specialize_task(*args, **options)
         return dataclasses.replace(made, decision=dataclasses.replace(made.decision, chosen=next(chosen)))
 
     monkeypatch.setattr("hf_mdft.specialize.rounds.specialize_task", specialize)

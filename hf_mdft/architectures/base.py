@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from ..core.errors import InputError
 from ..core.registry import Registry
@@ -102,6 +104,25 @@ class Architecture:
     def new_tower(self, config: PreTrainedConfig) -> PreTrainedModel:
         """A tower with the config's shapes; weights random, or without storage under `torch.device("meta")`."""
         return self.tower_class(self.tower_config(config))
+
+    def tower_of(self, config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+        """A tower in fp32 with these weights.
+
+        Random ones, to be overwritten, would take longer to draw than to overwrite: 2.0 and 1.1 s for ViT-B/32.
+
+        Args:
+            config: Config of the pool.
+            tensors: All of its parameters; buffers that are not among them stay as the model makes them.
+
+        Raises:
+            ValueError: A parameter is not among them, so nothing has set it.
+        """
+        with no_init_weights():
+            tower = self.new_tower(config).to(torch.float32)
+        missing = tower.load_state_dict(tensors, strict=False).missing_keys
+        if unset := dict(tower.named_parameters()).keys() & missing:
+            raise ValueError(f"no weights for {min(unset)}")
+        return tower
 
     def plain_model(self, folder: Path, config: PreTrainedConfig, as_classifier: bool) -> PreTrainedModel:
         """A folder's model as plain transformers loads it, in fp32.
@@ -256,8 +277,7 @@ class Architecture:
 
     def save_tower(self, config: PreTrainedConfig, tower_state: dict[str, torch.Tensor], folder: Path) -> None:
         """Write the tower alone, in fp32 safetensors."""
-        tower = self.new_tower(config).to(torch.float32)
-        tower.load_state_dict(tower_state)
+        tower = self.tower_of(config, tower_state)
         tower.config.dtype = torch.float32
         tower.save_pretrained(folder)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from ..core.errors import InputError
 from .base import ARCHITECTURES, USUAL_SHAPE, Architecture, ClassHead, Weights
@@ -171,7 +172,8 @@ class Classifier(Architecture):
         class_names: list[str],
         folder: Path,
     ) -> None:
-        model = new_classifier(with_classes(config, class_names)).to(torch.float32)
+        with no_init_weights():
+            model = new_classifier(with_classes(config, class_names)).to(torch.float32)
         layers = output_layers(config)
         state = dict(tower_state)
         for layer, part in zip(layers, weight.chunk(len(layers), dim=1), strict=True):

@@ -12,6 +12,7 @@ from transformers import (
     ViTForImageClassification,
     ViTModel,
 )
+from transformers.initialization import no_init_weights
 
 from ..core.errors import InputError
 from .base import ARCHITECTURES, ClassHead, VisionTransformer
@@ -57,7 +58,8 @@ class Vit(VisionTransformer):
                 "a ViT classification model needs a linear head, this task's is none; give head: FILE.safetensors "
                 "with 'weight' and 'bias'"
             )
-        model = ViTForImageClassification(with_classes(config, head.class_names)).to(torch.float32)
+        with no_init_weights():
+            model = ViTForImageClassification(with_classes(config, head.class_names)).to(torch.float32)
         model.vit.load_state_dict(tower_state)
         model.classifier.load_state_dict(dict(zip(("weight", "bias"), classifier, strict=True)))
         model.config.dtype = torch.float32

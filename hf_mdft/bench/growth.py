@@ -78,6 +78,7 @@ COSTS: dict[str, Callable[[Point], float | None]] = {
     "step of phase 1, s": lambda point: point.cold.meta.step_s,
     "heads alone, s": lambda point: point.cold.meta.after_s,
     "a specialist's evidence, s": lambda point: point.cold.specialists[0].before_s,
+    "all experts on the other tasks' images, s": lambda point: point.cold.strangers_s,
     "a specialist's gate, s": lambda point: point.cold.specialists[0].after_s,
     "step of a specialist, s": lambda point: point.cold.specialists[0].step_s,
     "peak memory, MiB": lambda point: point.cold.peak_bytes and point.cold.peak_bytes / 2**20,

@@ -20,6 +20,7 @@ from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
 from ..pool import ModelPool
 from ..specialize import SpecializeArguments
+from ..specialize.gate import ask_strangers
 from ..tasks import Task
 from .lower_bounds import fine_tuning, noise, pass_over
 from .memory import PeakMemory
@@ -66,6 +67,8 @@ class WholeRun:
         specialists: Phase 2, one for each task.
         peak_bytes: Most memory of the process, or of its accelerator; `None` where it cannot be known.
         disk_bytes: What the run left in the cache.
+        strangers_s: Time that the experts of all tasks took on images of the other tasks, once more where only some of
+            the tasks were specialised. (Not part of the run.)
         passes_s: Time of as many steps of the passes alone: forward and backward of one model on the same batch, and
             plain fine-tuning.
     """
@@ -78,6 +81,7 @@ class WholeRun:
     specialists: list[Phase]
     peak_bytes: int | None
     disk_bytes: int
+    strangers_s: float
     passes_s: float = 0.0
 
     @property
@@ -176,12 +180,15 @@ def run_by_stage(setting: Setting, folder: Path, name: str = "run") -> WholeRun:
         opening = time.perf_counter() - start
         merger.fit(_meta_arguments(setting, output))
         merger.specialize(_specialist_arguments(setting, output), names[: setting.specialists])
-        seconds = time.perf_counter() - start
+        seconds, peak, left = time.perf_counter() - start, memory.stop(), bytes_under(cache)
+        start = time.perf_counter()
+        ask_strangers({t: merger.experts(t) for t in names}, {t: merger.unlabelled(t) for t in names}, setting.device)
+        strangers = time.perf_counter() - start
     first, *later = [stage for stage in clock.spans if stage != "prepare"]
     over = max(end for _, end in clock.spans.values())  # seconds of all tasks are told when the last one is done
     spans = [clock.spans[first], *one_after_the_other([clock[stage] for stage in later], over)]
     meta, *specialists = [training.within(span) for training, span in zip(trainings, spans, strict=True)]
-    return WholeRun(setting, seconds, opening, clock["prepare"], meta, specialists, memory.stop(), bytes_under(cache))
+    return WholeRun(setting, seconds, opening, clock["prepare"], meta, specialists, peak, left, strangers)
 
 
 def whole_run(setting: Setting, folder: Path) -> WholeRun:

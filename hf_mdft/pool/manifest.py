@@ -238,8 +238,7 @@ class ModelPool:
         return self._fill(TowerWeights(source, self.architecture, self._fit.tower))
 
     def _fill(self, weights: TowerWeights) -> PreTrainedModel:
-        tower = self.architecture.new_tower(self.config).to(torch.float32)
-        tower.load_state_dict(dict(weights.items()), strict=False)
+        tower = self.architecture.tower_of(self.config, dict(weights.items()))
         tower.name_or_path = weights.source.reference.id
         return tower.eval()
 

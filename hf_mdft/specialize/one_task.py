@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ..tasks import Images
 from ..trainers import arguments_key, resumable, show_progress
 from .arguments import SpecializeArguments
 from .evidence import gate_evidence
-from .gate import LIMITS, RULE, Decision, Rule, decide, familiarity, without_information
+from .gate import LIMITS, RULE, Decision, Rule, ask_strangers, decide, familiarity, without_information
 from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
 from .specialist import Specialist
@@ -63,6 +63,7 @@ def specialize_task(
     args: SpecializeArguments,
     meta_key: str | None = None,
     experts: TaskExperts | None = None,
+    strangers: Callable[[], Mapping[str, float]] | None = None,
 ) -> Specialist:
     """Train a student for one task and decide whether it replaces the expert that one would take without labels.
 
@@ -78,9 +79,10 @@ def specialize_task(
             only for the same.
         experts: The task's experts with their heads, and teachers from outside the pool; the default is the pool's
             experts with `head`.
+        strangers: Gives what experts of other tasks make of the images (`ask_strangers`), where several tasks ask
+            together; called if it is needed.
     """
-    given = images.sample(args.images, args.seed)
-    images = given.distinct()
+    given, images = images.sample(args.images, args.seed), images_used(images, args)
     if len(images) < len(given) and PartialState().is_main_process:
         logger.warning(
             "%s: %d of %d unlabelled images are copies; each counts once", task, len(given) - len(images), len(given)
@@ -100,7 +102,8 @@ def specialize_task(
     (done,) = broadcast_object_list([state.is_main_process and whole(work / RESULT)])
     if not done:
         models = models_of(experts, meta, head, images, args)
-        trained = _train(models, args, work, checkpoint)
+        asked = strangers() if strangers else ask_strangers({task: experts}, {task: images}, args.device)[task]
+        trained = _train(models, args, work, checkpoint, asked)
         if state.is_main_process:
             sealed(work / RESULT, lambda folder: _write(folder, models, trained), "choose another output folder")
         state.wait_for_everyone()
@@ -137,6 +140,11 @@ def _read(folder: Path, task: str, pool: ModelPool, heads: Mapping[str, Head], h
         trust=trust,
         expert_head=heads[trust.expert] if trust.expert else head,
     )
+
+
+def images_used(images: Images, args: SpecializeArguments) -> Images:
+    """Those of a task's unlabelled images that phase 2 uses."""
+    return images.sample(args.images, args.seed).distinct()
 
 
 def as_asked(experts: TaskExperts, args: SpecializeArguments, images: Images) -> TaskExperts:
@@ -197,12 +205,14 @@ class _Trained:
     history: list[dict[str, Any]]
 
 
-def _train(models: Models, args: SpecializeArguments, work: Path, checkpoint: str | None) -> _Trained:
+def _train(
+    models: Models, args: SpecializeArguments, work: Path, checkpoint: str | None, strangers: Mapping[str, float]
+) -> _Trained:
     task, pool, meta = models.task, models.pool, models.meta
     others = {"others": args.ensemble_weight > 0}
     sources = observe_sources(models, args.teacher_views, **others)
     trusted = models.experts.weights(models.restored, as_they_are=models.images)
-    given = familiarity(models, next(iter(sources.values())))
+    given = familiarity(models, next(iter(sources.values())), strangers)
     # The first process decides for all: another one's outputs could differ in the last bit.
     (against,) = broadcast_object_list([given.against() if args.gate else None])
     if against is not None:

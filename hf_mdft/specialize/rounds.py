@@ -6,7 +6,7 @@ import copy
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -23,7 +23,8 @@ from ..heads import Head
 from ..pool import ModelPool
 from ..task_data import TaskData
 from .arguments import SpecializeArguments
-from .one_task import specialize_task
+from .gate import ask_strangers
+from .one_task import images_used, specialize_task
 from .specialist import Specialist
 
 
@@ -75,11 +76,12 @@ def _rounds(
     new: dict[str, Head] = {}
     rounds, pool = [], data.pool
     experts = {task: data.experts(task) for task in todo}  # what is wrong with one is told before any work
+    asked = cache(partial(_asked, data, experts, args))
     for number in range(1, args.rounds + 1):
         folder = Path(args.output_dir) / f"round-{number}"
         own = copy.copy(args)
         own.output_dir = str(folder)
-        make = partial(_specialist, data, pool, meta, fingerprint(meta.state_dict()), own, experts, new)
+        make = partial(_specialist, data, pool, meta, fingerprint(meta.state_dict()), own, experts, new, asked)
         found, seconds = _made(make, {task: len(data.unlabelled(task)) for task in todo})
         if number > 1:  # what was found of the experts that the user gave
             trusts = {task: replace(held[task].trust, start="specialist of the round before") for task in found}
@@ -105,39 +107,58 @@ def _specialist(
     args: SpecializeArguments,
     experts: Mapping[str, TaskExperts],
     new: Mapping[str, Head],
+    asked: Callable[[tuple[str, ...]], Mapping[str, Mapping[str, float]]],
     task: str,
+    together: tuple[str, ...],
 ) -> Specialist:
-    """One task's specialist; its expert is the specialist of the round before where there is one, with its head."""
+    """One task's specialist, of those that this process makes together; its expert is the specialist of the round
+    before where there is one, with its head."""
     set_seed(args.seed)
-    head, given = data.head(task), experts[task]
     if task in new:
-        head, given = new[task], TaskExperts(task, pool, {task: new[task]}, teachers=given.teachers)
-    return specialize_task(task, pool, meta, head, data.unlabelled(task), args, meta_key, given)
+        head, teachers = new[task], experts[task].teachers
+        given = TaskExperts(task, pool, {task: head}, teachers=teachers)
+        return specialize_task(task, pool, meta, head, data.unlabelled(task), args, meta_key, given)
+    head, images, given = data.head(task), data.unlabelled(task), experts[task]
+    return specialize_task(
+        task, pool, meta, head, images, args, meta_key, given, strangers=lambda: asked(together)[task]
+    )
+
+
+def _asked(
+    data: TaskData, experts: Mapping[str, TaskExperts], args: SpecializeArguments, tasks: tuple[str, ...]
+) -> dict[str, dict[str, float]]:
+    """What the experts of other tasks make of each task's images, each loaded once for all of the tasks."""
+    images = {task: images_used(data.unlabelled(task), args) for task in tasks}
+    desc = "Experts on images of other tasks"
+    return ask_strangers({task: experts[task] for task in tasks}, images, args.device, desc=desc)
 
 
 def _made(
-    make: Callable[[str], Specialist], sizes: Mapping[str, int]
+    make: Callable[[str, tuple[str, ...]], Specialist], sizes: Mapping[str, int]
 ) -> tuple[dict[str, Specialist], dict[str, float]]:
     """Specialists and the seconds that they took, by task. Tasks are independent: several processes make several of
     them side by side, each alone, and read each other's; one task they train together.
 
     Args:
-        make: Makes the specialist of a task, or reads the one that its folder holds.
+        make: Makes the specialist of a task, or reads the one that its folder holds; is told all tasks that this
+            process makes.
         sizes: Number of images by task.
     """
     if PartialState().num_processes == 1 or len(sizes) == 1:
-        return _timed(make, sizes)
-    mine = own_share(sizes)
+        return _timed(make, tuple(sizes))
+    mine = tuple(own_share(sizes))
     with alone():
         _, seconds = _timed(make, mine)
     seconds = dict(ChainMap(*gather_object([seconds])))  # waits for all
     with alone():
-        return {task: make(task) for task in sizes}, seconds
+        return {task: make(task, mine) for task in sizes}, seconds
 
 
-def _timed(make: Callable[[str], Specialist], tasks: Iterable[str]) -> tuple[dict[str, Specialist], Timing]:
+def _timed(
+    make: Callable[[str, tuple[str, ...]], Specialist], tasks: tuple[str, ...]
+) -> tuple[dict[str, Specialist], Timing]:
     found, seconds = {}, Timing()
     for task in tasks:
         with seconds.of(task):
-            found[task] = make(task)
+            found[task] = make(task, tasks)
     return found, seconds

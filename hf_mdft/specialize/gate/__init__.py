@@ -5,6 +5,7 @@ from .decide import decide
 from .familiarity import LIMITS, Familiarity, familiarity
 from .interpolations import SHARES, Comparison, Interpolations
 from .rules import RULE, Above, Furthest, Rule, Thresholds, Verdict, without_information
+from .strangers import ask_strangers
 
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Rule",
     "Thresholds",
     "Verdict",
+    "ask_strangers",
     "decide",
     "familiarity",
     "without_information",

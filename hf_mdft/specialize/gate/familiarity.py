@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
-from ...embedding import expert_features
 from ...experts import Source
-from ...objectives import image_information
 from ...objectives.prior import LEAST_EVENNESS, class_shares, effective_classes, estimate_prior
 from ..teacher import Models
+from .strangers import LEAST_LOOKED_AT, LOOKED_AT, LOOKS, information
 
 
 LEAST_DIFFERENT = 16
@@ -28,11 +26,6 @@ BETTER = 1.1
 """How many times as informative, of its largest value, another task's expert must be to be the better one, beside
 knowing more in nats: an expert of two classes is sure of anything. With images of another task it was 1.15 to 8 times,
 with a task's own 1.02 at most."""
-
-LOOKED_AT, LEAST_LOOKED_AT, LOOKS = 256, 32, 4096
-"""Images that each expert of another task looks at: fewer where there are many, so that all of them take no more than
-so many forward passes, but not below the least. (Of few images, information comes out lower: the expert is kept less
-easily.)"""
 
 LIMITS = (LEAST_DIFFERENT, LEAST_COVERAGE, LEAST_EVENNESS, PART, BETTER, LOOKED_AT, LEAST_LOOKED_AT, LOOKS)
 """What a decision depends on, beside the rule."""
@@ -87,13 +80,13 @@ class Familiarity:
         return PART if self.evenness < LEAST_EVENNESS else 1.0
 
 
-@torch.no_grad()
-def familiarity(models: Models, reference: Source) -> Familiarity:
+def familiarity(models: Models, reference: Source, strangers: Mapping[str, float]) -> Familiarity:
     """What is known of a task's images.
 
     Args:
         models: The task's models and images.
         reference: Outputs of the teacher's reference on all of the images.
+        strangers: Information of the experts of other tasks on some of the images, by name: `ask_strangers`.
     """
     different = models.images.different()
     if not models.has_expert:  # what the meta-model predicts for a task that it was not made for tells no classes
@@ -102,20 +95,11 @@ def familiarity(models: Models, reference: Source) -> Familiarity:
     count = found.shape[-1]
     coverage = effective_classes(estimate_prior(found, "em"), len(found))
     evenness = 1.0 if models.restorations else effective_classes(class_shares(reference.logits), len(found))
-    strangers = models.experts.strangers
-    most = max(LEAST_LOOKED_AT, min(LOOKED_AT, LOOKS // max(1, len(strangers))))
-    rows = torch.linspace(0, len(models.images) - 1, min(most, len(models.images))).round().long()
-    images, others = models.images.subset(rows), {}
-    known = information(found)
-    for expert, head in strangers.items():
-        (features,) = expert_features(models.pool, expert, images, device=models.device)
-        theirs = information(head(features).softmax(dim=-1))
-        if theirs * math.log(head.num_classes) > known * math.log(count):
-            others[expert] = theirs
+    known, heads = information(found), models.experts.strangers
+    others = {
+        expert: theirs
+        for expert, theirs in strangers.items()
+        if theirs * math.log(heads[expert].num_classes) > known * math.log(count)
+    }
     best = max(others, key=others.__getitem__, default=None)
     return Familiarity(different, coverage, evenness, known, best, others.get(best, 0.0))
-
-
-def information(probabilities: torch.Tensor) -> float:
-    """Mutual information of image and prediction `(N, C)`, in shares of `ln C`."""
-    return image_information(probabilities.double()).mean().item() / math.log(probabilities.shape[-1])

@@ -23,7 +23,7 @@ from ...heads import Head
 from ...merger import MetaMerger
 from ...recipes.schema import Recipe
 from ...specialize import SpecializeArguments, specialize_task
-from ...specialize.gate import LIMITS, RULE, Familiarity, familiarity
+from ...specialize.gate import LIMITS, RULE, Familiarity, ask_strangers, familiarity
 from ...specialize.one_task import as_asked, models_of
 from ...specialize.teacher import observe_sources
 from ...tasks import Images
@@ -189,9 +189,10 @@ class _Run:
 
     def _known(self, experts: TaskExperts, head: Head, images: Images, args: SpecializeArguments) -> Familiarity:
         """What the gate was told of the images; the experts' outputs are still in the cache."""
-        models = models_of(as_asked(experts, args, images), self.meta, head, images.distinct(), args)
+        images, task = images.distinct(), experts.task
+        models = models_of(as_asked(experts, args, images), self.meta, head, images, args)
         (reference, *_) = observe_sources(models, args.teacher_views, others=False).values()
-        return familiarity(models, reference)
+        return familiarity(models, reference, ask_strangers({task: experts}, {task: images}, args.device)[task])
 
 
 def shuffled(head: Head, seed: int) -> Head:
