@@ -11,9 +11,11 @@ import torch
 from conftest import files_of, perturbed
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from tiny_classifiers import tiny_config
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
+    AutoModelForImageClassification,
     BertConfig,
     BertModel,
     CLIPImageProcessor,
@@ -205,6 +207,33 @@ def test_adapters_that_do_not_fit(vit_paths, tmp_path, damage, said):
     with pytest.raises(InputError, match=said) as refused:
         convert(folder, tmp_path / "made")
     assert "\n" not in str(refused.value) and not (tmp_path / "made").exists()
+
+
+def test_classes_of_an_adapter_are_not_its_bases(vit_paths, tmp_path):
+    """Its own classifier has as many classes, and other ones, which nothing names."""
+    model = ViTForImageClassification.from_pretrained(vit_paths["shade"])
+    options = {"target_modules": ["q_proj"], "modules_to_save": ["classifier"]}
+    get_peft_model(model, LoraConfig(**options)).save_pretrained(tmp_path / "lora")
+    convert(tmp_path / "lora", tmp_path / "made")
+    names = json.loads((tmp_path / "made" / "config.json").read_text())["id2label"]
+    assert list(names.values()) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    model.config.save_pretrained(tmp_path / "lora")
+    convert(tmp_path / "lora", tmp_path / "named")
+    names = json.loads((tmp_path / "named" / "config.json").read_text())["id2label"]
+    assert list(names.values()) == list(model.config.id2label.values())
+
+
+def test_an_adapter_with_a_classifier_of_another_name(tmp_path):
+    AutoModelForImageClassification.from_config(tiny_config("resnet")).save_pretrained(tmp_path / "base")
+    model = AutoModelForImageClassification.from_pretrained(
+        tmp_path / "base", num_labels=5, ignore_mismatched_sizes=True
+    )
+    layer = next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    options = {"target_modules": [layer], "modules_to_save": ["classifier.1"]}
+    get_peft_model(model, LoraConfig(**options)).save_pretrained(tmp_path / "lora")
+    made = convert(tmp_path / "lora", tmp_path / "made")
+    assert made.model == "ResNetForImageClassification" and made.difference < 1e-5
+    assert AutoModelForImageClassification.from_pretrained(tmp_path / "made").config.num_labels == 5
 
 
 # open_clip

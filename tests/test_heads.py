@@ -110,3 +110,34 @@ def test_errors_of_linear_heads(vit_pool, tmp_path):
     save_file({"weight": torch.zeros(3, 16)}, tmp_path / "half.safetensors")
     with pytest.raises(InputError, match="needs tensor 'bias'"):
         load_head(tmp_path / "half.safetensors")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["linear", "zero_shot"])
+def test_classes_of_a_given_head_are_matched_by_name(clip_pool, tmp_path, kind):
+    if kind == "linear":
+        head = LinearHead(["dark", "middle", "bright"], weight=torch.randn(3, 16), bias=torch.randn(3))
+    else:
+        head = build_head("shade", Task(None, class_names=["dark", "middle", "bright"]), clip_pool)
+    head.save(tmp_path / "head.safetensors")
+    features = torch.randn(5, 16)
+    for given in (head, str(tmp_path / "head.safetensors")):
+        found = build_head("shade", Task(None, head=given, class_names=["Bright", "dark", "middle"]), clip_pool)
+        assert found.class_names == ["Bright", "dark", "middle"]
+        assert torch.equal(found(features), head(features)[:, [2, 0, 1]])
+        renamed = build_head("shade", Task(None, head=given, class_names=["x", "y", "z"]), clip_pool)
+        assert renamed.class_names == ["x", "y", "z"] and torch.equal(renamed(features), head(features))
+        with pytest.raises(InputError, match="class_names and the head both name 'bright', at different positions"):
+            build_head("shade", Task(None, head=given, class_names=["bright", "dark", "other"]), clip_pool)
+    with pytest.raises(InputError, match="2 class_names, but the head has 3 classes"):
+        load_head(tmp_path / "head.safetensors", ["a", "b"])
+
+
+def test_a_kind_of_head_that_does_not_say_what_has_a_row_for_each_class():
+    class Fixed(LinearHead):
+        class_tensors = ()
+
+    head = Fixed(["a", "b"], weight=torch.randn(2, 3), bias=torch.zeros(2))
+    assert torch.equal(head.named(["x", "y"], "task").weight, head.weight)
+    with pytest.raises(InputError, match="cannot be put into another order"):
+        head.named(["b", "a"], "task")

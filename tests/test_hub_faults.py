@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from conftest import TASKS, files_of, hub_recipe
 
@@ -241,3 +244,41 @@ finally:
         code.format(times=99)
     )
     assert client.python(code.format(times=2)) == "here"
+
+
+FETCHED = """
+import os
+from pathlib import Path
+from hf_mdft.hub import download
+from hf_mdft.pool.source import ModelSource
+download._LOOKED_UP.clear()
+source = ModelSource.resolve('lab/tiny-clip_shade')
+source.fetch()
+result = str(source.folder)
+"""
+
+
+FORGOTTEN = """
+import os
+from unittest import mock
+with mock.patch.dict(os.environ, HF_MDFT_CACHE={cache!r}):
+    names = dict()
+    exec({code!r}, names)
+"""
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked before", "another program's"])
+def test_a_cache_without_the_image_processor(hub, client, tmp_path, asked):
+    """Out of reach, an expert's own may be missing from the cache: the base's is not taken silently."""
+    folder = Path(client.python(FETCHED))
+    away = {file: os.readlink(file) for file in folder.iterdir() if "processor" in file.name}
+    for file in away:
+        file.unlink()
+    hub.misbehave(r"GET /api/models/lab/tiny-clip_shade", "lost", times=20)
+    try:
+        done = client._send(code=FETCHED if asked else FORGOTTEN.format(cache=str(tmp_path), code=FETCHED))
+    finally:
+        for file, target in away.items():
+            file.symlink_to(target)
+    said = "the local cache does not have preprocessor_config.json" if asked else "has no image processor of it"
+    assert said in done["err"] and bool(done["code"]) == asked, done["err"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 
 import pytest
 import torch
@@ -14,8 +15,11 @@ from test_classifiers import save_pool
 from transformers import AutoModelForImageClassification, CLIPModel, CLIPVisionModel, ViTForImageClassification
 
 from hf_mdft import InputError, MetaMerger, ModelPool, Task
+from hf_mdft.core.reference import ModelReference
 from hf_mdft.heads import build_head
+from hf_mdft.pool.names import distinct
 from hf_mdft.pool.parity import parity
+from hf_mdft.pool.source import ModelSource
 
 
 @torch.no_grad()
@@ -244,3 +248,29 @@ def test_adapters_with_names_of_older_versions(vit_paths, tmp_path, kind, caplog
     with caplog.at_level(logging.WARNING):
         assert list(parity(pool)) == ["base"]
     assert "names that peft does not find in the base" in caplog.text
+
+
+def test_outputs_of_an_adapter_are_not_kept_for_another_base(vit_paths, tmp_path):
+    adapted(vit(vit_paths), tmp_path / "lora", modules_to_save=["classifier"])
+    shutil.copytree(vit_paths["base"], tmp_path / "base")
+
+    def identity():
+        return ModelPool.from_pretrained(tmp_path / "base", {"shade": tmp_path / "lora"}).identity("shade")
+
+    file = tmp_path / "lora" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": str(tmp_path / "base")}))
+    first = identity()
+    assert identity() == first
+    perturbed(ViTForImageClassification.from_pretrained(tmp_path / "base"), 7, 0.3).save_pretrained(tmp_path / "base")
+    assert identity() != first
+
+
+def test_adapters_that_differ_in_their_config_are_no_copies(tmp_path):
+    checksums = {"adapter_model.safetensors": "0" * 64}
+    sources = []
+    for name, alpha in (("a", 8), ("b", 8), ("c", 16)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"lora_alpha": alpha}))
+        reference = ModelReference(f"lab/{name}", "1" * 40)
+        sources.append(ModelSource(reference, tmp_path / name, {"adapter_model.safetensors": 1}, checksums))
+    assert distinct("task", sources) == [sources[0], sources[2]]

@@ -5,18 +5,27 @@ from __future__ import annotations
 import io
 import logging
 import os
+import struct
 import zipfile
+import zlib
 
 import datasets
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import make_dataset
 from PIL import Image
+from transformers import CLIPImageProcessor
 
 from hf_mdft import InputError, Task
 from hf_mdft.tasks import Preprocessor, read_labelled, read_unlabelled
+from hf_mdft.tasks.decode import Showing, decode
+
+
+HIDDEN = ((65535, 0, 0), (1000, 2000, 3000))
+"""Colors of 16 bits that may be transparent."""
 
 
 @pytest.fixture(scope="module")
@@ -477,3 +486,64 @@ def test_label_names_that_do_not_fit_are_refused(preprocessor):
     _, task, names = classes([0, 1], ["cat", "dog"], label_names=["cat", "cow"])
     with pytest.raises(InputError, match="label_names calls label '1' 'cow', which is no class"):
         read_labelled("x", task, names, preprocessor)
+
+
+@pytest.mark.parametrize("ending", ["tiff", "jpeg", "png", "webp"])
+def test_a_picture_in_a_list_is_turned_once(tmp_path, preprocessor, ending):
+    exif, array = Image.Exif(), np.zeros((24, 40, 3), np.uint8)
+    exif[0x0112], array[:12, :20] = 6, 255
+    Image.fromarray(array).save(tmp_path / f"x.{ending}", exif=exif)
+    wanted = pixels(read_unlabelled("x", Task([str(tmp_path / f"x.{ending}")]), preprocessor))
+    opened, loaded = (Image.open(tmp_path / f"x.{ending}") for _ in range(2))
+    loaded.load()
+    for image in (opened, loaded):
+        assert torch.equal(pixels(read_unlabelled("x", Task([image]), preprocessor)), wanted)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_the_transparent_color_of_sixteen_bits(hidden):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    row = b"\0" + struct.pack(">6H", 65535, 0, 0, 1000, 2000, 3000)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)) + chunk(
+        b"tRNS", struct.pack(">3H", *hidden)
+    )
+    png = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    found = np.asarray(decode({"bytes": png, "path": None}, Showing(background="blue")))[0].tolist()
+    plain = [[255, 0, 0], [3, 7, 11]]
+    assert found == [[0, 0, 255] if color == hidden else plain[n] for n, color in enumerate(HIDDEN)]
+
+
+def test_hairlines_are_bad_pictures(clip_paths, tmp_path, preprocessor):
+    CLIPImageProcessor(size={"shortest_edge": 224}, crop_size=32).save_pretrained(tmp_path)
+    keeps_shape = Preprocessor(tmp_path, "x")
+    assert keeps_shape.encode([Image.new("RGB", (3, 400))]).shape == (1, 3, 32, 32)
+    with pytest.raises(ValueError, match="2000 pixels long and 1 wide, too narrow to be resized"):
+        keeps_shape.encode([Image.new("RGB", (1, 2000))])
+    Image.new("RGB", (1, 2000)).save(tmp_path / "line.png")
+    with pytest.raises(InputError, match=r"line.png \(2000 pixels long and 1 wide"):
+        read_unlabelled("x", Task([str(tmp_path / "line.png")]), keeps_shape)
+
+
+def test_a_range_that_an_address_was_missing_from_is_not_kept(preprocessor):
+    memory = fsspec.filesystem("memory")
+
+    def put(name, white):
+        file = io.BytesIO()
+        Image.fromarray(np.linspace(0, white, 1024).reshape(32, 32).astype(np.uint16)).save(file, "PNG")
+        memory.pipe(name, file.getvalue())
+
+    put("/range-a.png", 900)
+    task = Task(["memory://range-a.png", "memory://range-b.png"], on_bad_image="skip")
+    first = read_unlabelled("x", task, preprocessor)
+    assert len(first) == 1 and first.showing.range == (0, 1023)
+    put("/range-b.png", 60_000)
+    again = read_unlabelled("x", task, preprocessor)
+    assert len(again) == 2 and again.showing.range == (0, 65535)
+
+
+def test_the_cache_of_images_knows_what_they_were_resized_with(preprocessor, monkeypatch):
+    first = preprocessor.key()
+    monkeypatch.setattr(preprocessor, "processor", object())
+    assert preprocessor.key() != first

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import TASKS, layouts, pool_of
 from safetensors.torch import load_file, save_file
+from transformers import ViTForImageClassification
 
 import hf_mdft.pool.manifest as manifest_module
 from hf_mdft import InputError, ModelPool, Task
@@ -454,3 +455,63 @@ def test_task_vectors_beyond_half_precision_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"expert 'shade': its 'w' is 1e\+05 away from the base's, above 65504"):
         write_vectors(iter([("w", torch.tensor([[1e5, 0.0]]))]), tmp_path, ["shade"])
     assert not list(tmp_path.iterdir())
+
+
+def with_config(paths, folder, **changes):
+    """A copy of the ViT expert of 'shade' with another config."""
+    shutil.copytree(paths["shade"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return ModelPool.from_pretrained(paths["base"], {"shade": folder})
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"0": "dark", "1": "middle", "2": "bright"}, ["dark", "middle", "bright"]),
+        ({"2": "bright", "0": "dark", "1": "middle"}, ["dark", "middle", "bright"]),
+        ({"0": 3, "1": 5, "2": 8.5}, ["3", "5", "8.5"]),
+        ({"1": "dark", "2": "middle", "3": "bright"}, "numbers the classes 1, 2, 3, not 0, 1, 2"),
+        ({"0": "dark", "1": "middle", "3": "bright"}, "numbers the classes 0, 1, 3, not 0, 1, 2"),
+        ({"-1": "none", "0": "dark", "1": "bright"}, "numbers the classes -1, 0, 1, not 0, 1, 2"),
+        ({"0": None, "1": "middle", "2": "bright"}, "calls class 0 None"),
+        ({"0": "dark", "1": {"name": "middle"}, "2": "bright"}, r"calls class 1 \{'name': 'middle'\}"),
+    ],
+)
+def test_names_of_classes_in_a_config(vit_paths, tmp_path, names, said):
+    pool = with_config(vit_paths, tmp_path / "shade", id2label=names)
+    if isinstance(said, list):
+        assert build_head("shade", Task(None), pool).class_names == said
+    else:
+        with pytest.raises(InputError, match=said):
+            build_head("shade", Task(None), pool)
+
+
+def test_notes_in_a_config_may_be_any_number(vit_paths, tmp_path):
+    with_config(vit_paths, tmp_path / "a", seed=1234567890, training={"images": 14197122, "num_layers": 10**9})
+    for name in ("hidden_size", "num_hidden_layers"):
+        with pytest.raises(InputError, match=f"{name} is 999999999, which no model has"):
+            with_config(vit_paths, tmp_path / name, **{name: 999999999})
+
+
+@pytest.mark.parametrize("stale", ["shards", "index"])
+def test_one_whole_file_is_read_before_an_index(vit_paths, tmp_path, stale):
+    """As transformers does; what a sharded save left behind may be old."""
+    folder = shutil.copytree(vit_paths["shade"], tmp_path / "shade")
+    tensors = load_file(folder / "model.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    if stale == "shards":
+        old = {name: tensor + 1 for name, tensor in tensors.items()}
+        save_file(old, folder / "model-00001-of-00001.safetensors", {"format": "pt"})
+    pool = ModelPool.from_pretrained(vit_paths["base"], {"shade": folder})
+    plain = ViTForImageClassification.from_pretrained(folder).vit.state_dict()
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in pool.tower("shade").state_dict().items())
+
+
+def test_a_tower_has_no_weight_that_nothing_has_set(clip_pool):
+    tensors = clip_pool.tower().state_dict()
+    missing = next(iter(dict(clip_pool.tower().named_parameters())))
+    del tensors[missing]
+    with pytest.raises(ValueError, match=f"no weights for {missing}"):
+        clip_pool.architecture.tower_of(clip_pool.config, tensors)

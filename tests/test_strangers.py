@@ -18,6 +18,7 @@ from hf_mdft.core.plain_text import is_plain, one_line, without_secrets
 from hf_mdft.heads import build_head
 from hf_mdft.recipes.schema import Recipe
 from hf_mdft.tasks import Preprocessor, read_labelled, read_unlabelled
+from hf_mdft.tasks.source import open_dataset
 
 
 @pytest.fixture(scope="module")
@@ -401,3 +402,100 @@ def test_warnings_are_on_the_page(clip_paths, tmp_path, monkeypatch, capsys):
     assert code == 0 and "minute" in out
     text = page.read_text(encoding="utf-8")
     assert "To know" in text and "1 .heic; convert HEIC to JPEG" in text
+
+
+def as_datasets(spec):
+    """Number of rows, and names of classes, that `load_dataset` finds."""
+    found = datasets.load_dataset(**spec)
+    return len(found), getattr(found.features.get("label"), "names", None)
+
+
+CARD = """---
+configs:
+- config_name: clean
+  data_files: clean/**
+- config_name: mixed
+  data_files:
+  - split: train
+    path: clean/**
+  - split: test
+    path: noisy/**
+---
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"data_dir": "clean"},
+        {"name": "clean"},
+        {"name": "mixed"},
+        {"name": "mixed", "split": "test"},
+        {"data_dir": "clean", "drop_labels": True},
+    ],
+)
+def test_a_part_of_a_local_folder_is_what_datasets_takes(tmp_path, options):
+    root = tree(tmp_path / "pics", *[f"{part}/{c}/{n}.png" for part in ("clean", "noisy") for c in "ab" for n in "12"])
+    picture(root / "noisy" / "b" / "3.png", 9)
+    if "name" in options:
+        (root / "README.md").write_text(CARD)
+    spec = {"path": str(root), "split": "train", **options}
+    found = open_dataset(spec, "x")
+    assert (len(found), getattr(found.features.get("label"), "names", None)) == as_datasets(spec)
+    assert len(found) == (5 if options.get("split") == "test" else 4)
+
+
+def test_a_card_that_names_no_files_changes_nothing(tmp_path, preprocessor):
+    root = tree(tmp_path / "pics", "cat/0.png", "dog/train_1.png")
+    for text in ("# Pictures", "---\nlicense: mit\n---\n"):
+        (root / "README.md").write_text(text)
+        assert count({"path": str(root), "split": "train"}, preprocessor) == 2
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("part-1", "part-2")])
+def test_tables_of_a_folder_keep_their_parts(tmp_path, names):
+    for number, name in enumerate(names):
+        data = {"image": [Image.new("RGB", (8, 8), (number, row, 0)) for row in range(3 + number)]}
+        dataset = datasets.Dataset.from_dict(data, features=datasets.Features({"image": datasets.Image()}))
+        dataset.to_parquet(tmp_path / "tables" / f"{name}-00000-of-00001.parquet")
+    (tmp_path / "tables" / "README.md").write_text("a note beside them")
+    spec = {"path": "parquet", "data_dir": str(tmp_path / "tables"), "split": "train"}
+    assert len(open_dataset(spec, "x")) == (3 if "train" in names else 7)
+    if "train" in names:
+        assert len(open_dataset({**spec, "split": "test"}, "x")) == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (("validation/train/0.png", "validation/car/0.png"), ["car", "train"]),
+        (("bullet_train/0.png", "tram/0.png", "test_tube/0.png"), ["bullet_train", "test_tube", "tram"]),
+        (("train/cat/0.png", "test/dog/0.png"), ["cat", "dog"]),
+        (("cat/train/0.png", "dog/test/0.png"), ["cat", "dog"]),
+        (("train/train/0.png", "test/test/0.png"), None),
+        (("train/0.png", "test/0.png"), None),
+    ],
+)
+def test_classes_whose_names_are_words_of_parts(tmp_path, names, classes):
+    root = tree(tmp_path / "pics", *names)
+    assert getattr(open_dataset(str(root), "x").features.get("label"), "names", None) == classes
+    if names[0].startswith("validation"):
+        spec = imagefolder(root, "validation")
+        found = open_dataset(spec, "x")
+        assert (len(found), found.features["label"].names) == as_datasets(spec)
+
+
+def test_links_and_equal_archives(tmp_path, preprocessor):
+    real = tree(tmp_path / "real", "cat/0.png", "dog/1.png")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("cat", "dog"):
+        (linked / name).symlink_to(real / name)
+    (linked / "dog" / "round").symlink_to(linked)
+    for spec in (str(linked), {"path": str(linked), "split": "train"}, imagefolder(linked)):
+        assert count(spec, preprocessor) == 2
+    for name in ("cat", "dog"):
+        (tmp_path / "zips").mkdir(exist_ok=True)
+        with zipfile.ZipFile(tmp_path / "zips" / f"{name}.zip", "w") as file:
+            file.writestr("0.png", (real / "cat" / "0.png").read_bytes())
+    assert open_dataset(str(tmp_path / "zips"), "x")["label"][:] == [0, 1]

@@ -16,6 +16,7 @@ from ..core.errors import InputError
 from ..core.registry import Registry
 from .blocks import depths
 from .keys import canonical_names, surplus
+from .output_layers import class_names_of
 
 
 USUAL_SHAPE = (3, 224, 224)
@@ -216,7 +217,7 @@ class Architecture:
                 raise InputError(
                     f"{weights.source}: no '{key}' for the linear head of {where}; give head: FILE.safetensors"
                 )
-        names = [config.id2label[index] for index in sorted(config.id2label)]
+        names = class_names_of(config, str(weights.source))
         return weights.raw("classifier.weight"), weights.raw("classifier.bias"), names
 
     def has_text_tower(self, config: PreTrainedConfig) -> bool:

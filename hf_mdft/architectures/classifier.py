@@ -17,6 +17,7 @@ from .identity import COSMETIC
 from .keys import canonical_names
 from .output_layers import (
     CLASSES,
+    class_names_of,
     classifier_class,
     embedding_model,
     new_classifier,
@@ -124,7 +125,7 @@ class Classifier(Architecture):
             )
         weight = torch.cat([weights.raw(keys[f"{layer}.weight"]) for layer in layers], dim=1) / len(layers)
         bias = torch.stack([weights.raw(keys[f"{layer}.bias"]) for layer in layers]).mean(dim=0)
-        return weight, bias, [config.id2label[index] for index in sorted(config.id2label)]
+        return weight, bias, class_names_of(config, str(weights.source))
 
     def loader(self, config: PreTrainedConfig) -> str:
         return classifier_class(config).__name__

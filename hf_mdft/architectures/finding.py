@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from ..core.errors import InputError
 from ..core.json_files import read_json
@@ -61,7 +63,10 @@ def check_numbers(config: Any, where: str) -> None:
     """
     if not isinstance(config, Mapping):
         raise InputError(f"{where}: config.json holds no keys and values; add the model's own")
+    known = _keys_of(config.get("model_type"))
     for key, value in config.items():
+        if known is not None and key not in known:
+            continue  # a note, which builds nothing
         if isinstance(value, Mapping) and key not in ("id2label", "label2id"):
             check_numbers(value, f"{where}: {key}")
         most = MOST_LAYERS if LAYERS.fullmatch(str(key)) else LARGEST
@@ -70,6 +75,17 @@ def check_numbers(config: Any, where: str) -> None:
         ]
         if "token" not in str(key) and any(not abs(number) <= most for number in numbers):
             raise InputError(f"{where}: config.json: {key} is {value!r:.40}, which no model has; correct it")
+
+
+@cache
+def _keys_of(model_type: Any) -> frozenset[str] | None:
+    """Keys that a kind of config knows; `None` where they are not known."""
+    try:
+        kind = CONFIG_MAPPING[model_type]
+        parameters = inspect.signature(kind).parameters
+        return frozenset(kind().to_dict().keys() | kind.attribute_map.keys() | parameters.keys())
+    except Exception:  # no such kind, or one without defaults
+        return None
 
 
 def architecture_of(config: PreTrainedConfig, where: str) -> Architecture:

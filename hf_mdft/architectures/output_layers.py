@@ -80,6 +80,31 @@ def _output_layers(
     return tuple(found)
 
 
+def class_names_of(config: PreTrainedConfig, where: str) -> list[str]:
+    """Names of a classifier's classes, in the order of its logits; numbers are written out.
+
+    Args:
+        config: Its config.
+        where: Names the model in messages.
+
+    Raises:
+        InputError: They are not numbered 0, 1, 2, ..., or one is no name.
+    """
+    found = config.id2label
+    if sorted(found) != list(range(len(found))):
+        shown = ", ".join(map(str, sorted(found)[:4])) + (", ..." if len(found) > 4 else "")
+        raise InputError(
+            f"{where}: id2label in config.json numbers the classes {shown}, not 0, 1, 2, ..., so it is not known "
+            "which output is which; correct it"
+        )
+    for number in range(len(found)):
+        if not isinstance(found[number], str | int | float):
+            raise InputError(
+                f"{where}: id2label in config.json calls class {number} {found[number]!r:.40}; correct it"
+            )
+    return [str(found[number]) for number in range(len(found))]
+
+
 def with_classes(config: PreTrainedConfig, names: list[str]) -> PreTrainedConfig:
     """A copy of a config with other classes."""
     config = copy.deepcopy(config)
@@ -90,7 +115,7 @@ def with_classes(config: PreTrainedConfig, names: list[str]) -> PreTrainedConfig
 
 
 def adapted_config(
-    base: PreTrainedConfig, name: str | None, rows: Mapping[str, int], own: PreTrainedConfig | None
+    base: PreTrainedConfig, name: str | None, rows: Mapping[str, int], own: PreTrainedConfig | None, where: str
 ) -> PreTrainedConfig:
     """Config of a model that an adapter makes of a base.
 
@@ -99,6 +124,10 @@ def adapted_config(
         name: Class of the model that the adapter was trained on, where it says so.
         rows: Rows of tensors that it brings along, by name; those of an output layer are its classes.
         own: A config beside the adapter, which may name the classes.
+        where: Names the adapter in messages.
+
+    Raises:
+        InputError: See `class_names_of`.
     """
     config = copy.deepcopy(base)
     if name is not None:
@@ -116,7 +145,7 @@ def adapted_config(
     counts = [rows[f"{layer}.weight"] for layer in output_layers(config) if f"{layer}.weight" in rows]
     if not counts:
         return config
-    names = [own.id2label[index] for index in sorted(own.id2label)] if own is not None else []
+    names = [] if own is None else class_names_of(own, where)
     return with_classes(config, names if len(names) == counts[0] else [f"LABEL_{i}" for i in range(counts[0])])
 
 

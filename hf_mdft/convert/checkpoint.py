@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from ..core.errors import InputError
 from ..pool.headers import WRAPPERS
 from ..pool.layout import PICKLED, SAVED_STATE, VARIANT
-from ..pool.source import INDEX_FILE, shards
+from ..pool.weight_files import INDEX_FILE, shards
 
 
 TRANSFORMERS = ("model.safetensors", INDEX_FILE, "pytorch_model.bin", "pytorch_model.bin.index.json")

@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from ..architectures import read_config
+from ..architectures.output_layers import adapted_config
 from ..core.errors import InputError
 from ..core.reference import ModelReference
 from ..pool.source import ModelSource
 
 
-CLASSIFIER = "base_model.model.classifier.weight"
-"""Key of a classifier that an adapter brings along (`modules_to_save`)."""
+PREFIX = "base_model.model."
+"""So begin keys of an adapter's tensors."""
 
 
 def adapted_model(folder: Path, where: str, token: str | bool | None) -> tuple[PeftModel, ModelSource]:
@@ -80,16 +81,14 @@ def _base_model(
     model_class = getattr(transformers, name, None)
     if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
         raise InputError(f"{where}: its base class '{name}' is none of transformers")
-    if CLASSIFIER in tensors:
-        labels = read_config(folder, where) if (folder / "config.json").is_file() else None
-        options.num_labels = len(tensors[CLASSIFIER])
-        if labels is not None and labels.num_labels == options.num_labels:
-            options.id2label, options.label2id = labels.id2label, labels.label2id
+    rows = {key.removeprefix(PREFIX): len(tensor) for key, tensor in tensors.items() if tensor.ndim}
+    own = read_config(folder, where) if (folder / "config.json").is_file() else None
+    options = adapted_config(options, name, rows, own, where)
     model, info = model_class.from_pretrained(
         base.folder, config=options, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
     )
     other = {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
-    missing = sorted(key for key in info["missing_keys"] | other if f"base_model.model.{key}" not in tensors)
+    missing = sorted(key for key in info["missing_keys"] | other if f"{PREFIX}{key}" not in tensors)
     if missing:
         raise InputError(f"{where}: neither it nor its base {base} has tensor '{missing[0]}' of {name}")
     return model

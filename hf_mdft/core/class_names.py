@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from .errors import InputError
+
 
 def plain_name(name: str) -> str:
     """A class name without what spellings differ in: case, `_` and `-` for a space, spaces around it, Unicode form."""
@@ -44,6 +46,29 @@ def order_by_name(wanted: Sequence[str], own: Sequence[str]) -> list[int]:
     for number, name in enumerate(own):
         left.setdefault(form(name), []).append(number)
     return [left[form(name)].pop(0) for name in wanted]
+
+
+def positions(names: Sequence[str], own: Sequence[str], what: str, whose: str) -> list[int]:
+    """Index in a classifier's classes of each of as many names: by name where both are the same classes, else in
+    order, for the names are other ones.
+
+    Args:
+        names: The names.
+        own: The classifier's.
+        what: What the names are, in messages.
+        whose: The classifier, in messages.
+
+    Raises:
+        InputError: Some names are the classifier's at other positions, and not all are.
+    """
+    if same_classes(names, own):
+        return order_by_name(names, own)
+    if displaced := displaced_classes(names, own):
+        raise InputError(
+            f"{what} and {whose} both name '{displaced[0]}', at different positions, but not all classes alike: spell "
+            f"all of them as {whose} does, in any order ({', '.join(own[:4])}{', ...' if len(own) > 4 else ''})"
+        )
+    return list(range(len(own)))
 
 
 def shared_classes(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:

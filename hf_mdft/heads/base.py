@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ..core.cache import key_of
+from ..core.class_names import positions
 from ..core.errors import InputError
 from ..core.registry import Registry
 from ..core.regular import check_regular
@@ -36,6 +38,8 @@ class Head(nn.Module):
     tensor_names: tuple[str, ...]
     trained_names: tuple[str, ...]
     """Tensors that a trainable copy trains."""
+    class_tensors: tuple[str, ...] = ()
+    """Tensors with one row for each class."""
 
     def __init__(self, class_names: list[str], **tensors: torch.Tensor) -> None:
         super().__init__()
@@ -60,6 +64,39 @@ class Head(nn.Module):
     def linear(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Weight `(C, width)` and bias `(C,)` where the head is an affine map of the embedding; else none."""
         return None
+
+    def named(self, class_names: list[str], where: str) -> Head:
+        """The head with these classes: where it has the same, in their order; else its own are renamed, in order.
+
+        Args:
+            class_names: Names of all classes.
+            where: Names the head in messages.
+
+        Raises:
+            InputError: Their number is another, or some are its own at other positions, and not all.
+        """
+        if class_names == self.class_names:
+            return self
+        if len(class_names) != self.num_classes:
+            raise InputError(f"{where}: {len(class_names)} class_names, but the head has {self.num_classes} classes")
+        rows = positions(class_names, self.class_names, f"{where}: class_names", "the head")
+        return self.with_classes(rows, class_names)
+
+    def with_classes(self, rows: Sequence[int], class_names: list[str]) -> Head:
+        """The same head with some of its classes, in another order or with other names.
+
+        Args:
+            rows: Which of its classes, in order.
+            class_names: Their names.
+
+        Raises:
+            InputError: A kind of head that does not say which tensors have a row for each class.
+        """
+        if not self.class_tensors and list(rows) != list(range(self.num_classes)):
+            raise InputError(f"a {self.name} head cannot be put into another order; give class_names in its own")
+        tensors = dict(self.state_dict())
+        tensors |= {name: tensors[name][list(rows)] for name in self.class_tensors}
+        return type(self)(class_names, **tensors)
 
     def trainable(self, full: bool = True) -> Head:
         """A copy to train.
@@ -99,11 +136,12 @@ HEADS: Registry[type[Head]] = Registry("head")
 
 
 def load_head(path: str | Path, class_names: list[str] | None = None) -> Head:
-    """Read a head from safetensors: one that `Head.save` wrote, or `weight` and `bias` of a linear classifier.
+    """Read a head from safetensors: one that `Head.save` wrote, or `weight` and `bias` of a linear classifier, whose
+    classes are numbered (`class 0`, ...).
 
     Args:
         path: The file.
-        class_names: Names for a file without them; the default numbers the classes.
+        class_names: See `Head.named`; the default are the file's.
 
     Raises:
         InputError: The file cannot be read, lacks a tensor, or has another number of classes.
@@ -132,8 +170,9 @@ def load_head(path: str | Path, class_names: list[str] | None = None) -> Head:
         raise InputError(f"{path}: tensor '{kind.tensor_names[0]}' is a single number, no head")
     if known is not None and not (isinstance(known, list) and all(isinstance(name, str) for name in known)):
         raise InputError(f"{path}: its class_names are no list of names; make the head again")
-    names = class_names or known or [f"class {i}" for i in range(tensors[kind.tensor_names[0]].shape[0])]
+    names = known or [f"class {i}" for i in range(tensors[kind.tensor_names[0]].shape[0])]
     try:
-        return kind(names, **{name: tensors[name] for name in kind.tensor_names})
+        head = kind(names, **{name: tensors[name] for name in kind.tensor_names})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    return head if class_names is None else head.named(class_names, str(path))

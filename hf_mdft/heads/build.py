@@ -9,11 +9,11 @@ import torch
 
 from ..core.class_names import (
     are_placeholders,
-    displaced_classes,
     missing_classes,
     no_words,
     order_by_name,
     plain_name,
+    positions,
     same_classes,
 )
 from ..core.errors import InputError
@@ -50,7 +50,7 @@ def build_head(name: str, task: Task, pool: ModelPool) -> Head:
     elif spec == "zero_shot":
         head = _from_text(task, pool, where)
     elif str(spec).endswith(".safetensors"):
-        head = load_head(spec, task.class_names)
+        head = load_head(spec)
     else:
         HEADS.get(spec)
         raise InputError(f"{where}: head '{spec}' must be given as a file or a Head")
@@ -60,9 +60,7 @@ def build_head(name: str, task: Task, pool: ModelPool) -> Head:
     width = pool.width
     if None not in (width, head.width) and width != head.width:
         raise InputError(f"{where}: its head ({spec}) reads {head.width} numbers, the pool's towers give {width}")
-    if task.class_names and len(task.class_names) != head.num_classes:
-        raise InputError(f"{where}: {len(task.class_names)} class_names, but the head has {head.num_classes} classes")
-    return head
+    return head if task.class_names is None else head.named(task.class_names, where)
 
 
 def build_expert_heads(name: str, task: Task, pool: ModelPool, head: Head) -> dict[str, Head]:
@@ -108,13 +106,8 @@ def _classifiers(name: str, task: Task, pool: ModelPool) -> dict[str, Head]:
                 raise InputError(
                     f"{where}: {len(names)} class names, but the classifier of {source} has {len(weight)} classes"
                 )
-            wanted = names if same_classes(names, own) else own  # other names rename the first's classes, in order
-            if wanted is own and (displaced := displaced_classes(names, own)):
-                raise InputError(
-                    f"{where}: class_names and the classifier of {source} both name '{displaced[0]}', at different "
-                    "positions, but not all classes alike: spell all of them as the classifier does, in any order "
-                    f"({', '.join(map(str, own[:4]))}{', ...' if len(own) > 4 else ''})"
-                )
+            rows = positions(names, own, f"{where}: class_names", f"the classifier of {source}")
+            wanted = [own[row] for row in rows]
         elif not same_classes(first, own):
             others = missing_classes(own, first) or missing_classes(first, own)
             what = f"class '{others[0]}'" if others else f"{len(own)} classes, not {len(first)}"

@@ -12,7 +12,7 @@ class LinearHead(Head):
     """`features @ weight.T + bias`, with `weight` `(C, width)` and `bias` `(C,)`."""
 
     tensor_names = ("weight", "bias")
-    trained_names = tensor_names
+    trained_names = class_tensors = tensor_names
 
     @property
     def width(self) -> int:

@@ -18,6 +18,7 @@ class ZeroShotHead(Head):
     """
 
     tensor_names = ("class_embeddings", "projection", "logit_scale")
+    class_tensors = ("class_embeddings",)
     trained_names = ("class_embeddings", "projection")
 
     @property

@@ -11,6 +11,7 @@ from huggingface_hub import HfApi, ModelInfo, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import filter_repo_objects, tqdm
 
+from ..core.cache import key_of, remember, remembered
 from ..core.errors import HubOffline, HubUnreachable, InputError
 from ..core.reference import ModelReference
 from .client import TIMEOUT, call_hub
@@ -26,6 +27,10 @@ class RepoFile(NamedTuple):
 
     size: int
     sha256: str | None = None
+
+
+KIND = "repo-files"
+"""Folder of the cache with the names of the files of commits."""
 
 
 class _Silent(tqdm):
@@ -76,7 +81,13 @@ def fetch_files(
         # Under the branch's name too, so that it is found when the Hub is out of reach.
         call_hub(lambda: get(wanted[-1], model.revision), model.where)
     _LOOKED_UP[(model.id, info.sha, *patterns)] = files
+    remember(KIND, key_of(model.id, info.sha), sorted(files))
     return file.parents[wanted[-1].count("/")], files
+
+
+def known_files(model: ModelReference) -> list[str] | None:
+    """Names of all files of a commit, where the Hub was once asked for it; else `None`."""
+    return remembered(KIND, key_of(model.id, model.revision))
 
 
 def _look_up(model: ModelReference, token: Token) -> ModelInfo | None:

@@ -16,7 +16,8 @@ from ..core.threads import each
 from ..hub.model_tree import ListedModel, finetunes_of
 from .download import size_text
 from .fit import Fit
-from .source import INDEX_FILE, ModelSource
+from .source import ModelSource
+from .weight_files import INDEX_FILE
 
 
 @dataclass(frozen=True)

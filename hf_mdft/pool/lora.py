@@ -99,7 +99,7 @@ class Lora:
         rows = {key: self.header[full].shape[0] for key, full in self.whole.items() if self.header[full].shape}
         has_own = (self.source.folder / "config.json").is_file()
         own = read_config(self.source.folder, str(self.source)) if has_own else None
-        return adapted_config(base, name, rows, own)
+        return adapted_config(base, name, rows, own, str(self.source))
 
     def check_base(self, base: ModelSource) -> None:
         """Whether the adapter names the pool's base as its own, as far as names can tell.

@@ -197,11 +197,12 @@ class ModelPool:
         return ModelPool(self.base, self.by_task | new, self.descriptions)
 
     def identity(self, expert: str | None = None) -> str:
-        """Changes with everything that an expert's (for `None`, the base's) tower computes with: its weights, and the
-        config, which is the base's."""
+        """Changes with everything that an expert's (for `None`, the base's) tower computes with: its weights (of an
+        adapter, the base's too), and the config, which is the base's."""
         source = self.base if expert is None else self.experts[expert]
-        classes = [self.config.architectures] if self.architecture.own_heads else []
-        return key_of(source.reference.revision, functional_config(self.base.folder), *classes)
+        also = [self.config.architectures] if self.architecture.own_heads else []
+        also += [self.base.reference.revision] if source.is_adapter else []
+        return key_of(source.reference.revision, functional_config(self.base.folder), *also)
 
     def fetch(self) -> None:
         """Download all weights that are not here yet.

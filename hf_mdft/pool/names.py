@@ -36,21 +36,16 @@ def check_names(base: ModelSource, experts: Mapping[str, Sequence[ModelSource]])
 
 
 def distinct(task: str, sources: Sequence[ModelSource]) -> list[ModelSource]:
-    """A task's experts, or its teachers, without copies, of which it warns: the same commit or folder, or files with
-    the same checksums in another repo."""
+    """A task's experts, or its teachers, without copies, of which it warns: the same commit or folder, or
+    the same in another repo."""
     kept: list[ModelSource] = []
     for source in sources:
-        same = next((other for other in kept if _is_copy(source, other)), None)
+        same = next((other for other in kept if source.is_copy_of(other)), None)
         if same is None:
             kept.append(source)
         else:
             logger.warning("%s: the same weights as %s, also named for task '%s'; they count once", source, same, task)
     return kept
-
-
-def _is_copy(a: ModelSource, b: ModelSource) -> bool:
-    known = all(a.checksums.values()) and bool(a.checksums)
-    return a.reference.is_same(b.reference) or (known and a.checksums == b.checksums)
 
 
 def model_folders(specs: Iterable[str | Path], where: str) -> list[str | Path]:

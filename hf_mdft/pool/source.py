@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import filter_repo_objects
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
 from ..architectures.identity import functional_config
@@ -20,20 +21,24 @@ from ..core.hashing import file_hash
 from ..core.reference import ModelReference
 from ..core.regular import check_regular
 from ..hub.conversion import find_conversion
-from ..hub.download import RepoFile, cached_folder, fetch_files, fetch_weights
-from .layout import advice
+from ..hub.download import RepoFile, cached_folder, fetch_files, fetch_weights, known_files
+from .weight_files import INDEX_FILE, NoSafetensors, weight_names
 
 
 logger = logging.getLogger(__name__)
 
-INDEX_FILE = "model.safetensors.index.json"
 PROCESSOR_FILES = [
     "preprocessor_config.json",
     "processor_config.json",
     "tokenizer*.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
+    "*spiece.model",
+    "sentencepiece*.model",
+    "tokenizer.model",
 ]
 SMALL_FILES = ["config.json", CONFIG_NAME, INDEX_FILE, "README.md", *PROCESSOR_FILES]
 """What is fetched before a model is checked: never weights, never code."""
@@ -127,6 +132,7 @@ class ModelSource:
         cut_off = files is None
         if cut_off:
             files = {file.name: RepoFile(file.stat().st_size) for file in folder.iterdir()}
+            _check_whole(pinned, reference.where, files, patterns)
         try:
             names = weight_names(folder, files, reference.where, reference.spec, adapters)
         except InputError as error:
@@ -202,6 +208,15 @@ class ModelSource:
         """Whether it is a PEFT adapter on a base."""
         return SAFETENSORS_WEIGHTS_NAME in self.weights
 
+    def is_copy_of(self, other: ModelSource) -> bool:
+        """Whether it computes what another one does: the same commit or folder, or, in another repo, weights with the
+        same checksums and a config that says the same."""
+        if self.reference.is_same(other.reference):
+            return True
+        if not self.checksums or not all(self.checksums.values()) or self.checksums != other.checksums:
+            return False
+        return _identity(self.folder, self.weights) == _identity(other.folder, other.weights)
+
     def missing(self) -> dict[str, int]:
         """Weight files that are not here yet, and their sizes."""
         return {name: size for name, size in self.weights.items() if not (self.folder / name).is_file()}
@@ -228,60 +243,39 @@ class ModelSource:
                     )
 
 
-class NoSafetensors(InputError):
-    """A model without safetensors weights."""
-
-
-def weight_names(
-    folder: Path, available: Iterable[str], where: str, given: str | None = None, adapters: bool = False
-) -> list[str]:
-    """Names of a model's safetensors files, in order.
-
-    Args:
-        folder: Holds the index, where the weights are sharded.
-        available: Names of the files that the model has.
-        where: Names the model in messages.
-        given: As the user names it, for commands in messages; the default is `where`.
-        adapters: Whether it may be a PEFT adapter.
+def _check_whole(pinned: ModelReference, where: str, available: Collection[str], patterns: Sequence[str]) -> None:
+    """Whether the local cache has all small files of a commit that the Hub cannot be asked about.
 
     Raises:
-        InputError: A shard is missing; `NoSafetensors` where there are none. Other formats are never read here: they
-            can run code.
+        InputError: One that it is known to have is missing.
     """
-    available = set(available)
-    if INDEX_FILE in available:
-        return shards(folder, INDEX_FILE, available, where)
-    if adapters and CONFIG_NAME in available and SAFETENSORS_WEIGHTS_NAME in available:
-        if "model.safetensors" in available:
-            raise InputError(f"{where}: holds a model and an adapter; which of them is meant? Keep one of the two")
-        return [SAFETENSORS_WEIGHTS_NAME]
-    if "model.safetensors" not in available:
-        raise NoSafetensors(f"{where}: {advice(available, given or where)}")
-    return ["model.safetensors"]
+    known = known_files(pinned)
+    if known is None:  # another program's work
+        if not any("processor" in name for name in available) and "preprocessor_config.json" in patterns:
+            logger.warning(
+                "%s: the Hub cannot be reached, and the local cache has no image processor of it; whether there is "
+                "one is not known",
+                where,
+            )
+        return
+    missing = sorted(set(filter_repo_objects(known, allow_patterns=list(patterns))) - set(available))
+    if missing:
+        raise InputError(
+            f"{where}: the local cache does not have {missing[0]}, and the Hub cannot be reached: check the connection"
+        )
 
 
-def shards(folder: Path, index: str, available: Collection[str], where: str) -> list[str]:
-    """Names of the files that an index of sharded weights names, in order.
-
-    Raises:
-        InputError: The index is damaged, or a shard is missing.
-    """
-    try:
-        names = sorted(set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{where}: {index} is damaged; take another revision") from error
-    for name in names:
-        if name not in available:
-            raise InputError(f"{where}: shard '{name}' of {index} is missing; take another revision")
-    return names
+def _identity(folder: Path, weights: Collection[str]) -> list[Any]:
+    """What a folder's configs say about what its weights compute."""
+    found: list[Any] = [functional_config(folder)]
+    if SAFETENSORS_WEIGHTS_NAME in weights:
+        found.append((folder / CONFIG_NAME).read_text(encoding="utf-8", errors="replace"))
+    return found
 
 
 def _fingerprint(folder: Path, weights: list[str]) -> str:
     """What makes a folder this model: its weights, and the parts of its config that change the function."""
-    identity = [FOLDER_IDENTITY, functional_config(folder)]
-    if SAFETENSORS_WEIGHTS_NAME in weights:
-        identity.append((folder / CONFIG_NAME).read_text(encoding="utf-8", errors="replace"))
-    config = json.dumps(identity, sort_keys=True)
+    config = json.dumps([FOLDER_IDENTITY, *_identity(folder, weights)], sort_keys=True)
     digest = hashlib.sha256(config.encode())
     for name in weights:
         digest.update(bytes.fromhex(file_hash(folder / name)))

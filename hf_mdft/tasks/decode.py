@@ -135,6 +135,8 @@ def as_shown(image: Image.Image, showing: Showing = Showing()) -> Image.Image:
     if turn is not None:
         image = image.transpose(turn)
     if image.has_transparency_data:
+        if image.mode == "RGB" and max(hidden := image.info["transparency"]) > 255:
+            image.info["transparency"] = tuple(value >> 8 for value in hidden)  # of 16 bits, as the pixels were once
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, showing.background), image)
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import datasets
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..core.cache import key_of, prepared
+from ..core.cache import key_of, remember, remembered
 from ..core.errors import InputError
 from .decode import DEEP, Showing, open_picture
 from .images import local_files
 
 
 logger = logging.getLogger(__name__)
+
+KIND = "deep-ranges"
+"""Folder of the cache with what was found."""
 
 BITS = (8, 10, 12, 14, 16)
 """Depths of cameras, scanners and detectors."""
@@ -39,12 +40,14 @@ def find_range(sets: Sequence[datasets.Dataset], column: str, showing: Showing, 
         InputError: The values tell no range.
     """
 
-    def make(folder: Path) -> None:
-        (folder / "range.json").write_text(json.dumps(_extremes(sets, column, showing, where)), encoding="utf-8")
-
     states = [(dataset._fingerprint, local_files(dataset, column)) for dataset in sets]
-    found = prepared("ranges", key_of("range", states, showing.key()), make) / "range.json"
-    low, high, whole = json.loads(found.read_text(encoding="utf-8"))
+    key = key_of("range", states, showing.key())
+    found = remembered(KIND, key)
+    if found is None:
+        *found, reached = _extremes(sets, column, showing, where)
+        if reached:  # the network's problems pass
+            remember(KIND, key, found)
+    low, high, whole = found
     if low is None:
         raise InputError(f"{where}: pictures of more than 8 bits without a single finite value; {STATE}")
     if whole and low >= 0 and high < 2 ** BITS[-1]:
@@ -65,9 +68,9 @@ def find_range(sets: Sequence[datasets.Dataset], column: str, showing: Showing, 
 
 def _extremes(
     sets: Sequence[datasets.Dataset], column: str, showing: Showing, where: str
-) -> tuple[float | None, float | None, bool]:
-    """Smallest and largest value of deep pictures, and whether all are whole numbers."""
-    low, high, whole = np.inf, -np.inf, True
+) -> tuple[float | None, float | None, bool, bool]:
+    """Smallest and largest value of deep pictures, whether all are whole numbers, whether all addresses answered."""
+    low, high, whole, reached = np.inf, -np.inf, True, True
     for dataset in sets:
         for value in tqdm(dataset[column], desc=f"Range of {where}", leave=False):
             try:
@@ -76,9 +79,10 @@ def _extremes(
                     continue
                 pixels = np.asarray(image)
             except Exception:  # whatever a damaged file makes a reader raise
+                reached = reached and "://" not in ((value or {}).get("path") or "").removeprefix("file://")
                 continue  # told of where it is read
             whole = whole and np.issubdtype(pixels.dtype, np.integer)
             finite = pixels[np.isfinite(pixels)]
             if finite.size:
                 low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    return (low, high, whole) if np.isfinite(low) else (None, None, whole)
+    return (low, high, whole, reached) if np.isfinite(low) else (None, None, whole, reached)

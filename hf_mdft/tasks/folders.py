@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,10 +44,14 @@ class Found(NamedTuple):
         """Part of the data set that a folder names, as `datasets` calls it."""
         return next((part for name in self.folders if (part := part_named(name))), None)
 
-    @property
-    def label(self) -> str | None:
-        """Name of its class: of the last folder that names no part."""
-        return next((name for name in reversed(self.folders) if not part_named(name)), None)
+    def label(self, mixed: Collection[tuple[str, ...]] = ()) -> str | None:
+        """Name of its class: of the last folder but the one that names the part, whatever words its name holds.
+
+        Args:
+            mixed: Where folders, by those that lead to them, are no parts whatever their names.
+        """
+        part = next((n for i, n in enumerate(self.folders) if part_named(n) and self.folders[:i] not in mixed), None)
+        return next((name for name in reversed(self.folders) if name != part), None)
 
 
 def part_named(name: str) -> str | None:
@@ -86,11 +90,24 @@ def pictures_in(root: Path, where: str) -> list[Found]:
     return sorted(found)
 
 
+def names_in(root: Path) -> list[str]:
+    """Names of all files in a folder and those in it; a folder that links lead to twice is looked at once."""
+    found, seen = [], set()
+    for here, folders, names in os.walk(root, followlinks=True):
+        state = os.stat(here)
+        if (state.st_dev, state.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        found += names
+    return found
+
+
 def _walk(
     here: Path, folders: tuple[str, ...], seen: set[tuple[int, int]], found: list[Found], other: list[str], where: str
 ) -> None:
     if here.is_file():
-        here = unpacked(here, where)
+        here, seen = unpacked(here, where), set()  # no links lead out of it, and another one may hold the same
     try:
         state = here.stat()
         if (state.st_dev, state.st_ino) in seen:
@@ -118,7 +135,8 @@ def endings() -> frozenset[str]:
 
 
 def folder_of_images(root: Path, column: str, where: str) -> datasets.Dataset:
-    """All pictures in a folder, whatever parts its folders name, with their classes.
+    """All pictures in a folder, whatever parts its folders name, with their classes. A folder that may be a part or a
+    class is a class beside folders that name no part.
 
     Args:
         root: The folder or archive.
@@ -129,7 +147,13 @@ def folder_of_images(root: Path, column: str, where: str) -> datasets.Dataset:
         InputError: There is none.
     """
     pictures = pictures_in(root, where)
-    return _table(pictures, column, _classes(pictures))
+    beside: dict[tuple[str, ...], set[str]] = {}
+    for picture in pictures:
+        for depth, name in enumerate(picture.folders):
+            beside.setdefault(picture.folders[:depth], set()).add(name)
+    mixed = {above for above, names in beside.items() if not all(map(part_named, names))}
+    labels = [picture.label(mixed) for picture in pictures]
+    return _table(pictures, labels, column, _classes(labels))
 
 
 def part_of_images(root: Path, split: Any, column: str, where: str) -> datasets.Dataset | datasets.DatasetDict:
@@ -171,8 +195,9 @@ def chosen(
     Raises:
         InputError: There is no such part.
     """
-    classes = _classes([picture for part in pictures.values() for picture in part])
-    parts = {name: _table(part, column, classes) for name, part in pictures.items()}
+    labels = {name: [picture.label() for picture in part] for name, part in pictures.items()}
+    classes = _classes([label for part in labels.values() for label in part])
+    parts = {name: _table(part, labels[name], column, classes) for name, part in pictures.items()}
     if split is None:
         return datasets.DatasetDict(parts)
     if str(split) == "all":
@@ -187,15 +212,17 @@ def chosen(
     return datasets.concatenate_datasets([parts[r.splitname].select(range(r.from_, r.to)) for r in rows])
 
 
-def _classes(pictures: Sequence[Found]) -> list[str]:
-    return sorted({picture.label for picture in pictures if picture.label})
+def _classes(labels: Sequence[str | None]) -> list[str]:
+    return sorted({label for label in labels if label})
 
 
-def _table(pictures: Sequence[Found], column: str, classes: list[str]) -> datasets.Dataset:
+def _table(
+    pictures: Sequence[Found], labels: Sequence[str | None], column: str, classes: list[str]
+) -> datasets.Dataset:
     features: dict[str, Any] = {column: datasets.Image(decode=False)}
     values: dict[str, list] = {column: [{"bytes": None, "path": picture.path} for picture in pictures]}
     if classes and column != LABEL:
         numbers = {name: number for number, name in enumerate(classes)}
         features[LABEL] = datasets.ClassLabel(names=classes)
-        values[LABEL] = [numbers.get(picture.label) for picture in pictures]
+        values[LABEL] = [numbers.get(label) for label in labels]
     return datasets.Dataset.from_dict(values, features=datasets.Features(features))

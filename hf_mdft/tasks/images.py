@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import PIL
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -270,7 +271,8 @@ def _encoded(
 
 def _key(dataset: datasets.Dataset, column: str, preprocessor: Preprocessor, showing: Showing) -> str:
     files = local_files(dataset, column)
-    return key_of("images 3", dataset._fingerprint, files, column, preprocessor.key(), showing.key())
+    pillow = PIL.__version__  # reads and resizes
+    return key_of("images 4", dataset._fingerprint, files, column, preprocessor.key(), showing.key(), pillow)
 
 
 def _name(value: Mapping[str, Any] | None, row: int) -> str:

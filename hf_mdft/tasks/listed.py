@@ -52,6 +52,7 @@ def _stored(item: Any) -> dict[str, Any]:
         item = Image.fromarray(_pixels(np.asarray(item)))
     if item.mode not in AS_PNG + AS_TIFF:
         item = item.convert({"La": "LA", "RGBa": "RGBA"}.get(item.mode, "RGB"))
+    item.load()  # turns TIFF as its entries say, and takes them out
     file = io.BytesIO()  # not its file, which may have other pixels
     try:
         exif = item.getexif().tobytes()

@@ -28,6 +28,10 @@ STEPS = {
 LARGEST_SIDE = 4096
 """Pixels of the longest side that a model reads."""
 
+LARGEST_RESIZED = 2**25
+"""Pixels of a picture after resizing, before it is cropped: for a shortest side of 224 pixels, 670 times as long as
+wide. Processors need ten bytes for each."""
+
 SCALING = ("do_rescale", "do_normalize")
 """Steps of the second half; EfficientNet's `include_top` divides once more."""
 
@@ -55,10 +59,15 @@ class Preprocessor:
             ) from error
         self._spec = json.loads(self.processor.to_json_string())
         self._geometry = None
+        size = self._spec.get("size") if self._spec.get("do_resize", True) else None
+        self._shortest = (
+            size.get("shortest_edge") if isinstance(size, Mapping) and "longest_edge" not in size else None
+        )
         if "data_config" in self._spec:  # timm's: a list of steps
             steps = self.processor.val_transforms.transforms
             self._geometry = [step for step in steps if type(step).__name__ != "Normalize"]
             mean, std = self._spec["data_config"]["mean"], self._spec["data_config"]["std"]
+            self._shortest = max(self._spec["data_config"]["input_size"][1:])
             self._spec |= {"do_normalize": True, "image_mean": mean, "image_std": std}
         _check_numbers(self._spec, where)
         scale = self._spec.get("rescale_factor", 1 / 255) if self._spec.get("do_rescale", True) else 1.0
@@ -112,8 +121,8 @@ class Preprocessor:
             )
 
     def key(self) -> str:
-        """Changes with every setting of the processor."""
-        return key_of(self._spec)
+        """Changes with every setting of the processor, and with the library that it resizes with."""
+        return key_of(self._spec, type(self.processor).__name__)
 
     def differences(self, other: Preprocessor) -> list[str]:
         """What makes other pixels than another one makes, in words: `image_mean: [0.5, 0.5, 0.5], not [...]`; nothing
@@ -148,7 +157,14 @@ class Preprocessor:
         return list(dict.fromkeys(f"{height} x {width}" for *_, height, width in found))
 
     def encode(self, images: list[Image.Image]) -> np.ndarray:
-        """Bytes `(N, 3, height, width)` after resize and crop."""
+        """Bytes `(N, 3, height, width)` after resize and crop.
+
+        Raises:
+            ValueError: One is so long and narrow that it would not fit into memory once its short side is resized.
+        """
+        for short, long in (sorted(image.size) for image in images):
+            if self._shortest and self._shortest**2 * long > LARGEST_RESIZED * short:
+                raise ValueError(f"{long} pixels long and {short} wide, too narrow to be resized")
         images = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
         if self._geometry is not None:
             pixels = np.stack([255 * np.asarray(self._in_steps(image)) for image in images])

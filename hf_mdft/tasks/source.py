@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,22 @@ from typing import Any
 
 import datasets
 import numpy as np
+import yaml
+from datasets.data_files import get_data_patterns, resolve_pattern
+from huggingface_hub import metadata_load
 
 from ..core.errors import InputError, suggest
 from ..core.reference import REPO_ID
 from .archives import is_archive, is_hidden
-from .folders import Found, chosen, endings, folder_of_images, part_of_images, pictures_in
+from .folders import Found, chosen, endings, folder_of_images, names_in, part_of_images, pictures_in
 from .listed import listed
 
+
+SAME_PICTURES = frozenset(
+    "path data_dir data_files split name streaming token revision cache_dir keep_in_memory num_proc download_mode "
+    "verification_mode download_config save_infos storage_options".split()
+)
+"""Options of `load_dataset` that do not change how a local folder's pictures are read."""
 
 KINDS = {"csv": (".csv", ".tsv"), "json": (".json", ".jsonl"), "parquet": (".parquet",)}
 """Endings of the files that loaders of tables read, by loader."""
@@ -130,29 +140,51 @@ def _local_images(spec: Mapping[str, Any], where: str) -> Any:
         parts = files if isinstance(files, Mapping) else {"train": files}
         found = {n: [p for file in _flat(part) for p in pictures_in(Path(file), where)] for n, part in parts.items()}
         return chosen(found, split, "image", where)
-    folder = spec.get("data_dir") if path == "imagefolder" else path
-    if folder is None or files is not None or not Path(folder).is_dir():
+    folder = _folder_of(spec)
+    if folder is None or files is not None or spec.keys() - SAME_PICTURES or _states_files(spec):
         return None
-    names = [name for _, _, names in os.walk(folder) for name in names]
+    names = names_in(folder)
     tables = [name for name in names if Path(name).suffix.lower() in TABLES]
     if any(Path(name).stem == "metadata" for name in tables):
         return None
     pictures = [name for name in names if Path(name).suffix.lower() in endings() or is_archive(name)]
     if path == "imagefolder" or len(pictures) > len(tables):
-        return part_of_images(Path(folder), split, "image", where)
+        return part_of_images(folder, split, "image", where)
     return None
+
+
+def _folder_of(spec: Mapping[str, Any]) -> Path | None:
+    """The local folder that a loader would look into; `None` where it is something else."""
+    path, within = spec.get("path"), spec.get("data_dir")
+    if path in ("imagefolder", *KINDS):
+        folder = within and Path(within)
+    else:
+        folder = path and Path(path, within or "")
+    return folder if folder and folder.is_dir() else None
+
+
+def _states_files(spec: Mapping[str, Any]) -> bool:
+    """Whether the card of a local folder says which files are read, which `datasets` heeds."""
+    if spec["path"] in ("imagefolder", *KINDS):
+        return False
+    card = Path(spec["path"]) / "README.md"
+    try:
+        found = metadata_load(card) if card.is_file() else None
+    except (OSError, ValueError, yaml.YAMLError):
+        return True  # `datasets` says what is wrong
+    return bool(found and found.get("configs"))
 
 
 def _as_meant(spec: dict[str, Any], where: str) -> dict[str, Any]:
     """Arguments of `load_dataset` whose files are meant: names with brackets are no patterns; of a folder of images
     with metadata all are read, whatever words their names hold; of one of tables those of the loader's kind."""
-    folder = spec.get("data_dir") if spec.get("path") in ("imagefolder", *KINDS) else spec.get("path")
+    root = _folder_of(spec)
     if "data_files" in spec:
         spec["data_files"] = _each(spec["data_files"], _literal)
-    elif folder is not None and Path(folder).is_dir():
-        root, kinds = Path(folder), KINDS.get(spec["path"])
+    elif root is not None and not _states_files(spec):
         found = [path for path in sorted(root.rglob("*")) if not is_hidden(path.name)]
-        if kinds and (tables := [glob.escape(str(path)) for path in found if path.suffix.lower() in kinds]):
+        kinds = KINDS.get(spec["path"])
+        if kinds and (tables := _parts_of_tables(root, kinds)):
             return {**{key: value for key, value in spec.items() if key != "data_dir"}, "data_files": tables}
         metadata = [path for path in found if path.stem == "metadata" and path.suffix in TABLES]
         if metadata and any(path.suffix.lower() in endings() for path in found):
@@ -163,6 +195,20 @@ def _as_meant(spec: dict[str, Any], where: str) -> dict[str, Any]:
             given = {key: value for key, value in spec.items() if key not in ("path", "data_dir")}
             return {"path": "imagefolder", "data_files": files, **given}
     return spec
+
+
+def _parts_of_tables(root: Path, kinds: Sequence[str]) -> dict[str, list[str]]:
+    """A folder's tables of some kinds by the part of the data set that `datasets` takes them for."""
+    found = {}
+    for part, patterns in get_data_patterns(str(root)).items():
+        files: list[str] = []
+        for pattern in patterns:
+            with contextlib.suppress(FileNotFoundError):  # nothing matches
+                files += resolve_pattern(pattern, str(root))
+        tables = [name for name in dict.fromkeys(files) if Path(name).suffix.lower() in kinds]
+        if tables:
+            found[str(part)] = [glob.escape(name) for name in tables]
+    return found
 
 
 def _of_part(metadata: Sequence[Path], root: Path, part: str) -> list[str]:

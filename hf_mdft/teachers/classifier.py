@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,
 )
 
+from ..architectures.output_layers import class_names_of
 from ..core.class_names import are_placeholders
 from ..core.errors import InputError
 from ..core.hashing import file_hash
@@ -63,7 +64,7 @@ def matched_columns(config: PreTrainedConfig, class_names: Sequence[str], where:
     """
     if is_zero_shot(config):
         return None
-    own = [str(config.id2label[index]) for index in sorted(config.id2label)]
+    own = class_names_of(config, where)
     if are_placeholders(own) and not are_placeholders(class_names):
         raise InputError(f"{where}: its config names no classes (LABEL_0, ...), so they cannot be matched by name")
     return columns_of(class_names, own, where)
