@@ -22,13 +22,17 @@ from transformers import (
 )
 
 from hf_mdft import InputError, MdftConfig, MetaMerger, ModelPool, Task
+from hf_mdft.adapter import combined_once
+from hf_mdft.adapter.layer import running_statistics
 from hf_mdft.architectures import Classifier, read_config
 from hf_mdft.architectures.output_layers import CLASSES, output_layers
 from hf_mdft.architectures.unsupported import REASONS
-from hf_mdft.embedding.statistics import batch_norms, estimate_statistics
+from hf_mdft.embedding.statistics import _mixed, batch_norms, estimate_statistics
 from hf_mdft.evaluation.baselines import combined_tower
 from hf_mdft.heads import build_head
+from hf_mdft.meta.resume import resume_key
 from hf_mdft.pool.parity import parity
+from hf_mdft.tasks import Preprocessor, read_unlabelled
 
 
 NEEDS_A_PACKAGE = {"dinat": "natten", "timm_wrapper": "timm"}
@@ -370,3 +374,67 @@ def test_cards_load_what_was_saved(tmp_path, unlabelled_data):
     for key, tensor in folded.state_dict().items():
         assert torch.equal(plain.state_dict()[key], tensor) or key.endswith("num_batches_tracked")
     assert plain(pixels).logits.shape == (2, 3)
+
+
+@torch.no_grad()
+def test_sums_of_adapters_and_running_statistics(tmp_path, unlabelled_data, caplog):
+    pool = save_pool(tmp_path, "resnet", "ResNetForImageClassification")
+    model = get_peft_model(pool.tower(), MdftConfig(pool=pool)).eval()
+    estimate_statistics(model, [images_of(pool, unlabelled_data)])
+    pixels = torch.randn(2, 3, 64, 64)
+    plain = model(pixels).logits
+    model.add_weighted_adapter(["default"], [1.0], "same")
+    assert not caplog.text
+    model.add_weighted_adapter(["default"], [0.5], "part")
+    assert "part: running statistics (BatchNorm) are the base's" in caplog.text
+    model.set_adapter("same")
+    torch.testing.assert_close(model(pixels).logits, plain)
+
+    base = {name: buffer.clone() for name, buffer in running_statistics(pool.tower()).items()}
+    model.base_model.merge_adapter(["same"])
+    model.base_model.merge_adapter(["part"])
+    model.base_model.unmerge_adapter()
+    for name, buffer in running_statistics(model.base_model.model).items():
+        assert torch.equal(buffer, base[name.replace("base_layer.", "")]), name
+
+
+def test_a_run_of_running_statistics_depends_on_how_its_steps_are_divided(tmp_path, unlabelled_data):
+    """BatchNorm measures what goes through together."""
+    pool = save_pool(tmp_path, "resnet", "ResNetForImageClassification")
+    images, head = {"a": images_of(pool, unlabelled_data)}, {"a": build_head("a", Task(None), pool)}
+
+    def key(**options):
+        return resume_key(pool, MdftConfig(pool=pool), head, images, fit_arguments(tmp_path, **options))
+
+    assert key(images_per_micro_batch=1) != key() == key()
+
+
+@pytest.mark.parametrize("tasks", [1, 129, 300])
+def test_statistics_of_many_tasks(unlabelled_data, clip_pool, tasks):
+    images = [read_unlabelled("x", Task(unlabelled_data["shade"]), Preprocessor.of(clip_pool.base.folder, "x"))]
+    batches = list(_mixed(images * tasks))
+    assert all(len(batch) >= max(2, tasks) and len(batch) % tasks == 0 for batch in batches) and batches
+
+
+def test_layers_that_own_parameters_are_not_computed_again_without_the_adapter(tmp_path):
+    """BEiT's whole layers are wrapped: by itself, checkpointing would see the base's weights."""
+    pool = save_pool(tmp_path, "beit", "BeitForImageClassification")
+    model = get_peft_model(pool.tower(), MdftConfig(pool=pool)).train()
+    size = size_of(pool.config)
+    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+    def gradient():
+        torch.manual_seed(0)
+        for p in model.parameters():
+            p.grad = None
+        with combined_once(model):
+            model(pixel_values=pixels).logits.square().sum().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+    plain = gradient()
+    model.base_model.model.gradient_checkpointing_enable()
+    torch.testing.assert_close(gradient(), plain)
+    with pytest.raises(RuntimeError, match="compute BeitLayer again without the adapter; use hf_mdft.adapter.combin"):
+        model(pixel_values=pixels)
+    with torch.no_grad():
+        model(pixel_values=pixels)

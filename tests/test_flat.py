@@ -84,6 +84,8 @@ def test_training_ends_where_it_is_flat_and_is_not_gone_on_with(train):
     assert ended.state.global_step == 4 and len(losses(ended)) == 2
     again = train("run", least_gain=0.99, resume=True)
     assert again.state.global_step == 4 and torch.equal(coefficients(again), coefficients(ended))
+    gone_on = train("run", fewer_steps=False, max_steps=6, resume=True)
+    assert gone_on.state.global_step == 6, "all steps are asked for now"
     whole = train("whole", fewer_steps=False, max_steps=4)
     assert not losses(whole) and whole.state.global_step == 4 and not any(map(len, whole._held_out.values()))
 

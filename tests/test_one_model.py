@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hf_mdft import InputError, Recipe, SpecializeArguments
+from hf_mdft.core.state_files import load_state
 from hf_mdft.embedding.augment import mild_augment, strong_augment
 from hf_mdft.embedding.views import FEW_VIEWS
 from hf_mdft.experts import TaskExperts
@@ -541,12 +542,16 @@ def test_interrupted_training_goes_on_exactly(setting, tmp_path, monkeypatch, na
             done("parts")
     work = tmp_path / "parts" / "shade"
     assert {path.name for path in work.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
-    state = load_file(work / "checkpoint-4" / "extra_state.safetensors")
+
+    def kept(number):
+        folder = work / f"checkpoint-{number}"
+        return load_file(folder / "extra_state.safetensors") | load_state(folder / "random_0.safetensors")["own"]
+
+    state, early = kept(4), kept(2)
     memory = {
-        "aad": "term/aad/predictions", "eata": "term/filtered_entropy/filter.mean", "must": "term/must/average.",
+        "aad": "aad/predictions", "eata": "filtered_entropy/filter.mean", "must": "must/average.",
         "shot": "teacher/targets",
     }  # fmt: skip
-    early = load_file(work / "checkpoint-2" / "extra_state.safetensors")
     keys = [key for key in state if key.startswith(memory[name])]
     assert keys and any(state[key].any() for key in keys)
     if name in ("aad", "must"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -800,3 +801,20 @@ def test_a_teacher_sees_shifted_images_as_they_are_shifted(big, clip_pool, unlab
     (teacher,) = merger.teachers("shade")
     found = [teacher.log_probs(images, ((0, 0),), device="cpu")[0] for images in (plain, shifted)]
     assert not torch.allclose(*found)
+
+
+def test_of_uneven_classes_the_student_starts_at_the_expert(several, tasks, tmp_path, monkeypatch):
+    """Weights must stay near the expert's, so that is where the way begins."""
+    merger = MetaMerger(several, {"shade": tasks["shade"]})
+    monkeypatch.setattr("hf_mdft.specialize.one_task.find_start", lambda *_, **__: pytest.fail("another start"))
+    module = importlib.import_module("hf_mdft.specialize.gate.familiarity")  # a function has its name
+    monkeypatch.setattr(module, "LEAST_COVERAGE", 0.0)
+    monkeypatch.setattr(module, "LEAST_EVENNESS", 2.0)
+    made = specialize_task(
+        "shade", several, several.tower(), merger.head("shade"), merger.unlabelled("shade"),
+        specialize_arguments(tmp_path, restore=False), experts=merger.experts("shade"),
+    )  # fmt: skip
+    assert made.decision.trained and made.trust.start == f"expert {made.expert}"
+    between = replace(made, interpolated=tmp_path, trust=replace(made.trust, start="weighted average of the experts"))
+    assert " of the way from weighted average of the experts to specialist" in between.kept
+    assert f" of the way from {made.expert} to specialist" in replace(made, interpolated=tmp_path).kept

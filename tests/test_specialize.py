@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from hf_mdft import InputError, ModelPool, SpecializeArguments
 from hf_mdft.core.device import fast_bf16
+from hf_mdft.core.state_files import load_state
 from hf_mdft.embedding import embed_views, expert_features
 from hf_mdft.embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, jitter, translate
 from hf_mdft.experts import TaskExperts, observe, observe_in_stages
@@ -33,6 +34,7 @@ from hf_mdft.specialize.steps import share_to_learn, steps_to_train
 from hf_mdft.specialize.teacher import Models, observe_sources
 from hf_mdft.specialize.teacher.ensemble import reliability
 from hf_mdft.specialize.terms import StudentTerm, WeightTerm
+from hf_mdft.trainers import PhaseTrainer
 
 
 def arguments(folder, **options):
@@ -352,8 +354,8 @@ def test_a_registered_term_takes_part_and_changes_the_result(setting, tmp_path, 
         assert any(not torch.equal(found["none"][key], tensor) for key, tensor in found[name].items()), name
     grown = sum((tensor - found["none"][key]).sum() for key, tensor in found["growth"].items())
     assert grown > 0, "its gradient makes weights grow"
-    state = load_file(tmp_path / "flatness" / "shade" / "checkpoint-4" / "extra_state.safetensors")
-    assert state["term/flatness/calls"] == 4, "a term's memory is in the checkpoint"
+    state = load_state(tmp_path / "flatness" / "shade" / "checkpoint-4" / "random_0.safetensors")
+    assert state["own"]["flatness/calls"] == 4, "a term's memory is in the checkpoint, each process's own"
 
 
 def test_unknown_terms_are_refused(tmp_path):
@@ -619,3 +621,35 @@ def test_strengths_out_of_range_are_refused(tmp_path):
     for name in ("start", "prior_strength", "lda_weight"):
         with pytest.raises(InputError, match=rf"{name} must lie in \[0, 1\], got 1.5"):
             arguments(tmp_path, **{name: 1.5})
+
+
+@pytest.mark.parametrize(("processes", "dropped"), [(1, True), (2, False)])
+def test_some_batch_is_left_where_the_last_one_is_dropped(setting, tmp_path, monkeypatch, processes, dropped):
+    """Fewer images than one batch of all processes: all would be dropped, and nothing trained without an error."""
+    pool, meta, head, images = setting
+    kept = []
+    monkeypatch.setattr(SpecializeArguments, "world_size", property(lambda args: processes))
+    monkeypatch.setattr(PhaseTrainer, "__init__", lambda trainer, *, args, **_: kept.append(args) or 1 / 0)
+    args = arguments(tmp_path, per_device_train_batch_size=len(images) * 2 // 3, dataloader_drop_last=True)
+    teacher = Teacher(torch.full((len(images), 3), 1 / 3), torch.ones(len(images)), torch.zeros(len(images), 16))
+    with pytest.raises(ZeroDivisionError):
+        StudentTrainer(meta, args, architecture=pool.architecture, head=head, images=images, teacher=teacher)
+    assert kept[0].dataloader_drop_last == dropped
+
+
+@vit_slow
+def test_a_result_is_not_kept_where_experts_of_other_tasks_change(merger, tmp_path, monkeypatch):
+    """They tell whether the images are of another task."""
+    told = []
+    monkeypatch.setattr(
+        "hf_mdft.specialize.one_task.ask_strangers", lambda experts, *_: told.append(1) or {"shade": {}}
+    )
+    given = ("shade", merger.pool, merger.pool.tower("colour"), merger.head("shade"), merger.unlabelled("shade"))
+    experts = merger.experts("shade")
+    for expected in (1, 1, 2):
+        if expected == 2:
+            colour = experts.strangers["colour"]
+            other = colour.with_classes(list(range(colour.num_classes))[::-1], colour.class_names)
+            experts = dataclasses.replace(experts, strangers={**experts.strangers, "colour": other})
+        specialize_task(*given, arguments(tmp_path), experts=experts)
+        assert len(told) == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import MISSING, fields
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import pytest
@@ -25,7 +26,7 @@ from hf_mdft.meta.sharpness import gradient_uphill
 from hf_mdft.meta.terms import MetaTerm
 from hf_mdft.objectives import entropy, expert_divergence
 from hf_mdft.tasks import Images, LabelledImages
-from hf_mdft.trainers import own_arguments, resumable
+from hf_mdft.trainers import PhaseTrainer, own_arguments, resumable
 
 
 def arguments(folder, **options):
@@ -574,3 +575,58 @@ class StopAt:
                 control.should_training_stop = state.global_step == step
 
         return Stop()
+
+
+REFUSED = {
+    "label_smoothing_factor": (0.1, "smooths labels, of which there are none"),
+    "auto_find_batch_size": (True, "would change what a step is half-way"),
+    "accelerator_config": ({"split_batches": True}, "split_batches would divide batches anew"),
+    "dispatched": ({"dispatch_batches": True}, "dispatch_batches would divide batches anew"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("kind", [MdftTrainingArguments, SpecializeArguments])
+def test_options_that_change_what_a_batch_is(tmp_path, kind, name):
+    value, said = REFUSED[name]
+    args = kind(output_dir=str(tmp_path), **{"accelerator_config" if name == "dispatched" else name: value})
+    with pytest.raises(InputError, match=said):
+        own_arguments(args)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        (MdftTrainingArguments, {"distillation_temperature": 0.0}, "distillation_temperature must be above 0"),
+        (MdftTrainingArguments, {"distillation_temperature": -1.0}, "distillation_temperature must be above 0"),
+        (MdftTrainingArguments, {"head_learning_rate": -1.0}, "head_learning_rate must be at least 0"),
+        (MdftTrainingArguments, {"sharpness_radius": -1.0}, "sharpness_radius must be at least 0"),
+        (MdftTrainingArguments, {"head_steps": -5}, "head_steps must be at least 0"),
+        (MdftTrainingArguments, {"prior_weight": -0.1}, "prior_weight must be at least 0"),
+        (SpecializeArguments, {"adam_epsilon": -1.0}, "adam_epsilon must be at least 0"),
+        (SpecializeArguments, {"adam_beta1": 1.5}, "adam_beta1 must be at least 0 and below 1"),
+        (SpecializeArguments, {"jitter_steps": -2}, "jitter_steps must be at least 0"),
+        (SpecializeArguments, {"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be above 0"),
+        (SpecializeArguments, {"ensemble_weight": -1.0}, "ensemble_weight must be at least 0"),
+    ],
+)
+def test_options_that_make_nonsense(tmp_path, kind, options, said):
+    with pytest.raises(InputError, match=said):
+        kind(output_dir=str(tmp_path), **options)
+
+
+def test_more_processes_than_wrote_a_checkpoint(tmp_path):
+    """Those without a file of their own keep their generators."""
+    trainer = SimpleNamespace(args=SimpleNamespace(process_index=1))
+    state = torch.get_rng_state()
+    PhaseTrainer._load_rng_state(trainer, str(tmp_path))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_training_without_log_lines_keeps_no_values():
+    trainer = SimpleNamespace(args=SimpleNamespace(logging_strategy="no"), _terms={})
+    PhaseTrainer.record(trainer, {"loss": torch.ones(())})
+    trainer.args.logging_strategy = "steps"
+    assert not trainer._terms
+    PhaseTrainer.record(trainer, {"loss": torch.ones(())})
+    assert len(trainer._terms["loss"]) == 1

@@ -12,6 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .combine import combine
 
@@ -57,6 +58,7 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         self.mdft_vectors: dict[str, LayerVectors] = {}
         self.mdft_statistics = nn.ParameterDict()
         self.held: list[tuple[dict[str, torch.Tensor | None], str, torch.Tensor]] | None = None
+        self._computed_again = [m for m in base_layer.modules() if isinstance(m, GradientCheckpointingLayer)]
         self._before: dict[str, torch.Tensor] = {}
         self._disable_adapters = False
         self._active_adapter: list[str] = []
@@ -83,7 +85,7 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         """Add an adapter; with `owner=None` the layer owns its coefficients, `rows` of them per expert."""
         self.mdft_vectors[adapter_name] = LayerVectors(vectors, names, owner or self)
         if owner is None:
-            device = next(self.base_layer.parameters()).device
+            device = next(iter((*self.base_layer.parameters(), *self.base_layer.buffers()))).device
             coefficients = torch.full((rows, len(vectors.experts)), float(start), device=device)
             self.mdft_lambda[adapter_name] = nn.Parameter(coefficients)
         statistics = running_statistics(self.base_layer)
@@ -140,6 +142,11 @@ class MdftLayer(nn.Module, BaseTunerLayer):
             raise RuntimeError("adapters cannot be switched off within combined_once")
         if not self.combines or self.held is not None:
             return self.base_layer(*args, **kwargs)
+        if torch.is_grad_enabled() and any(layer.gradient_checkpointing for layer in self._computed_again):
+            raise RuntimeError(
+                f"gradient checkpointing would compute {type(self.base_layer).__name__} again without the adapter; "
+                "use hf_mdft.adapter.combined_once around forward and backward pass, as MdftTrainer does"
+            )
         return functional_call(self.base_layer, self.combined(self.active_adapters), args, kwargs)
 
     def hold(self, parameters: dict[str, torch.Tensor]) -> None:
@@ -183,7 +190,8 @@ class MdftLayer(nn.Module, BaseTunerLayer):
                     raise ValueError(f"merging {adapter_names} gives NaN or infinity in '{name}'")
         for name, parameter in self.base_layer.named_parameters():
             parameter.data = folded[name].detach()
-        self._before = {name: buffer.clone() for name, buffer in running_statistics(self.base_layer).items()}
+        if not self.merged_adapters:
+            self._before = {name: buffer.clone() for name, buffer in running_statistics(self.base_layer).items()}
         for name, buffer in running_statistics(self.base_layer).items():
             buffer.copy_(folded.get(name, buffer))
         self.merged_adapters.extend(adapter_names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from ..core.errors import InputError
 from ..transforms import TRANSFORMS
 from .config import MdftConfig
 from .layer import MdftLayer, running_statistics
+
+
+logger = logging.getLogger(__name__)
 
 
 HALF_PRECISION = 2.0**-7
@@ -139,7 +143,8 @@ class MdftModel(BaseTuner):
     def add_weighted_adapter(self, adapters: list[str], weights: list[float], adapter_name: str) -> None:
         """Add an adapter whose coefficients are a weighted sum of other adapters'.
 
-        It is exact: the combined weights are linear in the coefficients.
+        It is exact for weights, which are linear in the coefficients. Running statistics (BatchNorm) are not: a sole
+        adapter's are taken over, and for other sums those of the base stay, of which it warns.
 
         Args:
             adapters: Adapters of one pool, transform and granularity.
@@ -165,6 +170,20 @@ class MdftModel(BaseTuner):
             if isinstance(layer, MdftLayer) and adapter_name in layer.mdft_lambda:
                 terms = [w * layer.mdft_lambda[name].data for name, w in zip(adapters, weights, strict=True)]
                 layer.mdft_lambda[adapter_name].data = torch.stack(terms).sum(dim=0)
+        self._take_statistics(adapters, weights, adapter_name)
+
+    def _take_statistics(self, adapters: list[str], weights: list[float], adapter_name: str) -> None:
+        """Running statistics of an adapter that is a weighted sum of others."""
+        layers = [layer for layer in self.model.modules() if isinstance(layer, MdftLayer) and layer.mdft_statistics]
+        if len(adapters) == 1 and weights[0] == 1:
+            for layer in layers:
+                layer.mdft_statistics[adapter_name].data.copy_(layer.mdft_statistics[adapters[0]].data)
+        elif layers:
+            logger.warning(
+                "%s: running statistics (BatchNorm) are the base's, not those of the combined weights: estimate them "
+                "on images with hf_mdft.embedding.statistics.estimate_statistics",
+                adapter_name,
+            )
 
     def coefficients(self, adapter_name: str = "default") -> dict[str, torch.Tensor]:
         """Coefficients `(K,)` in use, by tensor name in the tower, detached."""

@@ -119,6 +119,7 @@ def _training(recipe: Mapping[str, Any] | None, origin: str) -> dict[str, Any]:
     start = 0.0 if origin == "meta-model" else options.get("start", 0.0)
     between = f"the {origin} moved by {start:g} of the way to the meta-model"
     return {
+        "origin": f"the {origin}",
         "start": f"the {origin}" if start == 0 else "the meta-model" if start == 1 else between,
         "distilled": options.get("distillation_weight", 1.0) > 0,
         "ensemble": "ensemble" in options.get("teacher", ["ensemble"]) and options.get("ensemble_weight", 0.0) > 0,

@@ -60,7 +60,7 @@ def _mixed(images: Sequence[Images]) -> Iterator[torch.Tensor]:
     count = min(max(1, BATCH // len(images)) * BATCHES, max(map(len, images)))
     count = max(count, -(-2 // len(images)))  # one value has no variance
     batches = -(-count * len(images) // BATCH)
-    size = count // batches  # all count alike: a small one would weigh as much as the others
+    size = max(1, count // batches)  # all count alike: a small one would weigh as much as the others
     rows = [np.random.default_rng(0).permutation(len(part)) for part in images]
     for first in range(0, size * batches, size):
         wanted = np.arange(first, first + size)

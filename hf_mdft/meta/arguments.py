@@ -40,10 +40,12 @@ class MdftTrainingArguments(TrainingArguments):
             images, at most 64 of a task, which are held out for it.
         bf16: Whether to compute in bfloat16 (autocast; coefficients stay in fp32); `None`: where that is faster.
         images_per_task: Images of every task that one optimizer step sees, over all processes and accumulated parts
-            together: the same recipe gives the same result on any number of processes.
+            together: the same recipe gives the same result on any number of processes (but for models with BatchNorm,
+            which measures what each sees). Accumulated parts (`gradient_accumulation_steps`) are batches of their own
+            to prior and filter, so they change the result; `images_per_micro_batch` saves memory without that.
         images_per_micro_batch: Images of one forward and backward pass, in whole tasks: how much memory and time a
-            step needs, not what it does. By default as many as make 3,200 tokens on a CPU (64 of ViT-B/32: no slower
-            than more, in less memory), all on accelerators.
+            step needs, not what it does (but for BatchNorm). By default as many as make 3,200 tokens on a CPU (64 of
+            ViT-B/32: no slower than more, in less memory), all on accelerators.
         shard_task_vectors: Keep on each process's device a part of the task vectors only, for pools that do not fit
             one (on CPUs they are views of files, which need no memory of a process). The weights are combined in parts
             and gathered, and their gradients summed over processes, both in fp32, for every combine. The result is the

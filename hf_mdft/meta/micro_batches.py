@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from ..pool import ModelPool
+from .arguments import MdftTrainingArguments
+
 
 TOKENS_PER_MICRO_BATCH = 3200
 """On a CPU: 64 ViT-B/32 images, of 50 tokens each, take no longer than 128 and less memory; 16 take longer."""
@@ -23,6 +26,12 @@ def micro_batch_size(tokens: int, device: torch.device) -> int:
         device: Device of the tower.
     """
     return max(TOKENS_PER_MICRO_BATCH // tokens, 1) if device.type == "cpu" else sys.maxsize
+
+
+def micro_batch_of(pool: ModelPool, shape: tuple[int, ...], args: MdftTrainingArguments) -> int:
+    """How many images a pool's towers see in one pass, by the options or by default; `shape` is that of an image."""
+    tokens = pool.architecture.tokens_per_image(pool.config, shape)
+    return args.images_per_micro_batch or micro_batch_size(tokens, args.device)
 
 
 def micro_batches(batch: dict[str, Any], tasks: int, limit: int) -> list[dict[str, Any]]:

@@ -15,18 +15,14 @@ from ..tasks import Images
 from ..trainers import arguments_key
 from ..transforms import TRANSFORMS
 from .arguments import MdftTrainingArguments
+from .micro_batches import micro_batch_of
 
 
-VERSION = 8
+VERSION = 9
 """Version of what a checkpoint holds and of how a step is made."""
 
-DIVISION = (
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "images_per_micro_batch",
-    "shard_task_vectors",
-)
-"""Options that say how a step is divided, which does not change it."""
+DIVISION = ("per_device_train_batch_size", "images_per_micro_batch", "shard_task_vectors")
+"""Options that say how a step is divided, which does not change it (but for BatchNorm, which measures each part)."""
 
 
 def resume_key(
@@ -53,4 +49,7 @@ def resume_key(
     options = arguments_key(args)
     for name in DIVISION:
         options.pop(name)
+    if pool.keeps_statistics:
+        shape = next(iter(images.values())).shape
+        options["division"] = [micro_batch_of(pool, shape, args), args.world_size]
     return ["meta", VERSION, pool.reference(), adapter, tasks, options, *([taught] if taught else [])]

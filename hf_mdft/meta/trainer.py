@@ -29,7 +29,7 @@ from .arguments import MdftTrainingArguments
 from .finish_heads import finish_heads
 from .held_out import MOST, held_out_loss
 from .hub import PushingTrainer
-from .micro_batches import average, micro_batch_size, micro_batches
+from .micro_batches import average, micro_batch_of, micro_batches
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective
 from .sharpness import gradient_uphill
@@ -101,8 +101,7 @@ class MdftTrainer(PushingTrainer):
         self.heads |= {task: objective.head for task, objective in objectives.items()}
         self._labelled = dict(eval_dataset or {})
         shape = next(iter(images.values())).shape
-        tokens = self.pool.architecture.tokens_per_image(self.pool.config, shape)
-        self._micro_batch_size = args.images_per_micro_batch or micro_batch_size(tokens, args.device)
+        self._micro_batch_size = micro_batch_of(self.pool, shape, args)
         super().__init__(
             model=model,
             args=args,
@@ -240,6 +239,7 @@ class MdftTrainer(PushingTrainer):
         losses, logs = [], {}
         # Gradients cross processes once for all micro-batches, below.
         once = len(parts) > 1 or self.args.device.type == "cuda" or self.args.shard is not None
+        once = once or self.args.gradient_checkpointing  # what is computed again needs the same weights
         combined = combined_once(model, self.args.shard) if once else contextlib.nullcontext()
         with self.accelerator.no_sync(model), combined:
             for part in parts:

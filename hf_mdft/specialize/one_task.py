@@ -41,7 +41,7 @@ from .teacher import SOURCES, Models, Teacher, build_teacher, observe_sources
 
 logger = logging.getLogger(__name__)
 
-VERSION = 20
+VERSION = 21
 """Version of what a task's folder holds and of how it is made."""
 
 SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})
@@ -97,6 +97,7 @@ def specialize_task(
         parts = ["specialist", VERSION, task, pool.reference(), meta_key or fingerprint(meta.state_dict()), head.key()]
         parts += [images.key, arguments_key(args), args.world_size, [kind.name for kind in SOURCES.parts()]]
         parts += [repr(RULE), *LIMITS, *experts.key()]
+        parts += [[name, other.key()] for name, other in experts.strangers.items()]
         checkpoint = resumable(work, parts, [RESULT])
     # The first process decides for all: another one could look a moment later and find the folder just written.
     (done,) = broadcast_object_list([state.is_main_process and whole(work / RESULT)])
@@ -224,12 +225,15 @@ def _train(
         return build_teacher(observe_sources(with_student, args.teacher_views, sources, **others), args)
 
     teacher = build_teacher(sources, args)
-    other = args.start > 0 or len(models.experts.heads) > 1  # the student does not start as what it is compared with
+    # Where classes are uneven, weights must stay near those of the expert, so the student starts there.
+    near = args.gate and given.furthest < 1
+    at_once = args.per_device_train_batch_size
+    start = unchanged(models) if near else find_start(models, teacher, trusted, seed=args.seed, at_once=at_once)
+    # Whether the student starts as something else than what it is compared with.
+    other = args.start > 0 or (len(models.experts.heads) > 1 and not near)
     anew = other and models.has_expert
     to_learn = 1.0 if anew else share_to_learn(teacher, predictions_at_start(models, sources))
     (steps,) = broadcast_object_list([steps_to_train(args, to_learn, len(models.images))])
-    at_once = args.per_device_train_batch_size
-    start = find_start(models, teacher, trusted, seed=args.seed, at_once=at_once)
     student = _between(pool, models.images, start.state, meta.state_dict(), args.start)
     trainer = StudentTrainer(
         student,

@@ -25,7 +25,7 @@ from ..task_data import TaskData
 from .arguments import SpecializeArguments
 from .gate import ask_strangers
 from .one_task import images_used, specialize_task
-from .specialist import Specialist
+from .specialist import LATER_START, Specialist
 
 
 NEXT_META = "next-meta"
@@ -84,7 +84,7 @@ def _rounds(
         make = partial(_specialist, data, pool, meta, fingerprint(meta.state_dict()), own, experts, new, asked)
         found, seconds = _made(make, {task: len(data.unlabelled(task)) for task in todo})
         if number > 1:  # what was found of the experts that the user gave
-            trusts = {task: replace(held[task].trust, start="specialist of the round before") for task in found}
+            trusts = {task: replace(held[task].trust, start=LATER_START) for task in found}
             found = {task: replace(made, trust=trusts[task]) for task, made in found.items()}
         for task in todo:
             took(f"specialist {task}", seconds[task])

@@ -19,6 +19,10 @@ from ..pool import ModelPool, ModelSource
 from ..tasks import Task
 
 
+LATER_START = "specialist of the round before"
+"""Where students of later rounds start, in words."""
+
+
 @dataclass(frozen=True, repr=False)
 class Specialist:
     """What phase 2 gives for one task: the student where the gate chose it, else the expert (or the meta-model, for a
@@ -75,7 +79,9 @@ class Specialist:
         """What `tower()` gives, in words."""
         fallback = "meta-model" if self.fallback else "expert" if self.expert in (None, self.task) else self.expert
         if self.interpolated:
-            return f"weights {self.decision.share:.0%} of the way from {fallback} to specialist"
+            several = self.trust.start not in ("expert", "meta-model", f"expert {self.expert}", LATER_START)
+            origin = self.trust.start if several else fallback
+            return f"weights {self.decision.share:.0%} of the way from {origin} to specialist"
         return "specialist" if self.improved else fallback
 
     @property

@@ -81,7 +81,9 @@ class StudentTrainer(PhaseTrainer):
         self.head = head.to(args.device)
         self.preprocessor = images.preprocessor
         self.set_teacher(teacher, args.device)
-        args.dataloader_drop_last = args.dataloader_drop_last and len(images) > args.train_batch_size
+        # With fewer images than one batch of all processes, every batch would be a last one.
+        whole = len(images) >= args.train_batch_size * args.world_size
+        args.dataloader_drop_last = args.dataloader_drop_last and whole
         self.refresh = refresh
         self.restored = restored if args.restored_share else None
         self.target_features = teacher.features.to(args.device)
@@ -182,20 +184,25 @@ class StudentTrainer(PhaseTrainer):
         # The Trainer's own file has the names of the Hub's, which it does not translate back for every architecture.
         model = self.accelerator.unwrap_model(self.model)
         state = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-        for name, term in self.terms.items():
-            state |= {f"term/{name}/{key}": tensor for key, tensor in term.state_dict().items()}
         state |= {"teacher/targets": self.targets, "teacher/weights": self.sample_weights}
         if self.average is not None:
             state |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
         return state
+
+    def state_of_process(self) -> dict[str, torch.Tensor]:
+        # Each process's terms remember the images that it has seen.
+        return {f"{name}/{key}": t for name, term in self.terms.items() for key, t in term.state_dict().items()}
+
+    def load_state_of_process(self, state: dict[str, torch.Tensor]) -> None:
+        for name, term in self.terms.items():
+            own = {key.removeprefix(f"{name}/"): t for key, t in state.items() if key.startswith(f"{name}/")}
+            term.load_state_dict(own)
 
     def load_extra_state(self, state: dict[str, torch.Tensor]) -> None:
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
 
         self.accelerator.unwrap_model(self.model).load_state_dict(part("model/"))
-        for name, term in self.terms.items():
-            term.load_state_dict(part(f"term/{name}/"))
         self.set_teacher(
             Teacher(state["teacher/targets"], state["teacher/weights"], self.target_features), self.args.device
         )

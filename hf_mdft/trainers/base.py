@@ -15,14 +15,14 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, IntervalStrategy, TrainOutput
 
 from ..core.attention import quick_attention
 from ..core.errors import InputError
 from ..core.sealed import damage, seal
 from ..core.state_files import load_state, save_state
 from .checkpoints import checkpoints, last_whole
-from .flat import flat
+from .flat import ends_where_flat, flat
 
 
 EXTRA_STATE, OPTIMIZER, RANDOM = "extra_state.safetensors", "optimizer.safetensors", "random_{}.safetensors"
@@ -40,6 +40,8 @@ class PhaseTrainer(Trainer):
 
     def record(self, terms: Mapping[str, torch.Tensor]) -> None:
         """Keep a step's values; a log line holds their means since the line before."""
+        if self.args.logging_strategy == IntervalStrategy.NO:
+            return
         for name, value in terms.items():
             self._terms.setdefault(name, []).append(value.detach())
 
@@ -56,6 +58,13 @@ class PhaseTrainer(Trainer):
     def load_extra_state(self, state: dict[str, torch.Tensor]) -> None:
         """Take back what `extra_state` gave."""
         raise NotImplementedError
+
+    def state_of_process(self) -> dict[str, torch.Tensor]:
+        """Tensors by name that are each process's own."""
+        return {}
+
+    def load_state_of_process(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `state_of_process` gave."""
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As in `Trainer`; a checkpoint of a finished run is only loaded (the Trainer would do one more step).
@@ -76,7 +85,7 @@ class PhaseTrainer(Trainer):
             if problem is not None:
                 raise InputError(f"{resume_from_checkpoint}: {problem}; go on from another checkpoint")
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
-            if 0 < self.args.max_steps <= state.global_step or flat(state):
+            if 0 < self.args.max_steps <= state.global_step or (ends_where_flat(self.args) and flat(state)):
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = state
                 return TrainOutput(state.global_step, 0.0, {})
@@ -137,12 +146,17 @@ class PhaseTrainer(Trainer):
         state = {"python": random.getstate(), "numpy": np.random.get_state(), "cpu": torch.get_rng_state()}
         if device := self._generator_of_device():
             state["device"] = device.get_rng_state()
+        state["own"] = self.state_of_process()
         save_state(state, Path(output_dir) / RANDOM.format(self.args.process_index))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        state = load_state(Path(checkpoint) / RANDOM.format(self.args.process_index))
+        file = Path(checkpoint) / RANDOM.format(self.args.process_index)
+        if not file.is_file():  # fewer processes wrote it
+            return
+        state = load_state(file)
+        self.load_state_of_process(state["own"])
         random.setstate(state["python"])
         np.random.set_state(state["numpy"])
         torch.set_rng_state(state["cpu"])
@@ -162,7 +176,8 @@ def own_arguments(args: TrainingArguments) -> TrainingArguments:
     """A copy to change, for one device in each process: several GPUs are for `accelerate launch`, not `DataParallel`.
 
     Raises:
-        InputError: The arguments would choose a model by its labels, push during training or cut up the weights.
+        InputError: The arguments would choose a model by its labels, push during training, cut up the weights or
+            change what a batch is.
     """
     if args.load_best_model_at_end:
         raise InputError("load_best_model_at_end would choose the model by evaluation labels; leave it off")
@@ -171,6 +186,13 @@ def own_arguments(args: TrainingArguments) -> TrainingArguments:
     if args.fsdp or args.deepspeed:
         advice = "leave them off ('shard_task_vectors' spreads the task vectors of phase 1 over processes)"
         raise InputError(f"fsdp and deepspeed cut the weights into parts, which cannot be combined; {advice}")
+    if args.label_smoothing_factor:
+        raise InputError("label_smoothing_factor smooths labels, of which there are none; leave it off")
+    if args.auto_find_batch_size:
+        raise InputError("auto_find_batch_size would change what a step is half-way; give a batch size that fits")
+    for name in ("split_batches", "dispatch_batches"):
+        if getattr(args.accelerator_config, name, None):
+            raise InputError(f"accelerator_config: {name} would divide batches anew; leave it off")
     args = copy.copy(args)
     args._n_gpu = min(args.n_gpu, 1)
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != args.mixed_precision:

@@ -26,7 +26,14 @@ NOT_NEGATIVE = (
     "learning_rate",
     "warmup_steps",
     "save_total_limit",
+    "adam_epsilon",
+    "head_learning_rate",
+    "head_steps",
+    "jitter_steps",
+    "sharpness_radius",
 )
+POSITIVE = ("distillation_temperature", "gradient_accumulation_steps")
+DECAYS = ("adam_beta1", "adam_beta2")
 
 
 def check_arguments(args: TrainingArguments) -> None:
@@ -40,8 +47,12 @@ def check_arguments(args: TrainingArguments) -> None:
         value = getattr(args, field.name)
         if type(value) in LARGEST and abs(value) > LARGEST[type(value)]:
             raise InputError(f"{field.name} must lie within {LARGEST[type(value)]:g}, got {str(value)[:20]}")
-        if field.name in NOT_NEGATIVE and value is not None and value < 0:
+        if (field.name in NOT_NEGATIVE or field.name.endswith("_weight")) and value is not None and value < 0:
             raise InputError(f"{field.name} must be at least 0, got {value}")
+        if field.name in POSITIVE and value <= 0:
+            raise InputError(f"{field.name} must be above 0, got {value}")
+        if field.name in DECAYS and not 0 <= value < 1:
+            raise InputError(f"{field.name} must be at least 0 and below 1, got {value}")
     if args.seed >= 2**32:
         raise InputError(f"seed must be below 2**32, got {args.seed}")
     if args.per_device_train_batch_size < 1:

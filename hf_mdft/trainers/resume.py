@@ -23,7 +23,7 @@ ADVICE = "move it away, or choose another output folder"
 IRRELEVANT = {
     "output_dir", "logging_dir", "run_name", "report_to", "disable_tqdm", "log_level", "logging_steps", "save_steps",
     "save_total_limit", "save_strategy", "hub_token", "hub_model_id", "push_to_hub", "per_device_eval_batch_size",
-    "logging_strategy", "logging_first_step", "dataloader_num_workers", "accelerator_config", "ddp_backend",
+    "logging_strategy", "logging_first_step", "dataloader_num_workers", "ddp_backend",
     "local_rank", "ddp_timeout", "rounds", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision",
 }  # fmt: skip
 """Arguments that change where and how a run is done, but not its result (`rounds`: no round depends on later ones)."""
