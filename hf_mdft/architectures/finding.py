@@ -63,7 +63,7 @@ def check_numbers(config: Any, where: str) -> None:
     """
     if not isinstance(config, Mapping):
         raise InputError(f"{where}: config.json holds no keys and values; add the model's own")
-    known = _keys_of(config.get("model_type"))
+    known = _keys_of(str(config.get("model_type")))
     for key, value in config.items():
         if known is not None and key not in known:
             continue  # a note, which builds nothing
@@ -78,7 +78,7 @@ def check_numbers(config: Any, where: str) -> None:
 
 
 @cache
-def _keys_of(model_type: Any) -> frozenset[str] | None:
+def _keys_of(model_type: str) -> frozenset[str] | None:
     """Keys that a kind of config knows; `None` where they are not known."""
     try:
         kind = CONFIG_MAPPING[model_type]
