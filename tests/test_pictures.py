@@ -22,6 +22,7 @@ from transformers import CLIPImageProcessor
 from hf_mdft import InputError, Task
 from hf_mdft.tasks import Preprocessor, read_labelled, read_unlabelled
 from hf_mdft.tasks.decode import Showing, decode
+from hf_mdft.tasks.listed import listed
 
 
 HIDDEN = ((65535, 0, 0), (1000, 2000, 3000))
@@ -547,3 +548,82 @@ def test_the_cache_of_images_knows_what_they_were_resized_with(preprocessor, mon
     first = preprocessor.key()
     monkeypatch.setattr(preprocessor, "processor", object())
     assert preprocessor.key() != first
+
+
+# Colors
+
+P3 = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
+SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+"""Columns are red, green and blue in XYZ of D50, as profiles have them."""
+
+
+def color_profile(primaries=P3, gamma=2.2, name=b"Wide", kind=b"RGB "):
+    """An ICC profile of a display: primaries, and a power for each channel."""
+
+    def xyz(values):
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    text = b"desc\0\0\0\0" + struct.pack(">I", len(name) + 1) + name + b"\0" * 79
+    tags = {b"desc": text + b"\0" * (-len(text) % 4), b"cprt": b"text\0\0\0\0none", b"wtpt": xyz((0.9642, 1, 0.8249))}
+    if kind == b"RGB ":
+        tags |= {channel + b"XYZ": xyz(primaries[:, number]) for number, channel in enumerate((b"r", b"g", b"b"))}
+        tags |= {channel + b"TRC": curve for channel in (b"r", b"g", b"b")}
+    else:
+        tags[b"kTRC"] = curve
+    table, content, place = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+    for tag, value in tags.items():
+        table += tag + struct.pack(">II", place + len(content), len(value))
+        content += value
+    header = struct.pack(">I4sI4s4s4s", 0, b"none", 0x02100000, b"mntr", kind, b"XYZ ") + b"\0" * 12 + b"acsp"
+    header += b"\0" * 28 + struct.pack(">3i", 63190, 65536, 54061) + b"\0" * 48
+    profile = header + table + content
+    return struct.pack(">I", len(profile)) + profile[4:]
+
+
+def saved(image, ending, profile):
+    file = io.BytesIO()
+    image.save(file, ending, icc_profile=profile, **({"quality": 100, "subsampling": 0} if ending == "JPEG" else {}))
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def in_srgb_by_hand(array, primaries=P3, gamma=2.2):
+    light = np.linalg.solve(SRGB, primaries @ ((array.reshape(-1, 3) / 255) ** gamma).T).T.clip(0, 1)
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return (255 * encoded).reshape(array.shape)
+
+
+@pytest.mark.parametrize("ending", ["PNG", "TIFF", "WEBP", "JPEG"])
+def test_colors_of_phones_are_shown_in_srgb(ending):
+    array = np.full((8, 8, 3), (200, 60, 80), np.uint8)
+    array[4:] = (40, 150, 120)
+    options = {"lossless": True} if ending == "WEBP" else {}
+    file = io.BytesIO()
+    options |= {"quality": 100, "subsampling": 0} if ending == "JPEG" else {}
+    Image.fromarray(array).save(file, ending, icc_profile=color_profile(), **options)
+    value = {"bytes": file.getvalue(), "path": None}
+    found, wanted = np.asarray(decode(value)).astype(float), in_srgb_by_hand(array)
+    assert np.abs(found - wanted)[[1, 6]].max() <= 2.5 and np.abs(found - array)[[1, 6]].max() > 8
+    opened = Image.open(io.BytesIO(file.getvalue()))
+    assert np.array_equal(np.asarray(decode(listed([opened], "image", "x")[0]["image"])), found), "from a list too"
+
+
+def test_gray_and_transparent_pictures_have_profiles_too():
+    gray = Image.new("L", (4, 4), 100)
+    found = np.asarray(decode(saved(gray, "PNG", color_profile(gamma=1.0, kind=b"GRAY"))))
+    assert abs(found.astype(int) - 169).max() <= 2, "100 of 255 of the light"
+    picture = Image.new("RGBA", (4, 4), (200, 60, 80, 255))
+    picture.putpixel((0, 0), (0, 0, 0, 0))
+    found = np.asarray(decode(saved(picture, "PNG", color_profile()), Showing(background="#123456")))
+    wanted = in_srgb_by_hand(np.array([[200, 60, 80]]))
+    assert np.abs(found[1, 1] - wanted).max() <= 2.5 and found[0, 0].tolist() == [0x12, 0x34, 0x56]
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [color_profile(name=b"sRGB IEC61966-2.1"), b"damaged", color_profile()[:200], color_profile(kind=b"GRAY")],
+)
+def test_profiles_that_change_nothing(profile):
+    """Of sRGB, damaged ones, and those of another kind of pictures, as viewers have it."""
+    array = noise(0, channels=(3,))
+    assert np.array_equal(np.asarray(decode(saved(Image.fromarray(array), "PNG", profile))), array)

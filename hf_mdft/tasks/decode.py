@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from ..core.cache import key_of
+from .color import in_srgb
 
 
 FORMATS = (
@@ -119,8 +120,8 @@ def decode(value: Mapping[str, Any] | None, showing: Showing = Showing()) -> Ima
 
 
 def as_shown(image: Image.Image, showing: Showing = Showing()) -> Image.Image:
-    """A picture in RGB as a viewer shows it: turned as its EXIF data say, transparent parts on the background, gray of
-    more than eight bits scaled from its range.
+    """A picture in RGB as a viewer shows it: turned as its EXIF data say, its colors in sRGB, transparent parts on the
+    background, gray of more than eight bits scaled from its range.
 
     Raises:
         DeepPicture: It has more than eight bits, and no range is known.
@@ -134,10 +135,12 @@ def as_shown(image: Image.Image, showing: Showing = Showing()) -> Image.Image:
         image = _scaled(image, *((high, low) if _white_is_zero(image) else (low, high)))
     if turn is not None:
         image = image.transpose(turn)
-    if image.has_transparency_data:
+    if transparent := image.has_transparency_data:
         if image.mode == "RGB" and max(hidden := image.info["transparency"]) > 255:
             image.info["transparency"] = tuple(value >> 8 for value in hidden)  # of 16 bits, as the pixels were once
         image = image.convert("RGBA")
+    image = in_srgb(image)
+    if transparent:
         image = Image.alpha_composite(Image.new("RGBA", image.size, showing.background), image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
