@@ -31,7 +31,7 @@ another order of sums."""
 TEXTS = ["a photo of a cat.", "a drawing of a dog.", "seven"]
 """What a model with a text tower compares the images with."""
 
-TOKENIZER = ("tokenizer", "vocab", "merges", "spiece", "special_tokens")
+TOKENIZER = ("tokenizer", "vocab", "merges", "spiece", "sentencepiece", "special_tokens", "added_tokens")
 """So begin names of a tokenizer's files."""
 
 VERSION = 2

@@ -45,7 +45,7 @@ class Task:
         image_column: Name of the image column, in both.
         label_column: Name of the label column in `evaluation`.
         class_names: Names of the classes in label order. The default is the linear head's, or those of the dataset's
-            `ClassLabel`.
+            `ClassLabel`. A head of the same classes is put into this order; of others, they rename the classes.
         templates: Prompts with `{}` for the class name, or the name of a built-in set (see `hf_mdft.heads.TEMPLATES`).
         head: `"zero_shot"`, `"linear"` (the expert's own classifier), the path of a head in safetensors, or a
             `Head`. The default is what the pool's architecture uses.
