@@ -47,6 +47,7 @@ def test_the_package_and_its_help_wait_for_no_other_package():
     assert "Example" in found.stdout and found.stdout.splitlines()[-1] == "[]", found.stdout + found.stderr
 
 
+@pytest.mark.slow
 def test_nothing_rests_on_what_windows_lacks():
     others = "import accelerate, datasets, evaluate, matplotlib.figure, peft, psutil, sys, transformers, typer\n"
     lacking = "for name in ('resource', 'fcntl', 'pwd', 'grp'): sys.modules[name] = None\n"
@@ -54,6 +55,7 @@ def test_nothing_rests_on_what_windows_lacks():
     assert found.returncode == 0, found.stderr
 
 
+@pytest.mark.slow
 def test_a_reload_registers_once():
     found = run(
         f"import importlib, hf_mdft, hf_mdft.peft_hook as hook\nimportlib.reload(hook)\n"

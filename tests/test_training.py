@@ -603,6 +603,7 @@ def test_options_that_change_what_a_batch_is(tmp_path, kind, name):
         (MdftTrainingArguments, {"sharpness_radius": -1.0}, "sharpness_radius must be at least 0"),
         (MdftTrainingArguments, {"head_steps": -5}, "head_steps must be at least 0"),
         (MdftTrainingArguments, {"prior_weight": -0.1}, "prior_weight must be at least 0"),
+        (MdftTrainingArguments, {"per_device_train_batch_size": 4}, "follows from images_per_task in phase 1"),
         (SpecializeArguments, {"adam_epsilon": -1.0}, "adam_epsilon must be at least 0"),
         (SpecializeArguments, {"adam_beta1": 1.5}, "adam_beta1 must be at least 0 and below 1"),
         (SpecializeArguments, {"jitter_steps": -2}, "jitter_steps must be at least 0"),

@@ -160,6 +160,11 @@ class MdftTrainingArguments(TrainingArguments):
         check_arguments(self)
         choose_precision(self)
         super().__post_init__()
+        if self.per_device_train_batch_size != type(self).per_device_train_batch_size:
+            raise InputError(
+                "per_device_train_batch_size follows from images_per_task in phase 1: set that, or "
+                "images_per_micro_batch to save memory"
+            )
         for name in ("images_per_task", "images_per_micro_batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
