@@ -69,13 +69,25 @@ def test_what_speaks_against_images(given, said):
 
 def test_evenness_is_that_of_the_predicted_classes():
     even = torch.tensor([25, 25, 25, 25])
-    assert effective_classes(even / 100, 100) == pytest.approx(4 / (4 * math.exp(-3 / 200)))
+    assert effective_classes(even / 100, 100) == pytest.approx(math.exp(3 / 200), rel=1e-3), "Miller 1955"
     assert effective_classes(torch.tensor([1.0, 0, 0, 0]), 10_000) == pytest.approx(0.25, abs=1e-3)
     uneven = torch.tensor([0.7, 0.2, 0.1])
     drawn = torch.eye(3)[[0] * 7 + [1] * 2 + [2]] + torch.rand(10, 3) / 2
     assert torch.allclose(class_shares(drawn), uneven)
     by_hand = 0.7**-0.7 * 0.2**-0.2 * 0.1**-0.1 / 3
     assert effective_classes(uneven, 1_000_000) == pytest.approx(by_hand, rel=1e-4)
+
+
+@pytest.mark.parametrize(("classes", "images"), [(1000, 64), (43, 64), (10, 16), (10, 4000), (2, 16)])
+def test_even_draws_are_even_whatever_their_number(classes, images):
+    """Also where most classes have no image; images of one class are not, though a few are many of the seen."""
+    drawn = torch.randint(0, classes, (400, images), generator=torch.Generator().manual_seed(0))
+    shares = torch.stack([row.bincount(minlength=classes) for row in drawn]) / images
+    entropy = -torch.xlogy(shares, shares).sum(dim=1).mean().item()
+    found = effective_classes(shares[0], images)
+    by_hand = math.exp(-torch.xlogy(shares[0], shares[0]).sum().item() - entropy)
+    assert found == pytest.approx(by_hand, rel=0.02)
+    assert effective_classes(torch.eye(classes)[0], images) == pytest.approx(math.exp(-entropy), rel=0.02)
 
 
 def test_information():

@@ -19,7 +19,7 @@ from ..restorations import RESTORATIONS, restore
 from ..tasks import Images
 
 
-VERSION = 3
+VERSION = 4
 """Version of how restorations are found; another one for every change of what is found."""
 
 IMAGES, SCREENED, SHORT_LIST = 512, 128, 6

@@ -44,12 +44,15 @@ def combined(sources: Mapping[str, Source], weights: Mapping[str, float]) -> Sou
     shares = [weights[name] for name in kept]
     heat = list(zip(kept.values(), _temperatures(list(kept.values()), shares), strict=True))
     largest = max(kept, key=lambda name: (kept[name].of_pool, weights[name]))
+    agreeing = [source.agreeing for source in kept.values()]
+    known = all(part is not None for part in agreeing)
     return Source(
         logits=geometric_mean([source.logits / t for source, t in heat], shares),
         log_probs=geometric_mean([source.log_probs / t for source, t in heat], shares),
         features=kept[largest].features,
         held_out=no_views(kept[largest].logits),
         consistency=sum(w * source.consistency for w, source in zip(shares, kept.values(), strict=True)) / sum(shares),
+        agreeing=sum(w * part for w, part in zip(shares, agreeing, strict=True)) / sum(shares) if known else None,
         joint_features=joint_features([source.features for source in kept.values()]),
         of_pool=kept[largest].of_pool,
     )

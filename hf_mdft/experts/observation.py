@@ -22,7 +22,7 @@ class Source:
         features: Embedding averaged over the same views, `(N, width)`.
         held_out: Predicted class under each held-out view, `(V, N)`; without any, V is 0.
         consistency: Share of predictions that small translations leave as they are.
-        steady: Whether all of them leave the prediction of an image as it is, `(N,)`, where that was looked at.
+        agreeing: The same of each image, `(N,)`, where that is known.
         trusted: Whether the model has full weight in the ensemble, whatever the evidence for it.
         frequencies: Its class frequencies where they are not the mean of `logits`, `(C,)`.
         joint_features: Embeddings in which classes are told apart where they are not `features`: those of several
@@ -35,7 +35,7 @@ class Source:
     features: torch.Tensor
     held_out: torch.Tensor
     consistency: float = 1.0
-    steady: torch.Tensor | None = None
+    agreeing: torch.Tensor | None = None
     trusted: bool = False
     frequencies: torch.Tensor | None = None
     joint_features: torch.Tensor | None = None
@@ -47,11 +47,18 @@ class Source:
         return self.logits.softmax(dim=-1).mean(dim=0) if self.frequencies is None else self.frequencies
 
     def on(self, rows: torch.Tensor) -> Source:
-        """Its outputs on some of the images."""
+        """Its outputs on some of the images, which have a consistency of their own."""
         parts = {"logits": self.logits, "log_probs": self.log_probs, "features": self.features}
-        parts |= {"steady": self.steady, "joint_features": self.joint_features}
+        parts |= {"agreeing": self.agreeing, "joint_features": self.joint_features}
         chosen = {name: None if part is None else part[rows] for name, part in parts.items()}
-        return replace(self, held_out=self.held_out[:, rows], **chosen)
+        agreeing = chosen["agreeing"]
+        consistency = self.consistency if agreeing is None or not len(agreeing) else agreeing.mean().item()
+        return replace(self, held_out=self.held_out[:, rows], consistency=consistency, **chosen)
+
+    @property
+    def steady(self) -> torch.Tensor | None:
+        """Whether all of the translations leave the prediction of an image as it is, `(N,)`, where that is known."""
+        return None if self.agreeing is None else self.agreeing == 1
 
     @property
     def predictions(self) -> torch.Tensor:
@@ -84,7 +91,7 @@ def observe(views: Iterable[torch.Tensor], head: Head, *, averaged: bool = True,
         features=mean / count,
         held_out=no_views(plain),
         consistency=torch.stack(same).float().mean().item() if same else 1.0,
-        steady=torch.stack(same).all(dim=0) if same else None,
+        agreeing=torch.stack(same).float().mean(dim=0) if same else None,
         trusted=trusted,
     )
 
@@ -126,20 +133,23 @@ def no_views(logits: torch.Tensor) -> torch.Tensor:
     return torch.zeros(0, len(logits), dtype=torch.long)
 
 
-def observe_outside(views: Sequence[torch.Tensor]) -> Source:
+def observe_outside(views: Sequence[torch.Tensor], *, averaged: bool = True) -> Source:
     """Outputs of a model from outside the pool, whose embedding is not known: its log-probabilities stand for it.
 
     Args:
         views: Log-probabilities `(N, C)` under one view after the other, the images as they are first.
+        averaged: As in `observe`.
     """
-    plain, log_probs = views[0], torch.stack(list(views)).mean(dim=0).log_softmax(dim=-1)
-    classes = plain.argmax(dim=-1)
-    same = [(view.argmax(dim=-1) == classes).float().mean().item() for view in views[1:]]
+    plain, seen = views[0], list(views) if averaged else views[:1]
+    log_probs = torch.stack(list(seen)).mean(dim=0).log_softmax(dim=-1)
+    same = [(view.argmax(dim=-1) == plain.argmax(dim=-1)).float() for view in views[1:]]
+    agreeing = torch.stack(same).mean(dim=0) if same else None
     return Source(
         logits=plain,
         log_probs=log_probs,
         features=log_probs - log_probs.mean(dim=-1, keepdim=True),
         held_out=no_views(plain),
-        consistency=sum(same) / len(same) if same else 1.0,
+        consistency=1.0 if agreeing is None else agreeing.mean().item(),
+        agreeing=agreeing,
         of_pool=False,
     )

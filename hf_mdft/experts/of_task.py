@@ -128,7 +128,7 @@ class TaskExperts:
         """
         if not self.heads and not self.teachers:
             return None
-        found = self._evidence(images, as_they_are or images, title)
+        found = self._evidence(images, as_they_are or images, title, options.get("averaged", True))
         best = max(self.heads, key=found.own_weights.__getitem__) if self.heads else None
         seen = self.observe(images, views, only={*found.trusted, best}, title=title, **options)
         together = combined(seen | found.teachers, found.own_weights)
@@ -157,14 +157,14 @@ class TaskExperts:
             return {}
         return self._evidence(images, as_they_are or images, title).weights
 
-    def _evidence(self, images: Images, as_they_are: Images, title: str | None) -> _Evidence:
+    def _evidence(self, images: Images, as_they_are: Images, title: str | None, averaged: bool = True) -> _Evidence:
         if len(self.heads) == 1 and not self.teachers and not self.related:
             return _Evidence(dict.fromkeys(self.heads, 1.0))
         seen, teachers = self.observe(images, title=title), {}
         for teacher in self.teachers:
             desc = title and f"{title}, teacher {teacher.name}"
             found = teacher.log_probs(as_they_are, FEW_VIEWS, device=self.device, desc=desc)
-            teachers[f"teacher {teacher.name}"] = observe_outside(found)
+            teachers[f"teacher {teacher.name}"] = observe_outside(found, averaged=averaged)
         seen |= teachers
         own = weigh(seen)
         if not self.related or not self.heads:
@@ -172,7 +172,8 @@ class TaskExperts:
         together, others = combined(seen, own), {}
         for expert in worth_asking(self.related, self.pool, images, together, self.device):
             desc = title and f"{title}, expert {expert.expert}"
-            others[expert] = expert.observe(self.pool, images, device=self.device, desc=desc)
+            options = {"device": self.device, "desc": desc, "averaged": averaged}
+            others[expert] = expert.observe(self.pool, images, **options)
         shares = related_shares(seen, own, together, others)
         return _Evidence(own, teachers, {e: source for e, source in others.items() if e.name in shares}, shares)
 

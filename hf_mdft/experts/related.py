@@ -62,10 +62,11 @@ class RelatedExpert:
         views: tuple[Offset, ...] = FEW_VIEWS,
         device: torch.device | str,
         desc: str | None,
+        averaged: bool = True,
     ) -> Source:
         """Its outputs on another task's images; classes are the shared ones alone."""
         features = expert_features(pool, self.expert, images, views=views, device=device, desc=desc)
-        return observe(features, _Columns(self.head, self.columns))
+        return observe(features, _Columns(self.head, self.columns), averaged=averaged)
 
     def agreement(self, seen: Source, classes: torch.Tensor) -> float:
         """Share of the images of shared classes on which it predicts the same; 0 where there are too few.
@@ -135,7 +136,7 @@ def related_shares(
         classes = list(expert.classes)
         rows = torch.isin(predicted, torch.tensor(classes))
         own = {name: _among(source, classes, rows) for name, source in sources.items() if weights[name] > 0}
-        share = weigh({**own, expert.name: _rows(seen, rows)})[expert.name]
+        share = weigh({**own, expert.name: seen.on(rows)})[expert.name]
         if share > 0:
             odds[expert.name] = share / max(1 - share, share)  # no more than all of the task's own models
     # Each was weighed beside the task's own models alone; together they stand beside them.
@@ -162,12 +163,9 @@ def worth_asking(
 
 
 def _among(source: Source, classes: list[int], rows: torch.Tensor) -> Source:
-    log_probs = source.log_probs[rows][:, classes].log_softmax(dim=-1)
-    return replace(source, logits=source.logits[rows][:, classes], log_probs=log_probs)
-
-
-def _rows(source: Source, rows: torch.Tensor) -> Source:
-    return replace(source, logits=source.logits[rows], log_probs=source.log_probs[rows])
+    found = source.on(rows)
+    log_probs = found.log_probs[:, classes].log_softmax(dim=-1)
+    return replace(found, logits=found.logits[:, classes], log_probs=log_probs)
 
 
 def completed(seen: Source, classes: Sequence[int], together: Source) -> Source:
@@ -193,5 +191,6 @@ def completed(seen: Source, classes: Sequence[int], together: Source) -> Source:
         features=seen.features,
         held_out=together.held_out[:0],
         consistency=seen.consistency,
+        agreeing=seen.agreeing,
         of_pool=False,
     )

@@ -1,6 +1,7 @@
 """The class prior of unlabelled images: estimated, never assumed uniform."""
 
 import math
+from functools import lru_cache
 
 import torch
 
@@ -56,8 +57,19 @@ def class_shares(predictions: torch.Tensor) -> torch.Tensor:
 
 
 def effective_classes(shares: torch.Tensor, images: int) -> float:
-    """Exponential of the entropy of class shares `(C,)` of so many images, in shares of what even draws would have
-    (Miller 1955: the entropy of N draws from C classes falls short by `(C - 1) / 2N`)."""
-    shares, count = shares.double(), len(shares)
-    even = max(math.log(count) - (count - 1) / (2 * images), math.log(2))
-    return math.exp(-torch.xlogy(shares, shares).sum().item() - even)
+    """Exponential of the entropy of class shares `(C,)` of so many images, in shares of what as many even draws would
+    have on average: less than C, the more so the fewer they are."""
+    shares = shares.double()
+    return math.exp(-torch.xlogy(shares, shares).sum().item() - _entropy_of_draws(len(shares), images))
+
+
+@lru_cache(maxsize=256)
+def _entropy_of_draws(classes: int, images: int) -> float:
+    """Expected entropy of the class shares of so many even draws: of each class the number is binomial."""
+    if classes == 1:
+        return 0.0
+    k = torch.arange(1, images + 1, dtype=torch.double)
+    n, p = torch.tensor(float(images), dtype=torch.double), 1 / classes
+    log_chance = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    log_chance += k * math.log(p) + (n - k) * math.log1p(-p)
+    return -classes * (log_chance.exp() * torch.xlogy(k / n, k / n)).sum().item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,7 @@ class IsoC(Transform):
     scale 1, and the mean of vectors.
     """
 
-    version = 2
+    version = 3
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
         matrices = as_matrices(vectors)
@@ -58,7 +59,7 @@ class IsoCts(Transform):
         common: Share of directions that are common, in (0, 1]. The default is the paper's.
     """
 
-    version = 2
+    version = 3
     common: float = 0.8
 
     def __post_init__(self) -> None:
@@ -71,7 +72,7 @@ class IsoCts(Transform):
             return vectors
         count = len(matrices)
         left, values, right = full(matrices.sum(dim=0))
-        own = int((1 - self.common) * len(values)) // count
+        own = (len(values) - math.floor(self.common * len(values) + 1e-9)) // count
         rank = len(values) - own * count
         left, right = left[:, :rank], right[:rank]
         part = shares(matrices, left, right)

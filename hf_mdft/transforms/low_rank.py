@@ -21,7 +21,7 @@ class LowRank(Transform):
         share: Share of the singular components that are kept, in (0, 1]; at least one is.
     """
 
-    version = 2
+    version = 3
     share: float = 0.125
 
     def __post_init__(self) -> None:

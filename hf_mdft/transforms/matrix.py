@@ -25,13 +25,16 @@ def as_matrices(vectors: torch.Tensor) -> torch.Tensor | None:
     """`(K, rows, columns)` of task vectors `(K, *shape)`, on the GPU where there is one; none where the tensor is a
     vector.
 
-    Kernels are flattened to one row for each output channel. `as_vectors` is the way back.
+    Sides of length 1 count as none (a class token `(1, 1, width)` is a vector, position embeddings `(1, N, width)` are
+    a matrix), and kernels are flattened to one row for each output channel. `as_vectors` is the way back.
     """
-    if vectors.dim() <= 2:
+    sides = [side for side in vectors.shape[1:] if side != 1]
+    if len(sides) < 2:
         return None
+    vectors = vectors.reshape(len(vectors), sides[0], -1)
     device = best_device()
     # Other accelerators lack decompositions or double precision.
-    return vectors.flatten(2).to(device if device.type == "cuda" else vectors.device)
+    return vectors.to(device if device.type == "cuda" else vectors.device)
 
 
 def as_vectors(matrices: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ class Tsv(Transform):
     give the paper's merge, the sum of task matrices and the mean of vectors.
     """
 
-    version = 2
+    version = 3
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
         matrices = as_matrices(vectors)

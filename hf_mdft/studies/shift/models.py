@@ -102,9 +102,9 @@ class Models:
         found = _over_views(
             "specialist", tests, lambda task: made[task].tower(), lambda task: made[task].head, self.whole
         )
-        refused = {images: {t: data[t] for t in tasks if not made[t].improved} for images, data in tests.items()}
+        others = {images: {t: data[t] for t in tasks if made[t].decision.share < 1} for images, data in tests.items()}
         ungated = _correct(
-            refused,
+            others,
             lambda task: made[task].tower(gated=False),
             lambda task: made[task].candidate_head,
             self.whole,
