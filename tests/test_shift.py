@@ -12,6 +12,7 @@ from conftest import TASKS, call, edited, write_recipe
 from PIL import Image
 
 from hf_mdft import InputError
+from hf_mdft.core.seeds import mixed_seed
 from hf_mdft.evaluation import accuracy, predict
 from hf_mdft.recipes.schema import Recipe
 from hf_mdft.shifts import SEVERITIES, SHIFTS, Target
@@ -120,10 +121,16 @@ def images(merger):
 def test_shifted_images_are_images(images):
     plain = images.pixels(range(len(images)))
     found = Target.parse("gaussian_noise").learned(images, 3, seed=0)
-    expected = SHIFTS.get("gaussian_noise")()(plain, 3, range(len(images)))
+    expected = SHIFTS.get("gaussian_noise")()(plain, 3, range(len(images)), mixed_seed(0, int(images.key[:12], 16)))
     assert len(found) == len(images) and torch.equal(found.pixels(range(len(images))), expected)
     assert torch.equal(found.pixels(torch.tensor([7, 2])), expected[[7, 2]])
     assert torch.equal(torch.cat(list(found.batches(5))), images.preprocessor.normalize(expected))
+    other = Target.parse("gaussian_noise").learned(images.subset(range(len(images))[::-1]), 3, seed=0)
+    noise, others = (
+        part.pixels([n]).float() - plain[[m]] for part, n, m in ((found, 2, 2), (other, 2, len(images) - 3))
+    )
+    correlation = torch.corrcoef(torch.stack([noise.flatten(), others.flatten()]))[0, 1]
+    assert abs(correlation) < 0.2, "two sets have different noise at the same place"
     few = found.subset([9, 3]).subset([1])
     assert torch.equal(few.pixels([0]), expected[[3]]), "the noise is the image's own"
     assert torch.equal(images.pixels(range(len(images))), plain)

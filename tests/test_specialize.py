@@ -16,7 +16,7 @@ from hf_mdft.core.device import fast_bf16
 from hf_mdft.core.state_files import load_state
 from hf_mdft.embedding import embed_views, expert_features
 from hf_mdft.embedding.views import FEW_VIEWS, HELD_OUT_VIEWS, TEACHER_VIEWS, jitter, translate
-from hf_mdft.experts import TaskExperts, observe, observe_in_stages
+from hf_mdft.experts import TaskExperts, combined, observe, observe_in_stages
 from hf_mdft.restorations import restored
 from hf_mdft.specialize import (
     STUDENT_TERMS,
@@ -653,3 +653,27 @@ def test_a_result_is_not_kept_where_experts_of_other_tasks_change(merger, tmp_pa
             experts = dataclasses.replace(experts, strangers={**experts.strangers, "colour": other})
         specialize_task(*given, arguments(tmp_path), experts=experts)
         assert len(told) == expected
+
+
+@pytest.mark.parametrize("images_looked_at", [6, 24])
+def test_the_gate_compares_consistency_on_the_same_images(setting, monkeypatch, images_looked_at):
+    """An unchanged expert has exactly its own, whichever images are looked at."""
+    pool, meta, head, images = setting
+    monkeypatch.setattr("hf_mdft.specialize.evidence.IMAGES", images_looked_at)
+    models = Models(TaskExperts("shade", pool, {"shade": head}), meta, head, images)
+    sources = observe_sources(models, True, others=False)
+    seen = gate_evidence(models, sources, {"shade": 1.0})
+    same = seen.of(pool.tower("shade"), head, "specialist")
+    assert len(seen.models.images) == images_looked_at
+    assert same.consistency == pytest.approx(seen.expert.consistency, abs=1e-6)
+
+
+def test_consistency_of_some_images_is_their_own():
+    views = [torch.eye(2)[torch.tensor(classes)] for classes in ([0, 1, 1, 0], [0, 1, 0, 1], [0, 1, 1, 1])]
+    seen = observe(views, lambda features: features)
+    assert seen.consistency == pytest.approx((2 + 2 + 1 + 0) / 8)
+    assert seen.on(torch.tensor([0, 1])).consistency == 1.0
+    assert seen.on(torch.tensor([2, 3])).consistency == pytest.approx(0.25)
+    assert seen.steady.tolist() == [True, True, False, False]
+    joint = combined({"a": seen, "b": seen}, {"a": 0.7, "b": 0.3})
+    assert joint.on(torch.tensor([2, 3])).consistency == pytest.approx(0.25)

@@ -171,3 +171,29 @@ def test_an_eigensolver_that_fails_in_single_precision(monkeypatch):
 
     monkeypatch.setattr(torch.linalg, "eigh", failing)
     assert error(TRANSFORMS.build("tsv")("t", vectors), tsv(vectors.double())) < 0.5
+
+
+@pytest.mark.parametrize("name", ["tsv", "iso_c", "iso_cts"])
+@pytest.mark.parametrize("shape", [(1, 1, 12), (1, 12), (12,), (12, 1, 1, 1)])
+def test_vectors_stay_vectors_whatever_sides_of_one_they_have(name, shape):
+    """A class token of ViT `(1, 1, width)`: coefficients of 1/K give the mean."""
+    vectors = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(TRANSFORMS.build(name)("token", vectors), vectors)
+
+
+@pytest.mark.parametrize("name", ["tsv", "iso_c", "iso_cts", "low_rank"])
+def test_position_embeddings_are_matrices_with_and_without_a_side_of_one(name):
+    """ViT has `(1, N, width)`, CLIP `(N, width)`."""
+    vectors = torch.randn(3, 10, 12, generator=torch.Generator().manual_seed(0))
+    transform = TRANSFORMS.build(name)
+    found = transform("positions", vectors[:, None])
+    assert found.shape == (3, 1, 10, 12)
+    torch.testing.assert_close(found[:, 0], transform("positions", vectors))
+
+
+def test_own_directions_are_not_lost_to_rounding():
+    """(1 - 0.8) * 40 is 7.999..., and eight experts need eight."""
+    vectors = torch.randn(8, 40, 40, generator=torch.Generator().manual_seed(0))
+    isotropic = TRANSFORMS.build({"name": "iso_cts", "common": 0.8})("w", vectors)
+    common = TRANSFORMS.build({"name": "iso_c"})("w", vectors)
+    assert not torch.allclose(isotropic, common, atol=1e-3)

@@ -13,7 +13,7 @@ from conftest import TASKS, call, write_recipe
 from transformers import TrainerState
 
 from hf_mdft import InputError, Recipe, SpecializeArguments
-from hf_mdft.evaluation import average_p_value, paired_interval
+from hf_mdft.evaluation import average_p_value, mcnemar, paired_interval
 from hf_mdft.recipes.options import read_options
 from hf_mdft.studies.ablation import META_PARTS, SPECIALIST_PARTS, _slug
 from hf_mdft.studies.changes import read_changes
@@ -276,7 +276,7 @@ def test_paired_interval_covers_and_pairs():
     a = {"x": torch.rand(400, generator=generator) < 0.7, "y": torch.rand(300, generator=generator) < 0.6}
     assert paired_interval(a, a) == (0.0, 0.0, 0.0) and average_p_value(a, a) == 1.0
     b = {task: correct.clone() for task, correct in a.items()}
-    b["x"][:40] = True
+    b["x"][:160] = True
     difference, low, high = paired_interval(b, a)
     gained = (b["x"] & ~a["x"]).float().mean().item()
     assert math.isclose(difference, gained / 2, abs_tol=1e-6) and 0 < low < difference < high
@@ -284,6 +284,25 @@ def test_paired_interval_covers_and_pairs():
     error = (gained * (1 - gained) / 400) ** 0.5 / 2
     assert math.isclose(high - low, 2 * 1.96 * error, rel_tol=0.1)
     assert math.isclose(average_p_value(b, a), math.erfc(difference / error / 2**0.5), rel_tol=1e-3)
+
+
+def test_few_images_that_tell_two_models_apart_are_counted_exactly():
+    def outcomes(gained, lost, count=1000):
+        a, b = torch.zeros(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
+        a[:gained], b[gained : gained + lost] = True, True
+        return a, b
+
+    for gained, lost in ((0, 0), (1, 0), (4, 0), (5, 0), (9, 3), (2, 2), (20, 5)):
+        a, b = outcomes(gained, lost)
+        assert average_p_value({"x": a}, {"x": b}) == pytest.approx(mcnemar(a, b)), (gained, lost)
+        (a, b), (c, d) = outcomes(gained, lost), outcomes(1, 0, 100)
+        by_hand, observed = 0.0, abs((gained - lost) / 1000 + 1 / 100)
+        for k in range(gained + lost + 1):
+            for sign in (-1, 1):
+                chance = math.comb(gained + lost, k) / 2 ** (gained + lost) / 2
+                by_hand += chance * (abs((2 * k - gained - lost) / 1000 + sign / 100) >= observed - 1e-9)
+        if gained + lost < 25:
+            assert average_p_value({"x": a, "y": c}, {"x": b, "y": d}) == pytest.approx(by_hand), (gained, lost)
 
 
 def test_gate_record_counts(tmp_path):
@@ -304,6 +323,23 @@ def test_gate_record_counts(tmp_path):
     assert "2 of 4 cases (50%)" in as_text(record)
     with pytest.raises(InputError, match=r"b2\.json"):
         gate_record([tmp_path / "b2.json"])
+
+
+@pytest.mark.parametrize("few_shot", [False, True])
+def test_gate_record_of_weights_between(tmp_path, few_shot):
+    """The whole specialist lost; what was kept of it gained."""
+    report = {
+        "gate": {"x": {"chosen": "specialist", "interpolation": 0.3}},
+        "comparison": {"x": {"difference": -0.05}},
+    }
+    rows = {"expert": 0.80, "specialist": 0.82, "specialist_ungated": 0.75}
+    if few_shot:
+        report |= {name: {"by_task": {"x": value}} for name, value in rows.items()}
+    else:
+        report["accuracy"] = {name: {"x": value} for name, value in rows.items()}
+    (tmp_path / "a.json").write_text(json.dumps(report), encoding="utf-8")
+    record = gate_record([tmp_path / "a.json"])
+    assert record.right == 1 and record.worst == 0 and math.isclose(record.gated, 2) and record.ungated == -5
 
 
 def test_remembered_makes_again_what_has_changed(tmp_path):

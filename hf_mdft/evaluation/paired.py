@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+
+
+FEW = 25
+"""Images that tell two models apart up to which a test of averages is exact."""
 
 
 def mcnemar(correct_a: torch.Tensor, correct_b: torch.Tensor) -> float:
@@ -63,14 +67,30 @@ def paired_interval(
 def average_p_value(correct_a: Mapping[str, torch.Tensor], correct_b: Mapping[str, torch.Tensor]) -> float:
     """Two-sided p-value of the difference between two models' average accuracy over tasks.
 
-    The difference is the mean over tasks of paired differences; its standard error comes from their variances, and
-    hundreds of images make it normal.
+    The difference is the mean over tasks of paired differences. Where more than `FEW` images tell the two apart, it is
+    normal, with a standard error from their variances; else the test is exact: each of these images falls either way
+    with probability 1/2, as in `mcnemar`.
     """
+    differences = {task: a.float() - correct_b[task].float() for task, a in correct_a.items()}
+    if sum(int(difference.abs().sum()) for difference in differences.values()) <= FEW:
+        return _exact_p_value(list(differences.values()))
     mean, variance = 0.0, 0.0
-    for task, a in correct_a.items():
-        difference = a.float() - correct_b[task].float()
+    for difference in differences.values():
         mean += difference.mean().item() / len(correct_a)
         variance += difference.var(unbiased=False).item() / len(difference) / len(correct_a) ** 2
-    if variance == 0:
-        return 1.0 if mean == 0 else 0.0
-    return math.erfc(abs(mean) / math.sqrt(2 * variance))
+    return math.erfc(abs(mean) / math.sqrt(2 * variance)) if variance else 0.0
+
+
+def _exact_p_value(differences: Sequence[torch.Tensor]) -> float:
+    """Two-sided p-value of the mean over tasks of mean differences `(N,)`, of -1, 0 and 1, by their distribution where
+    all signs are by chance."""
+    values, chances, observed = np.zeros(1), np.ones(1), 0.0
+    for difference in differences:
+        told, size = int(difference.abs().sum()), len(difference)
+        gained = np.arange(told + 1)
+        values = np.add.outer(values, (2 * gained - told) / size).ravel()
+        chances = np.multiply.outer(chances, [math.comb(told, k) / 2**told for k in gained]).ravel()
+        values, place = np.unique(values.round(12), return_inverse=True)
+        chances = np.bincount(place.ravel(), chances)
+        observed += difference.mean().item()
+    return float(min(1.0, chances[np.abs(values) >= abs(observed) - 1e-6].sum()))

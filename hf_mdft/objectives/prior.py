@@ -1,7 +1,6 @@
 """The class prior of unlabelled images: estimated, never assumed uniform."""
 
 import math
-from functools import lru_cache
 
 import torch
 
@@ -63,7 +62,6 @@ def effective_classes(shares: torch.Tensor, images: int) -> float:
     return math.exp(-torch.xlogy(shares, shares).sum().item() - _entropy_of_draws(len(shares), images))
 
 
-@lru_cache(maxsize=256)
 def _entropy_of_draws(classes: int, images: int) -> float:
     """Expected entropy of the class shares of so many even draws: of each class the number is binomial."""
     if classes == 1:

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from ..core.cache import key_of
+from ..core.seeds import mixed_seed
 from ..tasks import Images
 from .base import Shift
 
 
-VERSION = 1
+VERSION = 2
 """Part of the images' key; another one for every change of what a shift does."""
 
 CLEAN = -1
@@ -30,7 +31,7 @@ class ShiftedImages(Images):
         shifts: Shifts that images may have.
         severity: Severity of the shifts, 1 to 5.
         choice: Number of each image's shift, or `CLEAN`, `(N,)`.
-        seed: Seed of the random numbers; each image has its own by its position in `images`.
+        seed: Seed of the random numbers; each image has its own, by this, `images` and its position there.
         rows: Which of `images`, in order; the default is all.
     """
 
@@ -46,6 +47,8 @@ class ShiftedImages(Images):
         self.shape, self.preprocessor = images.shape, images.preprocessor
         self._images, self._shifts, self._severity, self._choice, self._seed = images, shifts, severity, choice, seed
         self._rows = np.arange(len(images)) if rows is None else rows
+        # Two sets of images have different noise, and one always the same.
+        self._own_seed = mixed_seed(seed, int(images.key[:12], 16))
 
     @property
     def key(self) -> str:
@@ -65,5 +68,5 @@ class ShiftedImages(Images):
         for number, shift in enumerate(self._shifts):
             mine = np.flatnonzero(choice == number)
             if len(mine):
-                pixels[mine] = shift(pixels[mine], self._severity, positions[mine], self._seed)
+                pixels[mine] = shift(pixels[mine], self._severity, positions[mine], self._own_seed)
         return pixels

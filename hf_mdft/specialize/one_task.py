@@ -116,7 +116,7 @@ def _write(folder: Path, models: Models, trained: _Trained) -> None:
     pool.save_complete(trained.state, start.head, folder / CANDIDATE)
     start.head.save(folder / HEAD)
     if decision.interpolation is not None:
-        kept = _between(pool, models.images, start.state, trained.state, decision.interpolation)
+        kept = between(pool, models.images, start.state, trained.state, decision.interpolation)
         pool.save_complete(kept.state_dict(), start.head, folder / INTERPOLATED)
     if not models.has_expert:
         pool.save_complete(models.meta.cpu().state_dict(), models.head, folder / FALLBACK)
@@ -234,7 +234,7 @@ def _train(
     anew = other and models.has_expert
     to_learn = 1.0 if anew else share_to_learn(teacher, predictions_at_start(models, sources))
     (steps,) = broadcast_object_list([steps_to_train(args, to_learn, len(models.images))])
-    student = _between(pool, models.images, start.state, meta.state_dict(), args.start)
+    student = between(pool, models.images, start.state, meta.state_dict(), args.start)
     trainer = StudentTrainer(
         student,
         _task_arguments(models.experts, args, work, steps),
@@ -253,14 +253,14 @@ def _train(
         trained = copy.deepcopy(estimate_statistics(student, [models.images])).cpu().state_dict()
     seen = gate_evidence(models, sources, trusted)
 
-    def between(share: float) -> Source:
-        tower = _between(pool, models.images, start.state, trained, share)
+    def seen_between(share: float) -> Source:
+        tower = between(pool, models.images, start.state, trained, share)
         return seen.of(tower, start.head, f"specialist, {share:.0%} of the way")
 
     specialist = seen.of(student, start.head, "specialist")
     if not args.gate:  # the whole specialist is kept, so that is what is compared
         given = dataclasses.replace(given, evenness=1.0)
-    decision = decide(specialist, seen.expert, seen.others, between, rule_for(args), seen.reference, given)
+    decision = decide(specialist, seen.expert, seen.others, seen_between, rule_for(args), seen.reference, given)
     if not args.gate and decision.share < 1:
         off = f"gate off ({decision.reason})"
         decision = dataclasses.replace(decision, chosen="specialist", reason=off, interpolation=None)
@@ -278,7 +278,7 @@ def _untrained(models: Models, trusted: Mapping[str, float], against: str) -> _T
     return _Trained(decision, start, Trust(models.expert, start.name, trusted), dict(start.state), [])
 
 
-def _between(
+def between(
     pool: ModelPool, images: Images, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], share: float
 ) -> nn.Module:
     """Tower with the weights that lie `share` of the way from `a` to `b`."""

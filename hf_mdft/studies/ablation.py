@@ -31,7 +31,7 @@ from .outcome import (
 )
 
 
-KEY_VERSION = "ablation 8"
+KEY_VERSION = "ablation 9"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 META_PARTS: dict[str, Change] = {
@@ -52,7 +52,16 @@ META_PARTS: dict[str, Change] = {
 
 SPECIALIST_PARTS: dict[str, Change] = {
     "the expert alone on plain images as teacher": {
-        "specialize": {"teacher_views": False, "ensemble_weight": 0.0, "lda_weight": 0.0}
+        "specialize": {
+            "teacher_views": False,
+            "ensemble_weight": 0.0,
+            "lda_weight": 0.0,
+            "prior_strength": 0.0,
+            "restore": False,
+            "further_experts": False,
+            "outside_teachers": False,
+            "related_experts": False,
+        }
     },
     "without test-time augmentation in the teacher": {"specialize": {"teacher_views": False}},
     "with one expert of each task": {"specialize": {"further_experts": False}},
@@ -68,7 +77,7 @@ SPECIALIST_PARTS: dict[str, Change] = {
     "without self-training": {"specialize": {"refreshes": 0}},
     "with self-training": {"specialize": {"refreshes": 1}},
     "with all steps however little there is to learn": {"specialize": {"fewer_steps": False}},
-    "with half as many steps": {"specialize": {"max_steps": 600}},
+    "with 600 steps": {"specialize": {"max_steps": 600}},
     "with batches of 32": {"specialize": {"per_device_train_batch_size": 32}},
     "with representation alignment": {"specialize": {"alignment_weight": 0.5}},
     "without InfoMax": {"specialize": {"infomax_weight": 0.0}},

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import InputError
 
@@ -45,34 +46,48 @@ def gate_record(files: Iterable[Path]) -> GateRecord:
     Raises:
         InputError: A file is no such result.
     """
-    accepted, differences = [], []
+    cases: list[tuple[bool, float, float]] = []  # accepted, difference of the whole specialist and of what was kept
     for file in files:
         try:
             found = json.loads(Path(file).read_text(encoding="utf-8"))
             for report in found if isinstance(found, list) else [found]:
                 for task, decision in report["gate"].items():
                     if task in report["comparison"]:
-                        accepted.append(decision["chosen"] == "specialist")
-                        differences.append(100 * report["comparison"][task]["difference"])
+                        accepted, whole = decision["chosen"] == "specialist", report["comparison"][task]["difference"]
+                        between = accepted and decision.get("interpolation") is not None
+                        kept = _kept_between(report, task, whole) if between else whole
+                        cases.append((accepted, 100 * whole, 100 * kept))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}: no results.json of a run ({error})") from error
-    if not differences:
+    if not cases:
         raise InputError("no result compares a specialist with its expert: give results.json of runs with evaluation")
-    count = len(differences)
-    both = list(zip(accepted, differences, strict=True))
-    kept = [difference for accept, difference in both if accept]
-    left = [difference for accept, difference in both if not accept]
+    count = len(cases)
+    kept = [difference for accept, _, difference in cases if accept]
+    left = [whole for accept, whole, _ in cases if not accept]
     return GateRecord(
         pairs=count,
-        right=sum(difference >= 0 if accept else difference <= 0 for accept, difference in both),
+        right=sum(d >= 0 for d in kept) + sum(d <= 0 for d in left),
         accepted=len(kept),
         saved=sum(max(0.0, -d) for d in left) / count,
         cost=sum(max(0.0, d) for d in left) / count,
         let_through=sum(max(0.0, -d) for d in kept) / count,
         worst=max([0.0, *(-d for d in kept)]),
-        ungated=sum(differences) / count,
+        ungated=sum(whole for _, whole, _ in cases) / count,
         gated=sum(kept) / count,
     )
+
+
+def _kept_between(report: dict[str, Any], task: str, whole: float) -> float:
+    """Accuracy of the weights between expert and specialist that were kept, minus the expert's.
+
+    Args:
+        report: The results of a run, or of the few-shot study.
+        task: The task.
+        whole: The difference of the whole specialist.
+    """
+    if "accuracy" in report:
+        return report["accuracy"]["specialist"][task] - report["accuracy"]["expert"][task]
+    return report["specialist"]["by_task"][task] - report["specialist_ungated"]["by_task"][task] + whole
 
 
 def as_text(record: GateRecord) -> str:

@@ -22,7 +22,7 @@ from ..specialize import specialize_task
 from .outcome import inputs_key, measured_tasks, remembered
 
 
-KEY_VERSION = "rank 3"
+KEY_VERSION = "rank 4"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 HEADER = (
@@ -120,8 +120,9 @@ def _student(
     """A student of one expert alone; the base stands for the meta-model, which only the gate would ask."""
     head = experts.heads[name]
     pool = ModelPool(merger.pool.base, {task: merger.pool.experts[name]})
-    options = {} if max_steps is None else {"max_steps": max_steps}
-    args = recipe.specialize_arguments(folder, gate=False, **options)
+    args = recipe.specialize_arguments(folder, gate=False)
+    if max_steps is not None and not 0 < args.max_steps <= max_steps:
+        args = recipe.specialize_arguments(folder, gate=False, max_steps=max_steps)
     set_seed(args.seed)
     alone = TaskExperts(task, pool, {task: head})
     images = merger.unlabelled(task)

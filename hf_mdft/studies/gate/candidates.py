@@ -26,16 +26,15 @@ from ...specialize import SpecializeArguments, specialize_task
 from ...specialize.evidence import gate_evidence
 from ...specialize.gate import SHARES, Interpolations, Rule
 from ...specialize.gate.decide import weigh
-from ...specialize.interpolation import interpolate
 from ...specialize.learning_rate import gentle_learning_rate
-from ...specialize.one_task import models_of, rule_for
+from ...specialize.one_task import as_asked, between, images_used, models_of, rule_for
 from ...specialize.teacher import observe_sources
 from ...tasks import Images
 from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
 from .settings import SETTINGS, Given, Setting
 
 
-KEY_VERSION = "gate 6"
+KEY_VERSION = "gate 7"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 OUTPUTS = "outputs.safetensors"
@@ -144,7 +143,8 @@ class Workshop:
         architecture, data = pool.architecture, merger.labelled(task)
         meta = self.meta
         set_seed(args.seed)
-        experts = merger.experts(task, args.device)
+        images = images_used(images, args)
+        experts = as_asked(merger.experts(task, args.device), args, images)
         made = specialize_task(task, pool, meta, head, images, args, self.meta_key, experts)
         models = models_of(experts, meta, head, images, args)
         sources = observe_sources(models, args.teacher_views, others=args.ensemble_weight > 0)
@@ -155,10 +155,9 @@ class Workshop:
         outputs["0/frequencies"] = compared.class_frequencies
         outputs |= {f"other/{name}": classes for name, (_, classes) in zip(others, weighed, strict=True)}
         consistency, correct = {"0": compared.consistency}, {}
-        tower = pool.tower().to(args.device)
         expert, candidate = pool.tower(made.expert).state_dict(), made.tower(gated=False).state_dict()
         for share in (0.0, *SHARES):
-            tower.load_state_dict(interpolate(expert, candidate, share))
+            tower = between(pool, images, expert, candidate, share).to(args.device)
             label, head = f"{share:g}", made.candidate_head if share else made.expert_head
             correct[label] = _packed(predict(tower, architecture, head, data.images) == data.labels)
             if share:

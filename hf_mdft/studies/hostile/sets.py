@@ -112,6 +112,9 @@ class Hostile:
     expert: str = "own"
 
 
+ANOTHER = "another-task"
+"""Name of the kind that needs a second task."""
+
 RANDOM, SHUFFLED = "random weights", "shuffled classes"
 
 HOSTILE = {
@@ -122,7 +125,7 @@ HOSTILE = {
     "one-class": Hostile("images of one class", _one_class),
     "tail-50": Hostile("class sizes from 50 to 1", _tail(50)),
     "tail-100": Hostile("class sizes from 100 to 1", _tail(100)),
-    "another-task": Hostile("images of another task", _another_task),
+    ANOTHER: Hostile("images of another task", _another_task),
     "noise": Hostile("pixels by chance", _noise),
     "black": Hostile("black pictures", _black),
     "random-expert": Hostile("an expert with random weights", expert=RANDOM),

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import set_seed
 
-from ...core.errors import known
+from ...core.errors import InputError, known
 from ...core.hashing import fingerprint
 from ...core.tables import markdown_table
 from ...evaluation import accuracy, predict
@@ -28,10 +28,10 @@ from ...specialize.one_task import as_asked, models_of
 from ...specialize.teacher import observe_sources
 from ...tasks import Images
 from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
-from .sets import HOSTILE, RANDOM, SHUFFLED, Hostile, Request
+from .sets import ANOTHER, HOSTILE, RANDOM, SHUFFLED, Hostile, Request
 
 
-KEY_VERSION = "hostile 6"
+KEY_VERSION = "hostile 7"
 
 ALLOWED = 0.01
 """Accuracy that a kept specialist may lose."""
@@ -107,6 +107,12 @@ def hostile_study(
     merger = recipe.merger()
     measured = [task for task in measured_tasks(merger, str(recipe.path)) if merger.pool.experts_of(task)]
     names = [known(task, measured, "task") for task in tasks or measured]
+    if len(merger.tasks) == 1:
+        if ANOTHER in (kinds or ()):
+            raise InputError(
+                f"{recipe.path}: one task alone, so there are no images of another; leave out '{ANOTHER}'"
+            )
+        chosen = [kind for kind in chosen if kind != ANOTHER]
     run = _Run(merger, recipe, output_dir, max_steps)
     found = []
     for task in names:
@@ -144,7 +150,7 @@ class _Run:
         setting, folder = HOSTILE[kind], self.output_dir / task / f"{kind}-{seed}"
         key = [KEY_VERSION, kind, task, seed, self.max_steps, self.merger.pool.reference()]
         key += [repr(RULE), *LIMITS, inputs_key(self.merger, [task])]
-        key += [self.recipe.adapter, self.recipe.meta, self.recipe.specialize]
+        key += [self.recipe.adapter, self.recipe.meta, self.recipe.specialize, self.recipe.seed]
         make = functools.partial(self._make, setting, task, seed, folder)
         return HostileRow(kind, task, seed, **remembered(folder / "outcome.json", key, make))
 

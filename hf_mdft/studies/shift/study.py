@@ -23,7 +23,7 @@ from .models import Models, Tests, untrained
 from .result import Condition, ShiftStudy
 
 
-KEY_VERSION = "shift 5"
+KEY_VERSION = "shift 6"
 """Changes with the code of this study, so that nothing that older code found is used."""
 
 DEFAULT_SHIFTS = ("gaussian_noise", "defocus", "dark", "jpeg")
@@ -156,6 +156,9 @@ class _Study:
     def _kept(self, models: Models, kind: str, tests: Tests, folder: Path) -> dict[str, Any]:
         """What models of one kind classify correctly, from an earlier call where nothing has changed."""
         key = [KEY_VERSION, kind, self.merger.pool.reference(), [head.key() for head in self.merger.heads().values()]]
+        key.append({task: self.merger.experts(task).key() for task in self.clean})
+        several = [task for task in self.clean if len(self.merger.pool.experts_of(task)) > 1]
+        key.append({task: self.merger.expert(task) for task in several})  # chosen by the unlabelled images
         for images, data in tests.items():
             key.append([images, {task: [d.images.key, key_of(d.labels.tolist())] for task, d in data.items()}])
         if not untrained(kind):
