@@ -22,6 +22,7 @@ from hf_mdft.heads import HEADS, TEMPLATES
 from hf_mdft.meta.terms import META_TERMS
 from hf_mdft.objectives import FILTERS
 from hf_mdft.objectives.scores import SCORES
+from hf_mdft.recipes.options import ELSEWHERE
 from hf_mdft.restorations import RESTORATIONS
 from hf_mdft.shifts import SHIFTS
 from hf_mdft.specialize.teacher import TEACHER_PARTS
@@ -138,8 +139,8 @@ def shifts() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "task": task,
     "adapter": lambda: options(MdftConfig, FILLED_IN),
-    "meta": lambda: options(MdftTrainingArguments),
-    "specialize": lambda: options(SpecializeArguments),
+    "meta": lambda: options(MdftTrainingArguments, tuple(ELSEWHERE)),
+    "specialize": lambda: options(SpecializeArguments, tuple(ELSEWHERE)),
     "meta_terms": lambda: named(META_TERMS),
     "teacher_parts": lambda: named(TEACHER_PARTS),
     "student_terms": lambda: named(STUDENT_TERMS),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import NoneType
 from typing import Any
 
@@ -15,6 +16,7 @@ from .cards import TaskInputs
 from .core.data_reference import DataReference
 from .core.device import best_device
 from .core.errors import InputError, known, suggest
+from .core.reference import several
 from .core.typed import expect
 from .experts import TaskExperts, related_experts
 from .heads import Head, build_expert_heads, build_head
@@ -223,6 +225,12 @@ class TaskData:
         if self.tasks[task].evaluation is None:
             return None
         return read_labelled(task, self.tasks[task], self.head(task).class_names, self.preprocessor(task))
+
+    def local_inputs(self) -> list[Path]:
+        """Folders and files of this machine that models and heads are read from."""
+        models = [source.folder for source in self.pool.sources() if source.reference.is_local]
+        given = [spec for task in self.tasks.values() for spec in (*several(task.teachers), task.head)]
+        return models + [Path(spec) for spec in given if isinstance(spec, str | Path) and Path(spec).exists()]
 
     def references(self, key: str, names: Iterable[str] | None = None) -> dict[str, DataReference | None]:
         """The tasks' `unlabelled` or `evaluation` images as others are shown them."""

@@ -439,3 +439,13 @@ def test_where_triton_does_not_run_layers_combine_their_own(monkeypatch, caplog)
     assert not kernels_run(torch.device("cpu"))
     assert "cpu: Triton's kernels do not run there" in caplog.text and "which is slower" in caplog.text
     kernels_run.cache_clear()
+
+
+def test_the_tower_as_automodel_loads_it(vit_pool, pixels, tmp_path):
+    """ViTModel has a pooler, which the pool's towers lack: a card's AutoPeftModel loads the adapter all the same."""
+    model = randomise(adapted(vit_pool))
+    model.save_pretrained(tmp_path)
+    again = AutoPeftModel.from_pretrained(tmp_path)
+    assert any("pooler" in name for name, _ in again.named_parameters())
+    assert not any("pooler" in name for name, module in again.named_modules() if isinstance(module, MdftLayer))
+    close(again(pixels).last_hidden_state, model(pixels).last_hidden_state)

@@ -9,11 +9,15 @@ import shutil
 import pytest
 from conftest import TASKS, call, edited, write_recipe
 
-from hf_mdft import InputError, MdftTrainingArguments, Recipe, SpecializeArguments
+from hf_mdft import InputError, MdftTrainingArguments, Recipe, SpecializeArguments, Task
+from hf_mdft.artifacts.run_folder import refuse_inputs_within
 from hf_mdft.meta import MdftTrainer
 from hf_mdft.recipes import presets, renamed, schema
 from hf_mdft.recipes.options import ADAPTER_OPTIONS, KINDS
+from hf_mdft.recipes.preflight import check_options
 from hf_mdft.recipes.presets import Preset, names, preset
+from hf_mdft.recipes.yaml_files import read_yaml
+from hf_mdft.tasks.task import resolve_path
 from hf_mdft.transforms import TRANSFORMS
 
 
@@ -288,3 +292,99 @@ def test_unknown_preset_ends_in_one_line(clip_paths, tmp_path, monkeypatch, caps
     for option in ("--preset", "--baseline"):
         code, _, err = call(["run", write_recipe(tmp_path, clip_paths), option, "simerge"], monkeypatch, capsys)
         assert code == 2 and "did you mean 'symerge'" in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("meta: {max_steps: 1}\nmeta: {learning_rate: 0.1}", "line 2: 'meta' is there twice; keep one of them"),
+        ("a: {x: 1, y: 2, x: 3}", "'x' is there twice"),
+        ("a: 010", "line 1: 010 is the number 8 in YAML: write that, or text in quotes"),
+        ("a: [1:30]", "1:30 is the number 90"),
+        ("a: 1_0", "1_0 is the number 10"),
+        ("a: 0x10", "0x10 is the number 16"),
+    ],
+)
+def test_yaml_that_means_something_else(tmp_path, line, said):
+    (tmp_path / "recipe.yaml").write_text(line)
+    with pytest.raises(InputError, match=said):
+        read_yaml(tmp_path / "recipe.yaml")
+
+
+def test_yaml_numbers_as_people_write_them(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("[0, -3, 12, 0.1, 1.e-3, 1e-3, .5, +2, .inf, '010', 'x: 010', 1, yes]")
+    assert read_yaml(tmp_path / "recipe.yaml")[:5] == [0, -3, 12, 0.1, 0.001]
+
+
+@pytest.mark.parametrize("name", ["off", "null", "1.5"])
+def test_names_of_tasks_that_are_values(clip_paths, tmp_path, name):
+    recipe = write_recipe(tmp_path, clip_paths)
+    recipe.write_text(recipe.read_text().replace("shade:", f"{name}:"))
+    with pytest.raises(InputError, match="YAML takes it for a value; put the name in quotes"):
+        Recipe.load(recipe)
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "said"),
+    [
+        ("meta", {"output_dir": "mine"}, "meta: output_dir has no place in a recipe: results go to --output-dir"),
+        ("specialize", {"resume_from_checkpoint": "x"}, "goes on where it stopped"),
+        ("specialize", {"eval_strategy": "steps"}, "training reads no labels"),
+        ("meta", {"deepspeed": "nowhere.json"}, "meta: "),
+    ],
+)
+def test_options_without_a_place_in_a_recipe(clip_paths, tmp_path, part, options, said):
+    with pytest.raises(InputError, match=said):
+        recipe = Recipe.load(
+            edited(write_recipe(tmp_path, clip_paths), lambda c: c.setdefault(part, {}).update(options))
+        )
+        recipe.meta_arguments(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "said"),
+    [
+        ("meta", {"filter": {"name": "eata", "marginn": 1}}, "marginn"),
+        ("specialize", {"optim": "adamw_bnb_8bit"}, "optim: .*bitsandbytes"),
+    ],
+)
+def test_what_training_would_make_late_is_made_first(clip_paths, tmp_path, part, options, said):
+    changed = edited(write_recipe(tmp_path, clip_paths), lambda c: c.setdefault(part, {}).update(options))
+    recipe = Recipe.load(changed)
+    with pytest.raises(InputError, match=said):
+        check_options(recipe.meta_arguments(tmp_path), recipe.specialize_arguments(tmp_path))
+
+
+def test_paths_are_never_those_of_the_working_directory(clip_paths, tmp_path, monkeypatch):
+    """What is not beside the recipe may be of the Hub, but no folder of the same name where the command is given."""
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (here, elsewhere):
+        folder.mkdir()
+    (here / "base").mkdir()
+    (here / "data.parquet").write_bytes(b"")
+    monkeypatch.chdir(here)
+    with pytest.raises(InputError, match="base: not in .*elsewhere, but in the working directory"):
+        resolve_path("base", elsewhere)
+    assert resolve_path("base", here) == str((here / "base").resolve())
+    assert resolve_path("owner/name", elsewhere) == "owner/name"
+    spec = Task.from_dict(
+        {"unlabelled": {"path": "parquet", "data_files": "data.parquet", "split": "train"}}, "x", folder=elsewhere
+    ).unlabelled
+    assert spec["data_files"] == str(elsewhere.resolve() / "data.parquet")
+    hub = Task.from_dict(
+        {"unlabelled": {"path": "owner/name", "data_files": "x.parquet"}}, "x", folder=elsewhere
+    ).unlabelled
+    assert hub == {"path": "owner/name", "data_files": "x.parquet"}
+
+
+def test_a_run_does_not_replace_its_own_experts(clip_paths, tmp_path, monkeypatch, capsys):
+    expert = tmp_path / "out" / "specialists" / "shade"
+    shutil.copytree(clip_paths["shade"], expert)
+    recipe = write_recipe(tmp_path, clip_paths)
+    edited(recipe, lambda c: c["pool"]["experts"].update(shade=str(expert)))
+    for command in ("run", "check"):
+        code, _, err = call([command, recipe, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
+        assert code == 2 and "choose another --output-dir" in err
+    with pytest.raises(InputError, match="a run in .* would replace it"):
+        refuse_inputs_within(tmp_path / "out", [expert])
+    refuse_inputs_within(tmp_path / "other", [expert])

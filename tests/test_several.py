@@ -53,6 +53,7 @@ from hf_mdft.experts import (
 )
 from hf_mdft.experts.average import model_stock
 from hf_mdft.experts.ensemble import temperature, vote
+from hf_mdft.experts.observation import observe_outside
 from hf_mdft.experts.rank import h_score
 from hf_mdft.experts.related import completed, related_shares
 from hf_mdft.heads import LinearHead, build_expert_heads, build_head
@@ -818,3 +819,13 @@ def test_of_uneven_classes_the_student_starts_at_the_expert(several, tasks, tmp_
     between = replace(made, interpolated=tmp_path, trust=replace(made.trust, start="weighted average of the experts"))
     assert " of the way from weighted average of the experts to specialist" in between.kept
     assert f" of the way from {made.expert} to specialist" in replace(made, interpolated=tmp_path).kept
+
+
+def test_without_views_teachers_from_outside_see_the_image_alone():
+    views = [
+        torch.tensor([[2.0, 0.0], [0.0, 1.0]]).log_softmax(-1),
+        torch.tensor([[0.0, 3.0], [0.0, 1.0]]).log_softmax(-1),
+    ]
+    alone, averaged = observe_outside(views, averaged=False), observe_outside(views)
+    torch.testing.assert_close(alone.log_probs, views[0])
+    assert not torch.allclose(averaged.log_probs, views[0]) and alone.consistency == averaged.consistency == 0.5

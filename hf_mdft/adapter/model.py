@@ -76,7 +76,9 @@ class MdftModel(BaseTuner):
         peft_config.tower = self._tower_name
         prefix = f"{self._tower_name}." if self._tower_name else ""
         outside = {prefix + name for name in self._architecture.output_layers(tower)}
-        self._owning = set(parameter_owners(tower, self._tower_name)) - outside
+        unread = tuple(f"{prefix}{part}." for part in self._architecture.unread_parts)
+        owners = [name for name in parameter_owners(tower, self._tower_name) if not f"{name}.".startswith(unread)]
+        self._owning = set(owners) - outside
         peft_config.target_modules = set(self._owning)
         return peft_config
 

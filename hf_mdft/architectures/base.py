@@ -65,6 +65,8 @@ class Architecture:
     """Name of the tower inside the complete models of this architecture."""
     shared_parts: ClassVar[tuple[str, ...]] = ()
     """Tensors outside the tower that all experts take from the base, whatever their own files hold."""
+    unread_parts: ClassVar[tuple[str, ...]] = ()
+    """Modules of the tower as transformers loads it that the embedding does not go through."""
     feature_expression: ClassVar[str]
     """What `features` reads, as a card's reader writes it after `model(...)`."""
 

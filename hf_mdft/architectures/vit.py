@@ -28,6 +28,7 @@ class Vit(VisionTransformer):
     tower_class = ViTModel
     default_head = "linear"
     own_heads = True
+    unread_parts = ("pooler",)
     wrapper_prefix = "vit"
     feature_expression = "last_hidden_state[:, 0]"
 

@@ -41,10 +41,15 @@ def recipe_of(
         },
         "tasks": {name: task.to_dict(heads[name].class_names) for name, task in tasks.items()},
         "adapter": adapter,
-        **({} if meta is None else {"meta": dict(meta)}),
-        **({} if specialize is None else {"specialize": dict(specialize)}),
+        **({} if meta is None else {"meta": beside(meta, seed)}),
+        **({} if specialize is None else {"specialize": beside(specialize, seed)}),
         "seed": seed,
     }
+
+
+def beside(options: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Options of a phase beside the seed of the run, which stands alone where the phase has no other."""
+    return {name: value for name, value in options.items() if (name, value) != ("seed", seed)}
 
 
 def continued(earlier: Mapping[str, Any] | None, now: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, Any]:

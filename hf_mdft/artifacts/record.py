@@ -180,6 +180,7 @@ def meta_facts(
         kept=kept_ratios(history),
         recipe=recipe,
         versions=versions(),
+        statistics=pool.keeps_statistics and any(unlabelled.values()),
     )
 
 

@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..core.errors import InputError
@@ -60,6 +60,22 @@ def refuse_foreign_output(folder: Path, tasks: Sequence[str]) -> None:
             raise InputError(f"{folder / RESULTS}: not written by hf_mdft; {ADVICE}")
     if (folder / REPORT).exists() and not _is_report(folder / REPORT):
         raise InputError(f"{folder / REPORT}: not written by hf_mdft; {ADVICE}")
+
+
+def refuse_inputs_within(folder: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an output folder whose results would take the place of what they are made of.
+
+    Args:
+        folder: The output folder.
+        inputs: Folders and files of this machine that the run reads.
+
+    Raises:
+        InputError: One lies where the run writes.
+    """
+    for path in inputs:
+        for name in (META, SPECIALISTS):
+            if path.resolve().is_relative_to((folder / name).resolve()):
+                raise InputError(f"{path}: a run in {folder} would replace it; choose another --output-dir")
 
 
 def _specialists(folder: Path) -> list[Path]:

@@ -141,6 +141,7 @@ class MetaFacts:
         tasks: Names of the tasks.
         unlabelled: Unlabelled images by task.
         skipped: Unlabelled images that could not be read, by task that has such.
+        statistics: Whether running statistics (BatchNorm) were estimated on unlabelled images.
         trained_heads: Tasks whose heads were trained with the coefficients.
         coefficients: Merging coefficients by tensor and expert.
         history: Log lines of the training; none where nothing was trained.
@@ -163,6 +164,7 @@ class MetaFacts:
     recipe: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
+    statistics: bool = False
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ AllowBaseMismatch = Annotated[
     bool, typer.Option("--allow-base-mismatch", help="Take experts that were fine-tuned from another base.")
 ]
 Token = Annotated[str | None, typer.Option(help="Hub token; better: 'hf auth login' or HF_TOKEN.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages.")]
 
 

@@ -41,9 +41,9 @@ def check(
     prepare(verbose, token)
     from ..artifacts.check_page import write_check
     from ..artifacts.layout import CHECKPOINTS
-    from ..artifacts.run_folder import refuse_foreign_output
+    from ..artifacts.run_folder import refuse_foreign_output, refuse_inputs_within
     from ..cards import inputs_text
-    from ..recipes.preflight import check_space, contact_sheet, estimate
+    from ..recipes.preflight import check_options, check_space, contact_sheet, estimate
     from ..recipes.schema import Recipe
 
     notes: list[str] = []
@@ -52,6 +52,8 @@ def check(
     meta, specialize = loaded.meta_arguments(work), loaded.specialize_arguments(work)
     merger = loaded.merger()
     refuse_foreign_output(output_dir, list(merger.tasks))
+    refuse_inputs_within(output_dir, merger.local_inputs())
+    check_options(meta, specialize)
     inputs = merger.inputs()
     typer.echo(inputs_text(inputs))
     cost = estimate(merger, inputs, meta, specialize)

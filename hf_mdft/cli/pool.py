@@ -54,6 +54,8 @@ def discover(
     from ..pool.discovery import discover as search_hub
     from ..recipes.draft import draft
 
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
     if output and output.exists():
         raise InputError(f"{output}: exists already; give another --output")
     source, found = search_hub(base, author=author, search=search, limit=limit)
@@ -120,6 +122,8 @@ def inspect(
 
     if figure and figure.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"{figure}: give a file that ends in .png, .svg or .pdf")
+    if figure:
+        figure.parent.mkdir(parents=True, exist_ok=True)
     if figure and dry_run:
         raise InputError("--figure needs the weights; leave --dry-run out")
     loaded = _pool(pool, allow_base_mismatch)

@@ -10,7 +10,7 @@ import typer
 
 from ..core.errors import InputError
 from ..recipes.presets import TRAINING_FREE, names
-from .app import AllowBaseMismatch, RecipeFile, Token, Verbose, app, prepare, progress, tell
+from .app import AllowBaseMismatch, RecipeFile, Seed, Token, Verbose, app, prepare, progress, tell
 
 
 PRESETS = ", ".join(names())
@@ -19,7 +19,7 @@ OutputDir = Annotated[Path, typer.Option(help="Folder of results; an interrupted
 
 
 @app.command(epilog="Example: `hf-mdft demo --output-dir demo-output`")
-def demo(output_dir: OutputDir = Path("demo-output"), seed: int = 0, verbose: Verbose = False) -> None:
+def demo(output_dir: OutputDir = Path("demo-output"), seed: Seed = 0, verbose: Verbose = False) -> None:
     """Build a small pool on real images that ship with scikit-learn and scikit-image, and do the whole job on it.
 
     Needs the extra `demo` (`pip install 'hf-mdft[demo]'`) and no network.
@@ -98,6 +98,8 @@ def evaluate(
 ) -> None:
     """Measure base, experts, static merges and, if given, a meta-model on a recipe's evaluation images."""
     prepare(verbose, token)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
     from ..merger import MetaMerger
     from ..recipes.schema import Recipe
 

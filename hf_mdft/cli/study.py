@@ -44,7 +44,7 @@ def few_shot(
 def _images(text: str) -> int | None:
     if text == "all":
         return None
-    if not text.isdigit() or int(text) < 2:
+    if not text.isdecimal() or int(text) < 2:
         raise InputError(f"--images: give a number of at least 2, or 'all', got '{text}'")
     return int(text)
 
@@ -196,7 +196,9 @@ def hostile(
     recipe: RecipeFile,
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind of set; repeat.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; repeat.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seed of set and training; repeat. Default: 0, 1, 2.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Seed of set and training; repeat. Default: 0, 1, 2.")
+    ] = None,
     max_steps: Annotated[int, typer.Option(min=1, help="Most steps of each phase.")] = 100,
     output_dir: StudyDir = Path("hostile"),
     token: Token = None,

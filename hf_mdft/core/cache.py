@@ -21,7 +21,7 @@ ADVICE = "set HF_MDFT_CACHE"
 
 def cache_root() -> Path:
     """`$HF_MDFT_CACHE`, or `hf_mdft` in the Hugging Face home."""
-    return Path(os.path.expanduser(os.environ.get("HF_MDFT_CACHE", Path(HF_HOME) / "hf_mdft")))
+    return Path(os.path.expanduser(os.environ.get("HF_MDFT_CACHE") or Path(HF_HOME) / "hf_mdft"))
 
 
 def key_of(*parts: Any) -> str:

@@ -21,7 +21,8 @@ class DataReference:
 
     Args:
         path: Hub id of a data set, or a format such as `parquet`.
-        name, split, revision, data_dir, data_files: As in `load_dataset`.
+        name, split, revision, data_dir, data_files, streaming: As in `load_dataset`.
+        take: Images that are read of a stream.
         count: Number of images, of an object in memory.
     """
 
@@ -31,6 +32,8 @@ class DataReference:
     revision: str | None = None
     data_dir: str | None = None
     data_files: Any = None
+    streaming: bool | None = None
+    take: int | None = None
     count: int | None = None
 
     @classmethod
@@ -71,6 +74,8 @@ def _public(value: Any) -> Any:
         return {str(key): _public(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_public(item) for item in value]
+    if isinstance(value, bool | int):
+        return value
     # Chained addresses of fsspec, such as `zip://*.jpg::/folder/photos.zip`.
     return "::".join(_public_address(part) for part in str(value).split("::"))
 

@@ -9,6 +9,7 @@ from huggingface_hub import CommitInfo
 
 from ..artifacts import MetaModelParts
 from ..artifacts.meta_model import refuse_local
+from ..artifacts.provenance import beside
 from ..artifacts.record import meta_facts
 from ..artifacts.result import push_result
 from ..core.errors import InputError
@@ -37,7 +38,8 @@ class PushingTrainer(PhaseTrainer):
     def save_result(self, folder: str | Path) -> None:
         """Write the meta-model's folder as `MetaMerger.save_pretrained` does."""
         model, heads, trained = self.accelerator.unwrap_model(self.model), self._own_heads, self.trained_heads
-        recipe = {"meta": options_of(self._given_args), "seed": self.args.seed}
+        seed = self.args.seed
+        recipe = {"meta": beside(options_of(self._given_args), seed), "seed": seed}
         facts = meta_facts(
             pool=self.pool,
             model=model,

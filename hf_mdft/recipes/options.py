@@ -21,6 +21,14 @@ ADAPTER_OPTIONS = ("granularity", "transform", "init_coefficient")
 """The rest of `MdftConfig` is filled in."""
 
 
+ELSEWHERE = {
+    "output_dir": "results go to --output-dir",
+    "resume_from_checkpoint": "the same command with the same --output-dir goes on where it stopped",
+    "eval_strategy": "training reads no labels; results are measured at the end",
+}
+"""Options of every `Trainer` that a recipe does not have, and what there is instead."""
+
+
 def read_options(part: str, value: Any, where: str) -> dict[str, Any]:
     """Options of one part of a recipe; what is left out stays out.
 
@@ -40,6 +48,8 @@ def read_options(part: str, value: Any, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: {hint}")
     known = ADAPTER_OPTIONS if part == "adapter" else [field.name for field in dataclasses.fields(KINDS[part])]
     for key in value:
+        if key in ELSEWHERE:
+            raise InputError(f"{where}: {key} has no place in a recipe: {ELSEWHERE[key]}")
         if key not in known:
             raise InputError(f"{where}: unknown key '{key}': {suggest(str(key), known)}")
     hints = get_type_hints(KINDS[part])
@@ -59,5 +69,5 @@ def build(part: str, options: Mapping[str, Any], where: str) -> Any:
         raise InputError(f"{where}: {hint}")
     try:
         return KINDS[part](**options)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # arguments and what they import raise whatever they stumble over
         raise InputError(f"{where}: {' '.join(str(error).split())[:300]}") from error

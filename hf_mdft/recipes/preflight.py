@@ -23,9 +23,11 @@ from ..core.errors import InputError
 from ..core.memory import peak_memory_bytes
 from ..embedding import embed_images
 from ..merger import MetaMerger
-from ..meta import MdftTrainingArguments
+from ..meta import META_TERMS, MdftTrainingArguments
 from ..pool.download import size_text
 from ..specialize import SpecializeArguments
+from ..trainers.ranges import check_optimizer
+from ..trainers.terms import term_weights
 
 
 TIMED = 16
@@ -128,6 +130,18 @@ def estimate(
     memory, most = (peak_memory_bytes() or 0) + STATES * 4 * size, specialize.images
     more = tuple(task for task, found in inputs.items() if most is not None and found.images > most)
     return Estimate(seconds / side_by_side, memory, disk, str(device), most, more)
+
+
+def check_options(meta: MdftTrainingArguments, specialize: SpecializeArguments) -> None:
+    """Whether what both phases' options name can be made: optimizers and terms, which training makes late.
+
+    Raises:
+        InputError: It cannot.
+    """
+    for args in (meta, specialize):
+        check_optimizer(args)
+    for name in term_weights(meta, META_TERMS):
+        META_TERMS.get(name)(2, meta)
 
 
 def _timed(tower: torch.nn.Module, merger: MetaMerger, pixels: torch.Tensor) -> tuple[float, float]:

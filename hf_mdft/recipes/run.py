@@ -11,7 +11,7 @@ import torch.distributed
 from accelerate import PartialState
 
 from ..adapter import MdftConfig
-from ..artifacts.run_folder import refuse_foreign_output, write_run
+from ..artifacts.run_folder import refuse_foreign_output, refuse_inputs_within, write_run
 from ..cards import inputs_text, refuse_reserved
 from ..core.errors import InputError, suggest
 from ..core.lock import locked
@@ -21,7 +21,7 @@ from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
 from ..reporting import report_of
 from ..specialize import SpecializeArguments
-from .preflight import check_space, estimate
+from .preflight import check_options, check_space, estimate
 from .presets import names, preset
 from .schema import Recipe
 
@@ -129,6 +129,7 @@ def run(
         InputError: The output folder holds something else under a name that the run needs, or another run works there.
     """
     refuse_foreign_output(output_dir, list(merger.tasks))
+    refuse_inputs_within(output_dir, merger.local_inputs())
     with locked(output_dir):
         return _run(merger, output_dir, meta, specialize, progress, baselines or {})
 
@@ -143,6 +144,7 @@ def _run(
 ) -> Report | None:
     state = PartialState()
     progress(f"Pool: {merger.pool.base} and {len(merger.pool.experts)} experts; {len(merger.tasks)} tasks")
+    check_options(meta, specialize)
     with state.main_process_first():
         inputs = merger.inputs()
     progress(inputs_text(inputs))

@@ -77,6 +77,7 @@ class Recipe:
         written = _mapping(content.get("tasks"), f"{where}: tasks")
         if not written and not described:
             raise InputError(f"{where}: 'tasks' is missing")
+        _check_names(written, f"{where}: tasks")
         tasks = {
             str(name): Task.from_dict(
                 options, f"{where}: tasks.{name}", folder=path.parent, defaults=described.get(str(name))
@@ -143,11 +144,20 @@ class Recipe:
 def _add_teachers(tasks: Mapping[str, Task], given: Mapping[str, Any], path: Path) -> None:
     """Teachers by task, which may also stand under their tasks."""
     for name, specs in given.items():
-        where = f"{path}: teachers.{name}"
+        where, name = f"{path}: teachers.{name}", str(name)
         if name not in tasks:
             raise InputError(f"{where}: no such task: {suggest(str(name), tasks)}")
         read = Task.from_dict({"teachers": specs}, where, folder=path.parent).teachers
         tasks[name].teachers = [*several(tasks[name].teachers), *read]
+
+
+def _check_names(given: Mapping[Any, Any], where: str) -> None:
+    """Raises:
+    InputError: A task's name is no text in YAML: `off` and `null` are values.
+    """
+    for name in given:
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise InputError(f"{where}: a task is called {name!r}: YAML takes it for a value; put the name in quotes")
 
 
 def _mapping(value: Any, where: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:
@@ -174,6 +184,7 @@ def _pool(value: Any, path: Path) -> tuple[str, dict[str, list[str]], dict[str, 
         if not pool.get(key):
             raise InputError(f"{where}.{key} is missing")
     listed = _mapping(pool["experts"], f"{where}.experts")
+    _check_names(listed, f"{where}.experts")
     experts = {str(task): several(given) for task, given in listed.items()}
     for key, specs in {
         "base": [pool["base"]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import yaml
 from ..core.errors import InputError
 from ..core.regular import SMALL, check_regular
 
+
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+PLAIN = re.compile(r"[-+]?(0|[1-9]\d*)?(\.\d*)?([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+"""Numbers as people read them: YAML 1.1 takes 010 for 8, 1:30 for 90 and 1_0 for 10."""
 
 LARGEST = 1_000_000
 """Values that a file may hold once its aliases are expanded."""
@@ -46,6 +51,21 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: a value cannot be read ({str(error)[:100]}); put text in quotes") from error
 
 
+def _value(node: yaml.ScalarNode) -> Any:
+    return yaml.SafeLoader("").construct_object(node)
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    """Raises:
+    InputError: A key is there twice, of which YAML takes the last.
+    """
+    seen = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+            raise InputError(f"line {key.start_mark.line + 1}: '{key.value}' is there twice; keep one of them")
+        seen.add((key.tag, key.value))
+
+
 def _size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
     """Values of a node with its aliases expanded.
 
@@ -60,9 +80,15 @@ def _size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
         return known
     sizes[id(node)] = None
     total = 1
+    if node.tag in NUMBERS and not PLAIN.fullmatch(node.value):
+        raise InputError(
+            f"line {node.start_mark.line + 1}: {node.value} is the number {_value(node)} in YAML: write that, or text "
+            "in quotes"
+        )
     if isinstance(node, yaml.SequenceNode):
         total += sum(_size(item, sizes) for item in node.value)
     elif isinstance(node, yaml.MappingNode):
+        _check_keys(node)
         total += sum(_size(key, sizes) + _size(item, sizes) for key, item in node.value)
     sizes[id(node)] = total
     return total

@@ -48,6 +48,6 @@ def _read(text: str) -> Change:
             raise InputError(f"--change {text}: '{item}' is not PART.OPTION=VALUE ({parts}), as in {EXAMPLE}")
         try:
             change.setdefault(part, {})[option] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise InputError(f"--change {text}: '{value}' is no value of YAML") from error
     return {part: read_options(part, options, f"--change {text}") for part, options in change.items()}

@@ -180,8 +180,9 @@ def _images(value: Any, where: str, folder: Path | None) -> Any:
     found = dict(value)
     for key in FILES:
         if key in found:
-            found[key] = _each(found[key], lambda file: resolve_path(file, folder))
-    if folder is not None and found["path"] not in LOADERS and (folder / str(found["path"])).exists():
+            local = found["path"] in LOADERS  # else they lie in the data set's repo
+            found[key] = _each(found[key], lambda file, local=local: resolve_path(file, folder, local))
+    if found["path"] not in LOADERS:
         found["path"] = resolve_path(found["path"], folder)
     return found
 
@@ -246,11 +247,27 @@ def _each(value: Any, function: Callable[[Any], Any]) -> Any:
     return function(value)
 
 
-def resolve_path(spec: Any, folder: Path | None) -> str:
-    """A path relative to a folder made absolute; Hub ids and addresses as they are."""
+def resolve_path(spec: Any, folder: Path | None, local: bool = False) -> str:
+    """A path relative to a folder made absolute; Hub ids and addresses as they are.
+
+    Args:
+        spec: What is written.
+        folder: The folder that it is relative to; `None` leaves it.
+        local: Whether it can be nothing but a path.
+
+    Raises:
+        InputError: It is not there, but in the working directory, where it is not meant.
+    """
     spec = str(spec)
     if "://" in spec or folder is None:
         return spec
-    local = folder / Path(os.path.expanduser(spec))
+    place = folder / Path(os.path.expanduser(spec))
     relative = spec.startswith((".", "~", "/")) or glob.has_magic(spec)
-    return str(local.resolve()) if relative or local.exists() or any(local.parent.glob(local.name)) else spec
+    if local or relative or place.exists() or any(place.parent.glob(place.name)):
+        return str(place.resolve())
+    if os.path.exists(spec) and folder.resolve() != Path.cwd():
+        raise InputError(
+            f"{spec}: not in {folder}, but in the working directory; relative paths start from the recipe: write the "
+            "whole path"
+        )
+    return spec

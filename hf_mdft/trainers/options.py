@@ -13,7 +13,7 @@ from .resume import IRRELEVANT
 RELEVANT = (
     "num_train_epochs", "gradient_accumulation_steps", "optim", "optim_args", "adam_beta1", "adam_beta2",
     "weight_decay", "max_grad_norm", "warmup_steps", "lr_scheduler_kwargs", "bf16", "fp16", "data_seed",
-    "neftune_noise_alpha",
+    "neftune_noise_alpha", "seed",
 )  # fmt: skip
 """Options of every `Trainer` that its result depends on."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 
 from ..core.errors import InputError, suggest
@@ -34,6 +34,18 @@ NOT_NEGATIVE = (
 )
 POSITIVE = ("distillation_temperature", "gradient_accumulation_steps")
 DECAYS = ("adam_beta1", "adam_beta2")
+
+
+def check_optimizer(args: TrainingArguments) -> None:
+    """Refuse an optimizer that is not here, before anything is trained.
+
+    Raises:
+        InputError: Its package is missing, or it is unknown.
+    """
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(args)
+    except Exception as error:  # packages that are missing raise whatever they stumble over
+        raise InputError(f"optim: {args.optim}: {' '.join(str(error).split())[:200]}") from error
 
 
 def check_arguments(args: TrainingArguments) -> None:
