@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import make_dataset
-from PIL import Image
+from PIL import Image, ImageCms
 from transformers import CLIPImageProcessor
 
 from hf_mdft import InputError, Task
-from hf_mdft.tasks import Preprocessor, read_labelled, read_unlabelled
+from hf_mdft.tasks import Preprocessor, color, read_labelled, read_unlabelled
 from hf_mdft.tasks.decode import Showing, decode
 from hf_mdft.tasks.listed import listed
 
@@ -606,6 +606,20 @@ def test_colors_of_phones_are_shown_in_srgb(ending):
     assert np.abs(found - wanted)[[1, 6]].max() <= 2.5 and np.abs(found - array)[[1, 6]].max() > 8
     opened = Image.open(io.BytesIO(file.getvalue()))
     assert np.array_equal(np.asarray(decode(listed([opened], "image", "x")[0]["image"])), found), "from a list too"
+
+
+def test_a_pillow_without_color_management_says_so(monkeypatch, caplog):
+    def lacking(*_):
+        raise ImportError("The _imagingcms C module is not installed")
+
+    color._transform.cache_clear()
+    monkeypatch.setattr(ImageCms, "ImageCmsProfile", lacking)
+    array = noise(0, channels=(3,))
+    for _ in range(2):
+        found = decode(saved(Image.fromarray(array), "PNG", color_profile()))
+        assert np.array_equal(np.asarray(found), array)
+    assert caplog.text.count("built without littlecms") == 1
+    color._transform.cache_clear()
 
 
 def test_gray_and_transparent_pictures_have_profiles_too():

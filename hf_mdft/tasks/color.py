@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import logging
 from functools import lru_cache
 
 from PIL import Image, ImageCms
+
+
+logger = logging.getLogger(__name__)
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
@@ -30,5 +34,8 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
             return None
         shown = "RGBA" if mode == "RGBA" else "RGB"
         return ImageCms.buildTransform(own, ImageCms.createProfile("sRGB"), mode, shown)
+    except ImportError:
+        logger.warning("this Pillow was built without littlecms, so colors are read as if all were sRGB")
+        return None
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
