@@ -29,7 +29,8 @@ class CombinedLicense:
     """Under which license a model made of others may stand.
 
     Args:
-        name: The Hub's identifier, for the card: `other` where one cannot be ordered, `None` where none is stated.
+        name: The Hub's identifier, for the card: `other` where one cannot be ordered, `None` where some model states
+            none.
         problems: One line for each problem of combining them.
     """
 
@@ -69,7 +70,8 @@ def combined_license(stated: Sequence[tuple[str, str | None]]) -> CombinedLicens
         problems.append(
             f"no license stated, ask the owner before you publish what is made from it: {', '.join(silent)}"
         )
-    return CombinedLicense("other" if strange else strictest, tuple(problems))
+    license = "other" if strange else None if silent else strictest
+    return CombinedLicense(license, tuple(problems))
 
 
 def _restricts(theirs: str, copyleft: str) -> bool:
