@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from tqdm.auto import tqdm
@@ -64,12 +64,35 @@ def _ask(expert: str, about: Mapping[str, tuple[TaskExperts, Images]], device: t
     key = key_of("strangers", VERSION, pool.identity(expert), bf16, given)
     values: list[float] | None = remembered("strangers", key)
     if values is None:
-        tower, values = pool.tower(expert).to(device), []
-        for own, images in about.values():
-            features = embed_images(tower, pool.architecture, images, bf16=bf16)
-            values.append(information(own.strangers[expert].cpu()(features).softmax(dim=-1)))
+        sets = [images for _, images in about.values()]
+        features = embed_images(pool.tower(expert).to(device), pool.architecture, _Joined(sets), bf16=bf16)
+        values = [
+            information(own.strangers[expert].cpu()(part).softmax(dim=-1))
+            for (own, _), part in zip(about.values(), features.split([len(images) for images in sets]), strict=True)
+        ]
         remember("strangers", key, values)
     return values
+
+
+class _Joined:
+    """Sets of images one after the other, in batches that do not end where a set does: of many tasks each is small."""
+
+    def __init__(self, sets: Sequence[Images]) -> None:
+        self.sets = sets
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sets))
+
+    def batches(self, size: int) -> Iterator[torch.Tensor]:
+        left = torch.zeros(0)
+        for images in self.sets:
+            for batch in images.batches(size):
+                left = torch.cat([left, batch]) if len(left) else batch
+                while len(left) >= size:
+                    yield left[:size]
+                    left = left[size:]
+        if len(left):
+            yield left
 
 
 def _evenly_spread(images: Images, strangers: int) -> Images:
