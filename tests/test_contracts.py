@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from fractions import Fraction
 
 import pytest
 import torch
@@ -124,8 +125,8 @@ def iso_c_reference(vectors):
     return u @ torch.diag(torch.full_like(s, s.mean())) @ v
 
 
-def iso_cts_reference(vectors, common=0.8):
-    """Iso-CTS in plain loops."""
+def iso_cts_reference(vectors, common=Fraction(8, 10)):
+    """Iso-CTS in plain loops; a share of 30 that is a whole number is that number."""
     u, s, v = torch.linalg.svd(sum(vectors), full_matrices=False)
     own = int((1 - common) * len(s)) // len(vectors)
     rank = len(s) - own * len(vectors)
