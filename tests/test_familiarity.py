@@ -15,7 +15,7 @@ from hf_mdft import ModelPool, Task
 from hf_mdft.embedding import embed_images
 from hf_mdft.objectives.prior import class_shares, effective_classes
 from hf_mdft.specialize import Source
-from hf_mdft.specialize.gate import Familiarity, ask_strangers
+from hf_mdft.specialize.gate import Familiarity, information_by_others
 from hf_mdft.specialize.gate.familiarity import familiarity
 from hf_mdft.specialize.gate.strangers import information
 from hf_mdft.specialize.teacher import Models
@@ -123,7 +123,7 @@ def test_each_expert_is_loaded_once_for_all_tasks(clip_paths, tmp_path, monkeypa
     images = {task: data.unlabelled(task) for task in TASKS}
     loaded, tower = [], ModelPool.tower
     monkeypatch.setattr(ModelPool, "tower", lambda pool, expert: loaded.append(expert) or tower(pool, expert))
-    found = ask_strangers(experts, images, "cpu")
+    found = information_by_others(experts, images, "cpu")
     assert sorted(loaded) == sorted(TASKS) and {task: set(own) for task, own in found.items()} == {
         task: set(TASKS) - {task} for task in TASKS
     }
@@ -132,8 +132,8 @@ def test_each_expert_is_loaded_once_for_all_tasks(clip_paths, tmp_path, monkeypa
             features = embed_images(tower(pool, expert), pool.architecture, images[task])
             logits = data.expert_heads(expert)[expert](features)
             assert value == pytest.approx(information(logits.softmax(dim=-1)), abs=1e-6)
-    assert ask_strangers(experts, images, "cpu") == found and len(loaded) == len(TASKS), "kept"
-    (alone,) = ask_strangers({"shade": experts["shade"]}, images, "cpu").values()
+    assert information_by_others(experts, images, "cpu") == found and len(loaded) == len(TASKS), "kept"
+    (alone,) = information_by_others({"shade": experts["shade"]}, images, "cpu").values()
     assert alone == found["shade"]
 
 

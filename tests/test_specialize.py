@@ -642,7 +642,7 @@ def test_a_result_is_not_kept_where_experts_of_other_tasks_change(merger, tmp_pa
     """They tell whether the images are of another task."""
     told = []
     monkeypatch.setattr(
-        "hf_mdft.specialize.one_task.ask_strangers", lambda experts, *_: told.append(1) or {"shade": {}}
+        "hf_mdft.specialize.one_task.information_by_others", lambda experts, *_: told.append(1) or {"shade": {}}
     )
     given = ("shade", merger.pool, merger.pool.tower("colour"), merger.head("shade"), merger.unlabelled("shade"))
     experts = merger.experts("shade")

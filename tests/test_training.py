@@ -589,9 +589,8 @@ REFUSED = {
 @pytest.mark.parametrize("kind", [MdftTrainingArguments, SpecializeArguments])
 def test_options_that_change_what_a_batch_is(tmp_path, kind, name):
     value, said = REFUSED[name]
-    args = kind(output_dir=str(tmp_path), **{"accelerator_config" if name == "dispatched" else name: value})
     with pytest.raises(InputError, match=said):
-        own_arguments(args)
+        kind(output_dir=str(tmp_path), **{"accelerator_config" if name == "dispatched" else name: value})
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class MdftLayer(nn.Module, BaseTunerLayer):
         """Add an adapter; with `owner=None` the layer owns its coefficients, `rows` of them per expert."""
         self.mdft_vectors[adapter_name] = LayerVectors(vectors, names, owner or self)
         if owner is None:
-            device = next(iter((*self.base_layer.parameters(), *self.base_layer.buffers()))).device
+            device = next(self.base_layer.parameters()).device
             coefficients = torch.full((rows, len(vectors.experts)), float(start), device=device)
             self.mdft_lambda[adapter_name] = nn.Parameter(coefficients)
         statistics = running_statistics(self.base_layer)

@@ -20,7 +20,7 @@ from ..merger import MetaMerger
 from ..meta import MdftTrainingArguments
 from ..pool import ModelPool
 from ..specialize import SpecializeArguments
-from ..specialize.gate import ask_strangers
+from ..specialize.gate import information_by_others
 from ..tasks import Task
 from .lower_bounds import fine_tuning, noise, pass_over
 from .memory import PeakMemory
@@ -182,7 +182,9 @@ def run_by_stage(setting: Setting, folder: Path, name: str = "run") -> WholeRun:
         merger.specialize(_specialist_arguments(setting, output), names[: setting.specialists])
         seconds, peak, left = time.perf_counter() - start, memory.stop(), bytes_under(cache)
         start = time.perf_counter()
-        ask_strangers({t: merger.experts(t) for t in names}, {t: merger.unlabelled(t) for t in names}, setting.device)
+        information_by_others(
+            {t: merger.experts(t) for t in names}, {t: merger.unlabelled(t) for t in names}, setting.device
+        )
         strangers = time.perf_counter() - start
     first, *later = [stage for stage in clock.spans if stage != "prepare"]
     over = max(end for _, end in clock.spans.values())  # seconds of all tasks are told when the last one is done

@@ -36,8 +36,7 @@ def check_names(base: ModelSource, experts: Mapping[str, Sequence[ModelSource]])
 
 
 def distinct(task: str, sources: Sequence[ModelSource]) -> list[ModelSource]:
-    """A task's experts, or its teachers, without copies, of which it warns: the same commit or folder, or
-    the same in another repo."""
+    """A task's experts, or its teachers, without copies (`ModelSource.is_copy_of`), of which it warns."""
     kept: list[ModelSource] = []
     for source in sources:
         same = next((other for other in kept if source.is_copy_of(other)), None)

@@ -29,7 +29,7 @@ from ..tasks import Images
 from ..trainers import arguments_key, resumable, show_progress
 from .arguments import SpecializeArguments
 from .evidence import gate_evidence
-from .gate import LIMITS, RULE, Decision, Rule, ask_strangers, decide, familiarity, without_information
+from .gate import LIMITS, RULE, Decision, Rule, decide, familiarity, information_by_others, without_information
 from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
 from .specialist import Specialist
@@ -79,8 +79,8 @@ def specialize_task(
             only for the same.
         experts: The task's experts with their heads, and teachers from outside the pool; the default is the pool's
             experts with `head`.
-        strangers: Gives what experts of other tasks make of the images (`ask_strangers`), where several tasks ask
-            together; called if it is needed.
+        strangers: Gives `information_by_others` on the images, where it is found for several tasks together; called
+            if it is needed.
     """
     given, images = images.sample(args.images, args.seed), images_used(images, args)
     if len(images) < len(given) and PartialState().is_main_process:
@@ -103,7 +103,7 @@ def specialize_task(
     (done,) = broadcast_object_list([state.is_main_process and whole(work / RESULT)])
     if not done:
         models = models_of(experts, meta, head, images, args)
-        asked = strangers() if strangers else ask_strangers({task: experts}, {task: images}, args.device)[task]
+        asked = strangers() if strangers else information_by_others({task: experts}, {task: images}, args.device)[task]
         trained = _train(models, args, work, checkpoint, asked)
         if state.is_main_process:
             sealed(work / RESULT, lambda folder: _write(folder, models, trained), "choose another output folder")
@@ -226,7 +226,7 @@ def _train(
 
     teacher = build_teacher(sources, args)
     # Where classes are uneven, weights must stay near those of the expert, so the student starts there.
-    near = args.gate and given.furthest < 1
+    (near,) = broadcast_object_list([args.gate and given.furthest < 1])
     at_once = args.per_device_train_batch_size
     start = unchanged(models) if near else find_start(models, teacher, trusted, seed=args.seed, at_once=at_once)
     # Whether the student starts as something else than what it is compared with.

@@ -23,7 +23,7 @@ from ..heads import Head
 from ..pool import ModelPool
 from ..task_data import TaskData
 from .arguments import SpecializeArguments
-from .gate import ask_strangers
+from .gate import information_by_others
 from .one_task import images_used, specialize_task
 from .specialist import LATER_START, Specialist
 
@@ -130,7 +130,7 @@ def _asked(
     """What the experts of other tasks make of each task's images, each loaded once for all of the tasks."""
     images = {task: images_used(data.unlabelled(task), args) for task in tasks}
     desc = "Experts on images of other tasks"
-    return ask_strangers({task: experts[task] for task in tasks}, images, args.device, desc=desc)
+    return information_by_others({task: experts[task] for task in tasks}, images, args.device, desc=desc)
 
 
 def _made(

@@ -176,8 +176,7 @@ def own_arguments(args: TrainingArguments) -> TrainingArguments:
     """A copy to change, for one device in each process: several GPUs are for `accelerate launch`, not `DataParallel`.
 
     Raises:
-        InputError: The arguments would choose a model by its labels, push during training, cut up the weights or
-            change what a batch is.
+        InputError: The arguments would choose a model by its labels, push during training or cut up the weights.
     """
     if args.load_best_model_at_end:
         raise InputError("load_best_model_at_end would choose the model by evaluation labels; leave it off")
@@ -186,13 +185,6 @@ def own_arguments(args: TrainingArguments) -> TrainingArguments:
     if args.fsdp or args.deepspeed:
         advice = "leave them off ('shard_task_vectors' spreads the task vectors of phase 1 over processes)"
         raise InputError(f"fsdp and deepspeed cut the weights into parts, which cannot be combined; {advice}")
-    if args.label_smoothing_factor:
-        raise InputError("label_smoothing_factor smooths labels, of which there are none; leave it off")
-    if args.auto_find_batch_size:
-        raise InputError("auto_find_batch_size would change what a step is half-way; give a batch size that fits")
-    for name in ("split_batches", "dispatch_batches"):
-        if getattr(args.accelerator_config, name, None):
-            raise InputError(f"accelerator_config: {name} would divide batches anew; leave it off")
     args = copy.copy(args)
     args._n_gpu = min(args.n_gpu, 1)
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != args.mixed_precision:

@@ -65,6 +65,14 @@ def check_arguments(args: TrainingArguments) -> None:
             raise InputError(f"{field.name} must be above 0, got {value}")
         if field.name in DECAYS and not 0 <= value < 1:
             raise InputError(f"{field.name} must be at least 0 and below 1, got {value}")
+    if args.label_smoothing_factor:
+        raise InputError("label_smoothing_factor smooths labels, of which there are none; leave it off")
+    if args.auto_find_batch_size:
+        raise InputError("auto_find_batch_size would change what a step is half-way; give a batch size that fits")
+    given = args.accelerator_config
+    for name in ("split_batches", "dispatch_batches"):
+        if given.get(name) if isinstance(given, dict) else getattr(given, name, None):
+            raise InputError(f"accelerator_config: {name} would divide batches anew; leave it off")
     if args.seed >= 2**32:
         raise InputError(f"seed must be below 2**32, got {args.seed}")
     if args.per_device_train_batch_size < 1:

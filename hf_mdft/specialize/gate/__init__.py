@@ -5,7 +5,7 @@ from .decide import decide
 from .familiarity import LIMITS, Familiarity, familiarity
 from .interpolations import SHARES, Comparison, Interpolations
 from .rules import RULE, Above, Furthest, Rule, Thresholds, Verdict, without_information
-from .strangers import ask_strangers
+from .strangers import information_by_others
 
 
 __all__ = [
@@ -21,8 +21,8 @@ __all__ = [
     "Rule",
     "Thresholds",
     "Verdict",
-    "ask_strangers",
     "decide",
     "familiarity",
+    "information_by_others",
     "without_information",
 ]

@@ -86,7 +86,7 @@ def familiarity(models: Models, reference: Source, strangers: Mapping[str, float
     Args:
         models: The task's models and images.
         reference: Outputs of the teacher's reference on all of the images.
-        strangers: Information of the experts of other tasks on some of the images, by name: `ask_strangers`.
+        strangers: Information of the experts of other tasks on some of the images, by name: `information_by_others`.
     """
     different = models.images.different()
     if not models.has_expert:  # what the meta-model predicts for a task that it was not made for tells no classes

@@ -26,7 +26,7 @@ easily.)"""
 
 
 @torch.no_grad()
-def ask_strangers(
+def information_by_others(
     experts: Mapping[str, TaskExperts],
     images: Mapping[str, Images],
     device: torch.device | str,
@@ -51,13 +51,15 @@ def ask_strangers(
             tasks_of.setdefault(expert, []).append(task)
     found: dict[str, dict[str, float]] = {task: {} for task in experts}
     for expert, tasks in tqdm(tasks_of.items(), desc=desc, leave=False, disable=desc is None):
-        values = _ask(expert, {task: (experts[task], looked_at[task]) for task in tasks}, device)
+        values = _information_of(expert, {task: (experts[task], looked_at[task]) for task in tasks}, device)
         for task, value in zip(tasks, values, strict=True):
             found[task][expert] = value
     return found
 
 
-def _ask(expert: str, about: Mapping[str, tuple[TaskExperts, Images]], device: torch.device | str) -> list[float]:
+def _information_of(
+    expert: str, about: Mapping[str, tuple[TaskExperts, Images]], device: torch.device | str
+) -> list[float]:
     """Information of one expert on the images of each of these tasks."""
     pool, bf16 = next(iter(about.values()))[0].pool, fast_bf16(device)
     given = [[images.key, own.strangers[expert].key()] for own, images in about.values()]

@@ -23,7 +23,7 @@ from ...heads import Head
 from ...merger import MetaMerger
 from ...recipes.schema import Recipe
 from ...specialize import SpecializeArguments, specialize_task
-from ...specialize.gate import LIMITS, RULE, Familiarity, ask_strangers, familiarity
+from ...specialize.gate import LIMITS, RULE, Familiarity, familiarity, information_by_others
 from ...specialize.one_task import as_asked, models_of
 from ...specialize.teacher import observe_sources
 from ...tasks import Images
@@ -198,7 +198,9 @@ class _Run:
         images, task = images.distinct(), experts.task
         models = models_of(as_asked(experts, args, images), self.meta, head, images, args)
         (reference, *_) = observe_sources(models, args.teacher_views, others=False).values()
-        return familiarity(models, reference, ask_strangers({task: experts}, {task: images}, args.device)[task])
+        return familiarity(
+            models, reference, information_by_others({task: experts}, {task: images}, args.device)[task]
+        )
 
 
 def shuffled(head: Head, seed: int) -> Head:
