@@ -13,6 +13,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_MDFT_CACHE"] = tempfile.mkdtemp(prefix="hf-mdft-test-cache-")
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="hf-mdft-test-datasets-")
 
+import atexit
 import copy
 import gc
 import json
@@ -53,6 +54,9 @@ from transformers import (
 from hf_mdft import MdftTrainingArguments, MetaMerger, ModelPool, SpecializeArguments, Task
 from hf_mdft.demo.models import save_processors
 
+
+for cache in (os.environ["HF_MDFT_CACHE"], os.environ["HF_DATASETS_CACHE"]):
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
 
 # Trainers collect garbage; what was imported is none, and need not be looked through each time.
 gc.collect()
