@@ -438,3 +438,4 @@ def test_layers_that_own_parameters_are_not_computed_again_without_the_adapter(t
         model(pixel_values=pixels)
     with torch.no_grad():
         model(pixel_values=pixels)
+    model.eval()(pixel_values=pixels).logits.sum().backward()  # nothing is computed again

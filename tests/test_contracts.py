@@ -45,6 +45,9 @@ def test_trim_and_ties_equal_their_definitions():
     trimmed = TRANSFORMS.build({"name": "trim", "density": 0.5})("t", vectors)
     assert trimmed.tolist() == [[4, 0, 0, 2], [0, 5, 0, -6]]
     ties = TRANSFORMS.build({"name": "ties", "density": 0.5})("t", vectors)
+    sparse = TRANSFORMS.build({"name": "trim", "density": 0.02})
+    assert sparse("t", vectors).tolist() == [[4, 0, 0, 0], [0, 0, 0, -6]], "one at least, as over the whole model"
+    assert sparse("t", torch.ones(2, 49)).sum() == 2 and sparse("t", torch.ones(2)).sum() == 2
     # Elected signs: +, +, (none), -; one expert agrees on each, so coefficients 1/2 give the disjoint mean.
     assert (ties.sum(0) / 2).tolist() == [4, 5, 0, -6]
 

@@ -48,6 +48,9 @@ def test_head_from_a_plain_file(clip_pool, tmp_path):
     assert isinstance(head, LinearHead) and head.class_names == TASKS["shade"]
     given = build_head("shade", Task(unlabelled=None, head=head), clip_pool)
     assert given is head
+    numbered = ["class 1", "class 2", "class 0"]
+    named = build_head("shade", Task(unlabelled=None, head=str(path), class_names=numbered), clip_pool)
+    assert named.class_names == numbered and torch.equal(named.weight, head.weight), "it has no names of its own"
 
 
 def test_equal_heads_are_equal_files(tmp_path):
@@ -107,6 +110,10 @@ def test_errors_of_linear_heads(vit_pool, tmp_path):
         build_head("shade", Task(unlabelled=None, class_names=["a", "b"]), vit_pool)
     with pytest.raises(InputError, match="needs a base with a text tower"):
         build_head("shade", Task(unlabelled=None, head="zero_shot", class_names=["a", "b"]), vit_pool)
+    save_file({"weight": torch.zeros(1, 16), "bias": torch.zeros(1)}, tmp_path / "one.safetensors")
+    for one in (str(tmp_path / "one.safetensors"), load_head(tmp_path / "one.safetensors")):
+        with pytest.raises(InputError, match=r"task 'shade': its head .* has one class"):
+            build_head("shade", Task(unlabelled=None, head=one), vit_pool)
     save_file({"weight": torch.zeros(3, 16)}, tmp_path / "half.safetensors")
     with pytest.raises(InputError, match="needs tensor 'bias'"):
         load_head(tmp_path / "half.safetensors")

@@ -23,6 +23,7 @@ from hf_mdft import InputError, Task
 from hf_mdft.tasks import Preprocessor, color, read_labelled, read_unlabelled
 from hf_mdft.tasks.decode import Showing, decode
 from hf_mdft.tasks.listed import listed
+from hf_mdft.tasks.source import open_dataset
 
 
 HIDDEN = ((65535, 0, 0), (1000, 2000, 3000))
@@ -195,6 +196,18 @@ def test_words_for_splits_in_names_of_files_hide_nothing(tmp_path, preprocessor)
     spec = {"path": "imagefolder", "data_dir": str(folder), "split": "train"}
     assert len(read_unlabelled("x", Task(spec), preprocessor)) == 6
     assert len(read_unlabelled("x", Task(folder), preprocessor)) == 6
+    features = datasets.Features({"image": datasets.Image()})
+    for options in ({"drop_labels": True}, {"drop_labels": False}, {"features": features, "drop_labels": True}):
+        assert len(read_unlabelled("x", Task({**spec, **options}), preprocessor)) == 6, options
+
+
+def test_a_table_of_some_of_a_folders_pictures_stays_that(tmp_path, preprocessor):
+    """Also in a folder whose name holds brackets."""
+    folder = files(tmp_path / "photos [1]", *(noise(seed) for seed in range(6)))
+    rows = "".join(f"{folder}/{n}.png,{n % 2}\n" for n in range(3))
+    (folder / "labels.csv").write_text(f"image,label\n{rows}", encoding="utf-8")
+    spec = {"path": "csv", "data_dir": str(folder), "split": "train"}
+    assert len(read_unlabelled("x", Task(spec), preprocessor)) == 3
 
 
 def test_folders_for_splits_and_classes_stay_what_they_are(tmp_path, preprocessor):
@@ -208,6 +221,25 @@ def test_folders_for_splits_and_classes_stay_what_they_are(tmp_path, preprocesso
     assert found.labels.tolist() == [1, 1, 0, 0]
     flat = {"path": "imagefolder", "data_dir": str(tmp_path / "photos" / "test"), "split": "train"}
     assert read_labelled("x", Task(None, flat), ["dog", "cat"], preprocessor).labels.tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("parts", "classes"),
+    [
+        (("train/train_images", "test/test_images"), None),
+        (("train/bullet_train", "train/plane", "test/plane"), ["bullet_train", "plane"]),
+        (("train/bullet_train", "train/night_train", "test/night_train"), ["bullet_train", "night_train"]),
+        (("train/train", "train/bus", "test/bus"), ["bus", "train"]),
+        (("cat/train", "cat/test", "dog/train"), ["cat", "dog"]),
+    ],
+)
+def test_folders_are_classes_where_they_are_no_parts(tmp_path, parts, classes):
+    for number, part in enumerate(parts):
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        files(tmp_path / part, noise(number))
+    for spec in (tmp_path, {"path": "imagefolder", "data_dir": str(tmp_path), "split": "all"}):
+        feature = open_dataset(spec, "x").features.get("label")
+        assert (feature and feature.names) == classes, spec
 
 
 @pytest.mark.parametrize(
@@ -626,6 +658,12 @@ def test_gray_and_transparent_pictures_have_profiles_too():
     gray = Image.new("L", (4, 4), 100)
     found = np.asarray(decode(saved(gray, "PNG", color_profile(gamma=1.0, kind=b"GRAY"))))
     assert abs(found.astype(int) - 169).max() <= 2, "100 of 255 of the light"
+    profile = color_profile(gamma=1.0, kind=b"GRAY")
+    hidden, deep = io.BytesIO(), Image.fromarray(np.full((4, 4), 100 * 257, np.uint16))
+    gray.save(hidden, "PNG", icc_profile=profile, transparency=5)
+    for same in ({"bytes": hidden.getvalue(), "path": None}, saved(gray.convert("LA"), "PNG", profile)):
+        assert np.array_equal(np.asarray(decode(same)), found), "with an alpha channel, and a color that is none"
+    assert np.array_equal(np.asarray(decode(saved(deep, "PNG", profile), Showing(range=(0, 65535)))), found)
     picture = Image.new("RGBA", (4, 4), (200, 60, 80, 255))
     picture.putpixel((0, 0), (0, 0, 0, 0))
     found = np.asarray(decode(saved(picture, "PNG", color_profile()), Showing(background="#123456")))

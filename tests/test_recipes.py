@@ -37,6 +37,10 @@ BAD = {
     "half a step": (lambda c: c["meta"].update(gradient_accumulation_steps=2.5), "meta: gradient_accumulation_steps must be a whole number, got 2.5"),
     "switch is text": (lambda c: c["specialize"].update(gate="false"), "specialize: gate must be true or false, got 'false'"),
     "switch is a number": (lambda c: c["meta"].update(train_heads=1), "meta: train_heads must be true or false, got 1"),
+    "no term": (lambda c: c["meta"].update({f"{t}_weight": 0 for t in ("distillation", "entropy", "prior")}), "meta: every term has weight 0"),
+    "no term of the student": (lambda c: c["specialize"].update({f"{t}_weight": 0 for t in ("distillation", "infomax")}), "specialize: every term of the student's outputs has weight 0"),
+    "negative term": (lambda c: c["specialize"].update(terms={"entropy": -1.0}), "terms: the weight of 'entropy' must be at least 0"),
+    "a task twice": (lambda c: c["tasks"].update({1: {}, "1": {}}), "tasks: '1' is there twice, as a number and in quotes"),
     "rounds are text": (lambda c: c["specialize"].update(rounds="two"), "specialize: rounds must be a whole number, got 'two'"),
     "filter is a number": (lambda c: c["meta"].update(filter=3), "meta: filter must be text or keys and values, got 3"),
     "range is a number": (lambda c: c["meta"].update(coefficient_range=1), "meta: coefficient_range must be a list, got 1"),
@@ -375,6 +379,13 @@ def test_paths_are_never_those_of_the_working_directory(clip_paths, tmp_path, mo
         {"unlabelled": {"path": "owner/name", "data_files": "x.parquet"}}, "x", folder=elsewhere
     ).unlabelled
     assert hub == {"path": "owner/name", "data_files": "x.parquet"}
+    (here / "sub").mkdir()
+    (elsewhere / "photos").mkdir()
+    (elsewhere / "data").mkdir()
+    for files in ({"data_files": "data.parquet"}, {"data_files": "data/*.parquet"}, {"data_dir": "sub"}):
+        for path, meant in (("owner/name", "owner/name"), ("photos", str((elsewhere / "photos").resolve()))):
+            task = Task.from_dict({"unlabelled": {"path": path, **files}}, "x", folder=elsewhere)
+            assert task.unlabelled == {"path": meant, **files}, "files of the data set"
 
 
 def test_a_run_does_not_replace_its_own_experts(clip_paths, tmp_path, monkeypatch, capsys):

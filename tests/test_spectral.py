@@ -123,6 +123,19 @@ def test_experts_of_low_rank(shape):
     assert error(TRANSFORMS.build("tsv")("t", vectors), tsv(vectors.double())) < 0.5
 
 
+@pytest.mark.parametrize("name", ["tsv", "low_rank", "iso_c", "iso_cts"])
+def test_nothing_of_a_merge_of_low_rank_is_made_of_rounding(name):
+    """LoRAs of rank 2: their merge lies in their own directions, in whichever order they come."""
+    factors = torch.randn(3, 64, 2, generator=torch.Generator().manual_seed(0))
+    vectors = factors @ torch.randn(3, 2, 48, generator=torch.Generator().manual_seed(1))
+    transform = TRANSFORMS.build(name)
+    merged = transform("t", vectors).mean(dim=0)
+    turned = transform("t", vectors[[2, 0, 1]]).mean(dim=0)
+    torch.testing.assert_close(turned, merged, atol=1e-5 * float(merged.abs().max()), rtol=0)
+    left, _, right = (part[..., :6] if n < 2 else part[:6] for n, part in enumerate(decomposed(vectors.sum(dim=0))))
+    torch.testing.assert_close(left @ (left.T @ merged @ right.T) @ right, merged, atol=1e-5, rtol=1e-4)
+
+
 def test_the_same_expert_several_times_is_that_expert():
     vectors = experts((1, 96, 96), 0.7).repeat(4, 1, 1)
     mean = TRANSFORMS.build("tsv")("t", vectors).mean(dim=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import time
 
 import pytest
 import torch
@@ -283,7 +284,26 @@ def test_paired_interval_covers_and_pairs():
     # The normal interval of the same paired differences, as a reference.
     error = (gained * (1 - gained) / 400) ** 0.5 / 2
     assert math.isclose(high - low, 2 * 1.96 * error, rel_tol=0.1)
+    turned = [dict(reversed(found.items())) for found in (b, a)]
+    assert paired_interval(*turned) == (difference, low, high), "whatever the order of tasks"
+    # Where each that tells them apart falls either way by chance, their number alone is known.
+    error = (gained / 400) ** 0.5 / 2
     assert math.isclose(average_p_value(b, a), math.erfc(difference / error / 2**0.5), rel_tol=1e-3)
+
+
+@pytest.mark.parametrize(("gained", "lost", "of"), [(20, 8, 60), (40, 20, 100), (300, 200, 2000)])
+def test_p_values_of_an_average_are_about_those_of_mcnemar(gained, lost, of):
+    a, b = torch.zeros(of, dtype=torch.bool), torch.zeros(of, dtype=torch.bool)
+    a[:gained], b[gained : gained + lost] = True, True
+    assert 0.5 < average_p_value({"x": a}, {"x": b}) / mcnemar(a, b) < 1
+
+
+def test_p_values_of_many_tasks_take_no_time():
+    """Of different sizes, with one image each that tells two models apart: 2^25 sums."""
+    a = {f"task {n}": torch.arange(100 + n) == 0 for n in range(25)}
+    b = {task: torch.zeros_like(correct) for task, correct in a.items()}
+    start = time.monotonic()
+    assert average_p_value(a, b) < 1e-5 and time.monotonic() - start < 10
 
 
 def test_few_images_that_tell_two_models_apart_are_counted_exactly():

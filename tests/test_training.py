@@ -581,7 +581,9 @@ REFUSED = {
     "label_smoothing_factor": (0.1, "smooths labels, of which there are none"),
     "auto_find_batch_size": (True, "would change what a step is half-way"),
     "accelerator_config": ({"split_batches": True}, "split_batches would divide batches anew"),
-    "dispatched": ({"dispatch_batches": True}, "dispatch_batches would divide batches anew"),
+    "accelerator_config, dispatched": ({"dispatch_batches": True}, "dispatch_batches would divide batches anew"),
+    "accelerator_config, text": ('{"split_batches": true}', "split_batches would divide batches anew"),
+    "accelerator_config, a file": ("nothing.json", "no JSON, nor a file of it"),
 }
 
 
@@ -590,7 +592,7 @@ REFUSED = {
 def test_options_that_change_what_a_batch_is(tmp_path, kind, name):
     value, said = REFUSED[name]
     with pytest.raises(InputError, match=said):
-        kind(output_dir=str(tmp_path), **{"accelerator_config" if name == "dispatched" else name: value})
+        kind(output_dir=str(tmp_path), **{name.split(",")[0]: value})
 
 
 @pytest.mark.parametrize(

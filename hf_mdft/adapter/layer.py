@@ -142,7 +142,8 @@ class MdftLayer(nn.Module, BaseTunerLayer):
             raise RuntimeError("adapters cannot be switched off within combined_once")
         if not self.combines or self.held is not None:
             return self.base_layer(*args, **kwargs)
-        if torch.is_grad_enabled() and any(layer.gradient_checkpointing for layer in self._computed_again):
+        again = any(layer.gradient_checkpointing and layer.training for layer in self._computed_again)
+        if again and torch.is_grad_enabled():
             raise RuntimeError(
                 f"gradient checkpointing would compute {type(self.base_layer).__name__} again without the adapter; "
                 "use hf_mdft.adapter.combined_once around forward and backward pass, as MdftTrainer does"

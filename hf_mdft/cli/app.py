@@ -45,7 +45,7 @@ AllowBaseMismatch = Annotated[
     bool, typer.Option("--allow-base-mismatch", help="Take experts that were fine-tuned from another base.")
 ]
 Token = Annotated[str | None, typer.Option(help="Hub token; better: 'hf auth login' or HF_TOKEN.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every random choice.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of every random choice.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages.")]
 
 
@@ -68,6 +68,18 @@ def progress(line: str) -> None:
     """Show one line of progress on stderr (data go to stdout); once, however many processes there are."""
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(line, err=True)
+
+
+def make_folder_of(file: Path) -> None:
+    """The folder that a file is to be written in.
+
+    Raises:
+        InputError: It cannot be made.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{file}: its folder cannot be made ({error.strerror}); give another place") from error
 
 
 def tell(text: str) -> None:

@@ -21,6 +21,7 @@ from .app import (
     Token,
     Verbose,
     app,
+    make_folder_of,
     prepare,
     progress,
     show,
@@ -55,7 +56,7 @@ def discover(
     from ..recipes.draft import draft
 
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_of(output)
     if output and output.exists():
         raise InputError(f"{output}: exists already; give another --output")
     source, found = search_hub(base, author=author, search=search, limit=limit)
@@ -123,7 +124,7 @@ def inspect(
     if figure and figure.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"{figure}: give a file that ends in .png, .svg or .pdf")
     if figure:
-        figure.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_of(figure)
     if figure and dry_run:
         raise InputError("--figure needs the weights; leave --dry-run out")
     loaded = _pool(pool, allow_base_mismatch)

@@ -10,7 +10,7 @@ import typer
 
 from ..core.errors import InputError
 from ..recipes.presets import TRAINING_FREE, names
-from .app import AllowBaseMismatch, RecipeFile, Seed, Token, Verbose, app, prepare, progress, tell
+from .app import AllowBaseMismatch, RecipeFile, Seed, Token, Verbose, app, make_folder_of, prepare, progress, tell
 
 
 PRESETS = ", ".join(names())
@@ -99,7 +99,7 @@ def evaluate(
     """Measure base, experts, static merges and, if given, a meta-model on a recipe's evaluation images."""
     prepare(verbose, token)
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_of(output)
     from ..merger import MetaMerger
     from ..recipes.schema import Recipe
 

@@ -197,7 +197,8 @@ def hostile(
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind of set; repeat.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; repeat.")] = None,
     seed: Annotated[
-        list[int] | None, typer.Option(min=0, help="Seed of set and training; repeat. Default: 0, 1, 2.")
+        list[int] | None,
+        typer.Option(min=0, max=2**32 - 1, help="Seed of set and training; repeat. Default: 0, 1, 2."),
     ] = None,
     max_steps: Annotated[int, typer.Option(min=1, help="Most steps of each phase.")] = 100,
     output_dir: StudyDir = Path("hostile"),

@@ -170,6 +170,8 @@ def load_head(path: str | Path, class_names: list[str] | None = None) -> Head:
         raise InputError(f"{path}: tensor '{kind.tensor_names[0]}' is a single number, no head")
     if known is not None and not (isinstance(known, list) and all(isinstance(name, str) for name in known)):
         raise InputError(f"{path}: its class_names are no list of names; make the head again")
+    if known is None and class_names is not None:
+        known = class_names  # in its order, of which the file says nothing
     names = known or [f"class {i}" for i in range(tensors[kind.tensor_names[0]].shape[0])]
     try:
         head = kind(names, **{name: tensors[name] for name in kind.tensor_names})

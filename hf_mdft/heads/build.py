@@ -50,13 +50,15 @@ def build_head(name: str, task: Task, pool: ModelPool) -> Head:
     elif spec == "zero_shot":
         head = _from_text(task, pool, where)
     elif str(spec).endswith(".safetensors"):
-        head = load_head(spec)
+        head = load_head(spec, task.class_names)
     else:
         HEADS.get(spec)
         raise InputError(f"{where}: head '{spec}' must be given as a file or a Head")
     for key, tensor in head.state_dict().items():
         if not tensor.isfinite().all():
             raise InputError(f"{where}: '{key}' of its head ({spec}) holds NaN or infinity; give another head")
+    if head.num_classes < 2:
+        raise InputError(f"{where}: its head ({spec}) has one class, which leaves nothing to learn; give two or more")
     width = pool.width
     if None not in (width, head.width) and width != head.width:
         raise InputError(f"{where}: its head ({spec}) reads {head.width} numbers, the pool's towers give {width}")

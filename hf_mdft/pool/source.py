@@ -40,7 +40,9 @@ PROCESSOR_FILES = [
     "sentencepiece*.model",
     "tokenizer.model",
 ]
-SMALL_FILES = ["config.json", CONFIG_NAME, INDEX_FILE, "README.md", *PROCESSOR_FILES]
+CARD = "README.md"
+
+SMALL_FILES = ["config.json", CONFIG_NAME, INDEX_FILE, CARD, *PROCESSOR_FILES]
 """What is fetched before a model is checked: never weights, never code."""
 
 FOLDER_IDENTITY = "folder 2"
@@ -71,7 +73,7 @@ class ModelSource:
     def card(self) -> dict[str, Any]:
         """Metadata of its model card; empty where there is none that can be read."""
         with contextlib.suppress(Exception):  # a stranger's file: the parser raises whatever it stumbles over
-            return ModelCard.load(self.folder / "README.md").data.to_dict()
+            return ModelCard.load(self.folder / CARD).data.to_dict()
         return {}
 
     @property
@@ -258,7 +260,8 @@ def _check_whole(pinned: ModelReference, where: str, available: Collection[str],
                 where,
             )
         return
-    missing = sorted(set(filter_repo_objects(known, allow_patterns=list(patterns))) - set(available))
+    own = [name for name in known if "/" not in name and name != CARD]
+    missing = sorted(set(filter_repo_objects(own, allow_patterns=list(patterns))) - set(available))
     if missing:
         raise InputError(
             f"{where}: the local cache does not have {missing[0]}, and the Hub cannot be reached: check the connection"

@@ -25,7 +25,8 @@ from ..embedding import embed_images
 from ..merger import MetaMerger
 from ..meta import META_TERMS, MdftTrainingArguments
 from ..pool.download import size_text
-from ..specialize import SpecializeArguments
+from ..specialize import STUDENT_TERMS, SpecializeArguments
+from ..specialize.terms import StudentTerm
 from ..trainers.ranges import check_optimizer
 from ..trainers.terms import term_weights
 
@@ -140,7 +141,12 @@ def check_options(meta: MdftTrainingArguments, specialize: SpecializeArguments) 
     """
     for args in (meta, specialize):
         check_optimizer(args)
-    for name in term_weights(meta, META_TERMS):
+    of_meta, of_student = term_weights(meta, META_TERMS), term_weights(specialize, STUDENT_TERMS)
+    if meta.max_steps and not of_meta:
+        raise InputError("meta: every term has weight 0, so there is nothing to learn; max_steps: 0 merges")
+    if specialize.rounds and not any(issubclass(STUDENT_TERMS.get(name), StudentTerm) for name in of_student):
+        raise InputError("specialize: every term of the student's outputs has weight 0, so there is nothing to learn")
+    for name in of_meta:
         META_TERMS.get(name)(2, meta)
 
 

@@ -158,6 +158,8 @@ def _check_names(given: Mapping[Any, Any], where: str) -> None:
     for name in given:
         if isinstance(name, bool) or not isinstance(name, str | int):
             raise InputError(f"{where}: a task is called {name!r}: YAML takes it for a value; put the name in quotes")
+        if not isinstance(name, str) and str(name) in given:
+            raise InputError(f"{where}: '{name}' is there twice, as a number and in quotes; keep one of them")
 
 
 def _mapping(value: Any, where: str, known: tuple[str, ...] | None = None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ..core.regular import SMALL, check_regular
 
 
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+MERGE = "tag:yaml.org,2002:merge"
 PLAIN = re.compile(r"[-+]?(0|[1-9]\d*)?(\.\d*)?([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 """Numbers as people read them: YAML 1.1 takes 010 for 8, 1:30 for 90 and 1_0 for 10."""
 
@@ -61,9 +62,11 @@ def _check_keys(node: yaml.MappingNode) -> None:
     """
     seen = set()
     for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
-            raise InputError(f"line {key.start_mark.line + 1}: '{key.value}' is there twice; keep one of them")
-        seen.add((key.tag, key.value))
+        if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+            value = _value(key)
+            if value in seen:
+                raise InputError(f"line {key.start_mark.line + 1}: '{key.value}' is there twice; keep one of them")
+            seen.add(value)
 
 
 def _size(node: yaml.Node, sizes: dict[int, int | None]) -> int:

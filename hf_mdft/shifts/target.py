@@ -52,7 +52,8 @@ class Target:
         return self._shifted(images, severity, seed, self.half)
 
     def tested(self, images: Images, severity: int, seed: int) -> Images:
-        """The images to test on, all of them shifted. Where they are those to learn from, they are shifted alike."""
+        """The images to test on, all of them shifted. Where they are those to learn from, by
+        the same source, they are shifted alike."""
         return self._shifted(images, severity, seed, half=False)
 
     def _shifted(self, images: Images, severity: int, seed: int, half: bool) -> Images:

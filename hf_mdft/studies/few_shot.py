@@ -74,7 +74,7 @@ def few_shot(
         raise InputError(f"{recipe.path}: no task with evaluation images has an expert to compare with")
     experts = outcome(merger, tasks, merger.expert_tower, merger.expert_head)
     by_task = Row.compare("expert", experts).by_task
-    table, largest = [], max(len(merger.unlabelled(task)) for task in tasks)
+    table, largest = [], max(len(merger.unlabelled(task)) for task in merger.tasks)
     counts = [count if count is None or count < largest else None for count in images]
     for count in dict.fromkeys(counts):
         progress(f"{count or 'All'} unlabelled images per task")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from PIL import Image, ImageCms
 
@@ -12,10 +14,15 @@ from PIL import Image, ImageCms
 logger = logging.getLogger(__name__)
 
 
-def in_srgb(image: Image.Image) -> Image.Image:
+def in_srgb(image: Image.Image, info: Mapping[Any, Any] | None = None) -> Image.Image:
     """A picture in sRGB, by the ICC profile in its file; as it is where there is none, or none that fits it. (Models
-    are trained on sRGB: the same numbers are duller colors there than in Display P3 or Adobe RGB.)"""
-    profile = image.info.get("icc_profile")
+    are trained on sRGB: the same numbers are duller colors there than in Display P3 or Adobe RGB.)
+
+    Args:
+        image: The picture.
+        info: Where the profile is; the default is the picture's own.
+    """
+    profile = (image.info if info is None else info).get("icc_profile")
     if not profile:
         return image
     image = image.convert("RGB") if image.mode == "P" else image

@@ -27,6 +27,9 @@ FORMATS = (
 MAX_PIXELS = 178_956_970
 """Pixels of the largest picture that is opened: where Pillow refuses."""
 
+GRAY = ("L", "LA", "La")
+"""Pillow's modes of gray of eight bits."""
+
 DEEP = ("I", "F")
 """So begin Pillow's modes of gray with more than eight bits (`I;16`): conversion to RGB cuts off above 255."""
 
@@ -135,14 +138,18 @@ def as_shown(image: Image.Image, showing: Showing = Showing()) -> Image.Image:
         image = _scaled(image, *((high, low) if _white_is_zero(image) else (low, high)))
     if turn is not None:
         image = image.transpose(turn)
-    if transparent := image.has_transparency_data:
-        if image.mode == "RGB" and max(hidden := image.info["transparency"]) > 255:
-            image.info["transparency"] = tuple(value >> 8 for value in hidden)  # of 16 bits, as the pixels were once
-        image = image.convert("RGBA")
-    image = in_srgb(image)
-    if transparent:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, showing.background), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    if not image.has_transparency_data:
+        image = in_srgb(image)
+        return image if image.mode == "RGB" else image.convert("RGB")
+    hidden = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(hidden, tuple) and max(hidden) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in hidden)  # of 16 bits, as the pixels were once
+    shown = image.convert("RGBA")
+    # Profiles of gray are for gray alone.
+    opaque = in_srgb(shown.getchannel("R") if image.mode in GRAY else shown.convert("RGB"), image.info)
+    opaque = opaque.convert("RGB")
+    opaque.putalpha(shown.getchannel("A"))
+    return Image.alpha_composite(Image.new("RGBA", image.size, showing.background), opaque).convert("RGB")
 
 
 def _white_is_zero(image: Image.Image) -> bool:
@@ -156,6 +163,8 @@ def _scaled(image: Image.Image, low: float, high: float) -> Image.Image:
     if not np.isfinite(values).all():
         raise ValueError("it holds NaN or infinity")
     scaled = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    if profile := image.info.get("icc_profile"):
+        scaled.info["icc_profile"] = profile
     if isinstance(hidden := image.info.get("transparency"), int):  # the one value that is transparent
         scaled.putalpha(Image.fromarray(np.where(pixels == hidden, 0, 255).astype(np.uint8)))
     return scaled

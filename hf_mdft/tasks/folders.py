@@ -44,14 +44,29 @@ class Found(NamedTuple):
         """Part of the data set that a folder names, as `datasets` calls it."""
         return next((part for name in self.folders if (part := part_named(name))), None)
 
-    def label(self, mixed: Collection[tuple[str, ...]] = ()) -> str | None:
-        """Name of its class: of the last folder but the one that names the part, whatever words its name holds.
+    def label(self, mixed: Collection[tuple[str, ...]]) -> str | None:
+        """Name of its class: of the last folder that names no part.
 
         Args:
-            mixed: Where folders, by those that lead to them, are no parts whatever their names.
+            mixed: See `mixed_folders`.
         """
-        part = next((n for i, n in enumerate(self.folders) if part_named(n) and self.folders[:i] not in mixed), None)
-        return next((name for name in reversed(self.folders) if name != part), None)
+        of_class = (i for i, name in enumerate(self.folders) if not part_named(name) or self.folders[:i] in mixed)
+        last = max(of_class, default=None)
+        return None if last is None else self.folders[last]
+
+
+def mixed_folders(pictures: Sequence[Found]) -> set[tuple[str, ...]]:
+    """Where folders are classes, whatever words their names hold: beside one that names no part, and where several lie
+    within a part. By the folders that lead there."""
+    beside: dict[tuple[str, ...], set[str]] = {}
+    for picture in pictures:
+        for depth, name in enumerate(picture.folders):
+            beside.setdefault(picture.folders[:depth], set()).add(name)
+    return {
+        above
+        for above, names in beside.items()
+        if not all(map(part_named, names)) or (len(names) > 1 and any(map(part_named, above)))
+    }
 
 
 def part_named(name: str) -> str | None:
@@ -147,11 +162,7 @@ def folder_of_images(root: Path, column: str, where: str) -> datasets.Dataset:
         InputError: There is none.
     """
     pictures = pictures_in(root, where)
-    beside: dict[tuple[str, ...], set[str]] = {}
-    for picture in pictures:
-        for depth, name in enumerate(picture.folders):
-            beside.setdefault(picture.folders[:depth], set()).add(name)
-    mixed = {above for above, names in beside.items() if not all(map(part_named, names))}
+    mixed = mixed_folders(pictures)
     labels = [picture.label(mixed) for picture in pictures]
     return _table(pictures, labels, column, _classes(labels))
 
@@ -195,7 +206,8 @@ def chosen(
     Raises:
         InputError: There is no such part.
     """
-    labels = {name: [picture.label() for picture in part] for name, part in pictures.items()}
+    mixed = mixed_folders([picture for part in pictures.values() for picture in part])
+    labels = {name: [picture.label(mixed) for picture in part] for name, part in pictures.items()}
     classes = _classes([label for part in labels.values() for label in part])
     parts = {name: _table(part, labels[name], column, classes) for name, part in pictures.items()}
     if split is None:

@@ -18,13 +18,13 @@ from huggingface_hub import metadata_load
 from ..core.errors import InputError, suggest
 from ..core.reference import REPO_ID
 from .archives import is_archive, is_hidden
-from .folders import Found, chosen, endings, folder_of_images, names_in, part_of_images, pictures_in
+from .folders import LABEL, Found, chosen, endings, folder_of_images, names_in, part_of_images, pictures_in
 from .listed import listed
 
 
 SAME_PICTURES = frozenset(
     "path data_dir data_files split name streaming token revision cache_dir keep_in_memory num_proc download_mode "
-    "verification_mode download_config save_infos storage_options".split()
+    "verification_mode download_config save_infos storage_options drop_labels".split()
 )
 """Options of `load_dataset` that do not change how a local folder's pictures are read."""
 
@@ -106,7 +106,11 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
             raise InputError(f"{where}: {key} must be text, got {spec[key]!r}")
     given, found = spec, _local_images(spec, where)
     try:
-        found = datasets.load_dataset(**_as_meant(dict(spec), where)) if found is None else found
+        if found is None:
+            found = datasets.load_dataset(**_as_meant(dict(spec), where))
+        elif spec.get("drop_labels"):
+            columns = found.column_names.values() if isinstance(found, Mapping) else [found.column_names]
+            found = found.remove_columns(LABEL) if all(LABEL in names for names in columns) else found
         if count is None:
             return found
         if isinstance(found, datasets.IterableDataset):
@@ -143,14 +147,16 @@ def _local_images(spec: Mapping[str, Any], where: str) -> Any:
     folder = _folder_of(spec)
     if folder is None or files is not None or spec.keys() - SAME_PICTURES or _states_files(spec):
         return None
-    names = names_in(folder)
+    pictures, metadata = _is_of_pictures(path, names_in(folder))
+    return part_of_images(folder, split, "image", where) if pictures and not metadata else None
+
+
+def _is_of_pictures(path: Any, names: Sequence[str]) -> tuple[bool, bool]:
+    """Whether a loader should take files with these names for pictures, and whether tables tell more of them."""
     tables = [name for name in names if Path(name).suffix.lower() in TABLES]
-    if any(Path(name).stem == "metadata" for name in tables):
-        return None
     pictures = [name for name in names if Path(name).suffix.lower() in endings() or is_archive(name)]
-    if path == "imagefolder" or len(pictures) > len(tables):
-        return part_of_images(folder, split, "image", where)
-    return None
+    metadata = any(Path(name).stem == "metadata" for name in tables)
+    return path == "imagefolder" or (path not in KINDS and (metadata or len(pictures) > len(tables))), metadata
 
 
 def _folder_of(spec: Mapping[str, Any]) -> Path | None:
@@ -177,17 +183,20 @@ def _states_files(spec: Mapping[str, Any]) -> bool:
 
 def _as_meant(spec: dict[str, Any], where: str) -> dict[str, Any]:
     """Arguments of `load_dataset` whose files are meant: names with brackets are no patterns; of a folder of images
-    with metadata all are read, whatever words their names hold; of one of tables those of the loader's kind."""
+    all are read, whatever words their names hold; of one of tables those of the loader's kind."""
     root = _folder_of(spec)
     if "data_files" in spec:
         spec["data_files"] = _each(spec["data_files"], _literal)
     elif root is not None and not _states_files(spec):
         found = [path for path in sorted(root.rglob("*")) if not is_hidden(path.name)]
         kinds = KINDS.get(spec["path"])
-        if kinds and (tables := _parts_of_tables(root, kinds)):
-            return {**{key: value for key, value in spec.items() if key != "data_dir"}, "data_files": tables}
+        if kinds:
+            files = _parts_of_tables(root, kinds)
+            rest = {key: value for key, value in spec.items() if key != "data_dir"}
+            return {**rest, "data_files": files} if files else spec
         metadata = [path for path in found if path.stem == "metadata" and path.suffix in TABLES]
-        if metadata and any(path.suffix.lower() in endings() for path in found):
+        of_pictures, _ = _is_of_pictures(spec["path"], [path.name for path in found])
+        if of_pictures and any(path.suffix.lower() in endings() for path in found):
             parts: dict[str, list[str]] = {}
             for picture in pictures_in(root, where):
                 parts.setdefault(picture.part or "train", []).append(glob.escape(picture.path))
@@ -200,11 +209,12 @@ def _as_meant(spec: dict[str, Any], where: str) -> dict[str, Any]:
 def _parts_of_tables(root: Path, kinds: Sequence[str]) -> dict[str, list[str]]:
     """A folder's tables of some kinds by the part of the data set that `datasets` takes them for."""
     found = {}
-    for part, patterns in get_data_patterns(str(root)).items():
+    whole = glob.escape(str(root))
+    for part, patterns in get_data_patterns(whole).items():
         files: list[str] = []
         for pattern in patterns:
             with contextlib.suppress(FileNotFoundError):  # nothing matches
-                files += resolve_pattern(pattern, str(root))
+                files += resolve_pattern(pattern, whole)
         tables = [name for name in dict.fromkeys(files) if Path(name).suffix.lower() in kinds]
         if tables:
             found[str(part)] = [glob.escape(name) for name in tables]

@@ -178,12 +178,10 @@ def _images(value: Any, where: str, folder: Path | None) -> Any:
             f"{where}: 'path' is missing (a dataset's Hub id, or a format such as parquet with data_files)"
         )
     found = dict(value)
-    for key in FILES:
-        if key in found:
-            local = found["path"] in LOADERS  # else they lie in the data set's repo
-            found[key] = _each(found[key], lambda file, local=local: resolve_path(file, folder, local))
-    if found["path"] not in LOADERS:
-        found["path"] = resolve_path(found["path"], folder)
+    if found["path"] not in LOADERS:  # files lie in its folder, or the data set's repo
+        return found | {"path": resolve_path(found["path"], folder)}
+    for key in found.keys() & set(FILES):
+        found[key] = _each(found[key], lambda file: resolve_path(file, folder, local=True))
     return found
 
 

@@ -153,10 +153,9 @@ class PhaseTrainer(Trainer):
         if checkpoint is None:
             return
         file = Path(checkpoint) / RANDOM.format(self.args.process_index)
-        if not file.is_file():  # fewer processes wrote it
+        if not file.is_file():
             return
         state = load_state(file)
-        self.load_state_of_process(state["own"])
         random.setstate(state["python"])
         np.random.set_state(state["numpy"])
         torch.set_rng_state(state["cpu"])
@@ -170,6 +169,9 @@ class PhaseTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.load_extra_state(load_file(Path(resume_from_checkpoint) / EXTRA_STATE))
+        own = Path(resume_from_checkpoint) / RANDOM.format(self.args.process_index)
+        if own.is_file():  # else fewer processes wrote it
+            self.load_state_of_process(load_state(own)["own"])
 
 
 def own_arguments(args: TrainingArguments) -> TrainingArguments:

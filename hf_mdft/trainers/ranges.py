@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
+from typing import Any
 
 from transformers import Trainer, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
@@ -48,6 +51,14 @@ def check_optimizer(args: TrainingArguments) -> None:
         raise InputError(f"optim: {args.optim}: {' '.join(str(error).split())[:200]}") from error
 
 
+def _from_text(text: str) -> Any:
+    """What `accelerator_config` as text holds: JSON, or the name of a file of it, as in `TrainingArguments`."""
+    try:
+        return json.loads(text if text.startswith("{") else Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"accelerator_config: {text[:100]}: no JSON, nor a file of it ({error})") from error
+
+
 def check_arguments(args: TrainingArguments) -> None:
     """Refuse what cannot be meant, before anything is made of it.
 
@@ -70,6 +81,8 @@ def check_arguments(args: TrainingArguments) -> None:
     if args.auto_find_batch_size:
         raise InputError("auto_find_batch_size would change what a step is half-way; give a batch size that fits")
     given = args.accelerator_config
+    if isinstance(given, str):
+        given = _from_text(given)
     for name in ("split_batches", "dispatch_batches"):
         if given.get(name) if isinstance(given, dict) else getattr(given, name, None):
             raise InputError(f"accelerator_config: {name} would divide batches anew; leave it off")

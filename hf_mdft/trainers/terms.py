@@ -33,3 +33,5 @@ def check_terms(args: TrainingArguments, registry: Registry) -> None:
         if hasattr(args, f"{name}_weight"):
             raise InputError(f"terms: the weight of '{name}' is an option of its own; set {name}_weight")
         registry.get(name)
+        if args.terms[name] < 0:
+            raise InputError(f"terms: the weight of '{name}' must be at least 0, got {args.terms[name]}")

@@ -19,7 +19,7 @@ class Dare(Transform):
 
     Args:
         density: Share of entries kept, in (0, 1].
-        seed: Seed of the choice, which also depends on tensor and expert, not on the order in which they come.
+        seed: Seed of the choice, which also depends on the tensor's name and the expert's position in the pool.
     """
 
     version = 1

@@ -9,7 +9,7 @@ import torch
 
 from ..core.errors import InputError
 from .base import TRANSFORMS, Transform
-from .matrix import as_matrices, as_vectors, full, leading, orthogonalized
+from .matrix import as_matrices, as_vectors, full, leading, orthogonalized, present
 
 
 def shares(matrices: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -24,6 +24,11 @@ def shares(matrices: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> t
     return (amounts / amounts.sum(dim=0).clamp(min=torch.finfo(amounts.dtype).tiny)).nan_to_num()
 
 
+def mean_of(values: torch.Tensor, there: torch.Tensor) -> float:
+    """Mean of those singular values that are there; 0 without any."""
+    return values[there].mean().item() if there.any() else 0.0
+
+
 @TRANSFORMS.register("iso_c")
 @dataclass
 class IsoC(Transform):
@@ -33,17 +38,21 @@ class IsoC(Transform):
     The merged matrix is divided among the experts, direction by direction, in proportion to what each contributes, so
     that every expert can have a coefficient. Rows are scaled by K: coefficients of 1/K give the paper's merge at
     scale 1, and the mean of vectors.
+
+    Directions that the sum lacks within rounding (of experts of low rank, LoRA) stay out, and out of the mean: the
+    paper's decomposition would put arbitrary ones at full length in their place.
     """
 
-    version = 3
+    version = 4
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
         matrices = as_matrices(vectors)
         if matrices is None:
             return vectors
         left, values, right = full(matrices.sum(dim=0))
-        rows = torch.einsum("kr,or,ri->koi", shares(matrices, left, right), left, right)
-        return len(matrices) * values.mean().item() * as_vectors(rows, vectors)
+        there = present(values, matrices)
+        rows = torch.einsum("kr,or,ri->koi", shares(matrices, left, right) * there, left, right)
+        return len(matrices) * mean_of(values, there) * as_vectors(rows, vectors)
 
 
 @TRANSFORMS.register("iso_cts")
@@ -52,14 +61,14 @@ class IsoCts(Transform):
     """Iso-C on a common subspace, with directions of their own for every expert in place of the weakest common ones
     (Iso-CTS, Marczak et al. 2025, https://huggingface.co/papers/2502.04959).
 
-    Common directions are divided among the experts as in `iso_c`; the own ones belong to their expert. Rows are scaled
-    by K: coefficients of 1/K give the paper's merge at scale 1.
+    Common directions are divided among the experts as in `iso_c`; the own ones belong to their expert. Those that sum
+    or expert lack stay out, as there. Rows are scaled by K: coefficients of 1/K give the paper's merge at scale 1.
 
     Args:
         common: Share of directions that are common, in (0, 1]. The default is the paper's.
     """
 
-    version = 3
+    version = 4
     common: float = 0.8
 
     def __post_init__(self) -> None:
@@ -74,16 +83,19 @@ class IsoCts(Transform):
         left, values, right = full(matrices.sum(dim=0))
         own = (len(values) - math.floor(self.common * len(values) + 1e-9)) // count
         rank = len(values) - own * count
-        left, right = left[:, :rank], right[:rank]
+        there = present(values, matrices)[:rank]
+        left, values, right = left[:, :rank] * there, values[:rank], right[:rank] * there[:, None]
         part = shares(matrices, left, right)
         rest = matrices - left @ (left.T @ matrices)
         own_left, own_values, own_right = leading(rest, own)
-        lefts = orthogonalized(torch.cat([left, *own_left], dim=1))
-        rights = orthogonalized(torch.cat([right, *own_right], dim=0))
+        # What is left of an expert may be nothing but rounding errors of what it was.
+        own_there = present(own_values, matrices, torch.linalg.matrix_norm(matrices)[:, None])
+        lefts = orthogonalized(torch.cat([left, *(own_left * own_there[:, None])], dim=1))
+        rights = orthogonalized(torch.cat([right, *(own_right * own_there[..., None])], dim=0))
         belongs = part.new_zeros(count, rank + own * count)
         belongs[:, :rank] = part
         for k in range(count):
             belongs[k, rank + k * own : rank + (k + 1) * own] = 1
-        size = torch.cat([values[:rank], own_values.flatten()]).mean()
+        size = mean_of(torch.cat([values, own_values.flatten()]), torch.cat([there, own_there.flatten()]))
         rows = torch.einsum("kr,or,ri->koi", belongs, lefts, rights)
-        return count * size.item() * as_vectors(rows, vectors)
+        return count * size * as_vectors(rows, vectors)

@@ -48,10 +48,11 @@ def full(matrices: torch.Tensor, rank: int | None = None) -> tuple[torch.Tensor,
     return left[..., :rank], values[..., :rank], right[..., :rank, :]
 
 
-def present(values: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    """Which singular values `(..., rank)`, the largest first, of `(..., rows, columns)` are more than rounding
-    errors."""
-    return values > torch.finfo(values.dtype).eps * max(matrices.shape[-2:]) * values[..., :1]
+def present(values: torch.Tensor, matrices: torch.Tensor, size: torch.Tensor | None = None) -> torch.Tensor:
+    """Which singular values `(..., rank)` of `(..., rows, columns)` are more than rounding errors of numbers of this
+    size, `(..., 1)`; the default is the first value, the largest."""
+    size = values[..., :1] if size is None else size
+    return values > torch.finfo(values.dtype).eps * max(matrices.shape[-2:]) * size
 
 
 def leading(matrices: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

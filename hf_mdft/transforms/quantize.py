@@ -30,6 +30,6 @@ class Quantize(Transform):
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
         steps = 2 ** (self.bits - 1) - 1
-        largest = vectors.flatten(1).abs().amax(dim=1).view(-1, *[1] * (vectors.dim() - 1))
+        largest = vectors.reshape(len(vectors), -1).abs().amax(dim=1).view(-1, *[1] * (vectors.dim() - 1))
         size = (largest / steps).clamp(min=torch.finfo(vectors.dtype).tiny)
         return (vectors / size).round() * size

@@ -18,5 +18,5 @@ class Sign(Transform):
     version = 1
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:
-        scale = vectors.flatten(1).abs().mean(dim=1)
+        scale = vectors.reshape(len(vectors), -1).abs().mean(dim=1)
         return vectors.sign() * scale.view(-1, *[1] * (vectors.dim() - 1))

@@ -25,7 +25,7 @@ class Ties(Trim):
             sum.
     """
 
-    version = 1
+    version = 2
     disjoint_mean: bool = True
 
     def __call__(self, name: str, vectors: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,8 @@ from .base import TRANSFORMS, Transform
 @TRANSFORMS.register("trim")
 @dataclass
 class Trim(Transform):
-    """Zero all but the `density` largest entries of each expert (the trim step of TIES, Yadav et al. 2023,
-    https://huggingface.co/papers/2306.01708).
+    """Zero all but the `density` largest entries of each expert, at least one (the trim step of TIES, Yadav et al.
+    2023, https://huggingface.co/papers/2306.01708).
 
     Args:
         density: Share of entries kept, in (0, 1]. The default is the paper's.
@@ -24,7 +24,7 @@ class Trim(Transform):
             that fine-tuning changed little then lose more.
     """
 
-    version = 1
+    version = 2
     density: float = 0.2
     scope: str = "tensor"
 
@@ -43,7 +43,9 @@ class Trim(Transform):
         if self.density == 1:
             return vectors
         if self.scope == "tensor":
-            return torch.stack([prune(vector, density=self.density, method="magnitude") for vector in vectors])
+            # Rounded down there; slightly more than 1 / n, so that one is not rounded to none.
+            density = max(self.density, (1 + 1e-9) / max(vectors[0].numel(), 1))
+            return torch.stack([prune(vector, density=density, method="magnitude") for vector in vectors])
         if self._thresholds is None:
             raise RuntimeError(f"transform '{self.name}' with scope 'model' needs fit() first")
         return vectors * (vectors.abs() >= self._thresholds.view(-1, *[1] * (vectors.dim() - 1)))
