@@ -94,7 +94,8 @@ class MetaMerger(TaskData):
 
     def meta_head(self, task: str) -> Head:
         """The head that the meta-model uses for a task: trained with it where `train_heads` was on."""
-        return self._meta_heads.get(task) or self.head(task)
+        own, trained = self.head(task), self._meta_heads.get(task)
+        return trained.ordered(own.class_names, f"the meta-model's head of '{task}'") if trained else own
 
     def meta_tower(self) -> nn.Module:
         """The meta-model folded into a plain tower; the adapter stays as it is.
@@ -110,7 +111,7 @@ class MetaMerger(TaskData):
         """Phase 1: learn the coefficients (and heads) on the unlabelled images of all tasks; labels are never read.
 
         With `max_steps=0` the coefficients stay at their start: a static merge. An interrupted run goes on from its
-        last checkpoint in `args.output_dir`.
+        last checkpoint in `args.output_dir`. What an earlier call made is replaced when this one is done.
 
         Raises:
             InputError: As in `checked()`.
@@ -123,17 +124,20 @@ class MetaMerger(TaskData):
                 checkpoint = resumable(Path(args.output_dir), key)
             with self.timing.of("meta"):
                 set_seed(args.seed)
-                self.model = get_peft_model(self.pool.tower(), copy.deepcopy(self.config))
-                self._meta_heads, self._fit_args, self._phases = {}, args, {"meta": options_of(args)}
-                history, output = [], TrainOutput(0, 0.0, {})
+                model = get_peft_model(self.pool.tower(), copy.deepcopy(self.config))
+                trained, history, output = {}, [], TrainOutput(0, 0.0, {})
                 if args.max_steps == 0:
-                    estimate_statistics(self.model, list(images.values()))
+                    estimate_statistics(model, list(images.values()))
                 else:
-                    trainer = MdftTrainer(self.model, args, train_dataset=images, heads=heads, experts=experts)
+                    trainer = MdftTrainer(model, args, train_dataset=images, heads=heads, experts=experts)
                     output = trainer.train(resume_from_checkpoint=checkpoint)
-                    self.model, history = trainer.finish(), trainer.state.log_history
-                    self._meta_heads = {t: h.cpu().requires_grad_(False) for t, h in trainer.trained_heads.items()}
-        self.record.set_meta(self, self.config, self.model, self._phases, list(self._meta_heads), history)
+                    model, history = trainer.finish(), trainer.state.log_history
+                    trained = {t: h.cpu().requires_grad_(False) for t, h in trainer.trained_heads.items()}
+        phases = {"meta": options_of(args)}
+        self.record.set_meta(self, self.config, model, phases, list(trained), history)
+        self.model, self._meta_heads, self._fit_args, self._phases = model, trained, args, phases
+        self.timing.drop(f"specialist {task}" for task in self.specialists)
+        self.specialists, self.rounds = {}, []
         return output
 
     def specialize(
@@ -153,9 +157,9 @@ class MetaMerger(TaskData):
         """
         args, names = self.arguments(args, SpecializeArguments, "specialize"), self.named(tasks)
         meta = self.meta_tower()
-        for task in names:  # results of an earlier call must not stand in for a specialist that this one refuses
-            self.specialists.pop(task, None)
-            self.timing.pop(f"specialist {task}", None)
+        self.timing.drop(f"specialist {task}" for task in names)
+        # Results of an earlier call must not stand in for a specialist that this one refuses.
+        self.specialists = {task: made for task, made in self.specialists.items() if task not in names}
         found = specialize_in_rounds(self, meta, args, names, next_meta=self._next_meta, took=self.timing.add)
         self._taken |= {task: made.expert for task, made in (found[0] if found else {}).items()}
         self._phases["specialize"] = options_of(args)

@@ -15,6 +15,7 @@ from hf_mdft.artifacts import FoldedMetaModel, MetaModel, PoolFolder, Specialist
 from hf_mdft.artifacts.layout import files_of, refuse_foreign, replace_folder, written_files
 from hf_mdft.artifacts.run_folder import refuse_foreign_output
 from hf_mdft.core.reference import ModelReference
+from hf_mdft.core.scratch import remove_left_over
 from hf_mdft.specialize import specialize_task
 
 
@@ -269,3 +270,77 @@ def test_a_corrected_config_is_another_model(clip_paths, tmp_path):
     assert second.identity("shade") != first.identity("shade") and second.identity() != first.identity()
     with pytest.raises(InputError, match="its weights or config changed since this pool was pinned"):
         ModelPool.from_reference(first.reference())
+
+
+def test_a_kill_between_two_moves_loses_nothing(tmp_path, monkeypatch):
+    def write(folder, text="new"):
+        folder.mkdir()
+        (folder / "a").write_text(text, encoding="utf-8")
+        (folder / "mdft.json").write_text(json.dumps({"files": {"a": None}}), encoding="utf-8")
+
+    target, rename = tmp_path / "meta", Path.rename
+    replace_folder(target, lambda folder: write(folder, "old"))
+
+    def killed(path, place):
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, place)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", killed)
+        replace_folder(target, write)
+    remove_left_over(tmp_path)
+    assert not target.exists() and [path.read_text() for path in tmp_path.rglob("a")] == ["old"]
+    with pytest.raises(InputError, match="no space"):
+        replace_folder(target, lambda _: _full())
+    assert (target / "a").read_text() == "old", "it is back"
+    replace_folder(target, write)
+    assert files_of(tmp_path) == ["meta/a", "meta/mdft.json"] and (target / "a").read_text() == "new"
+
+
+def _full():
+    raise InputError("no space")
+
+
+def test_words_of_somebody_are_not_written_over(clip_done, tmp_path):
+    (tmp_path / "README.md").write_text("my own words", encoding="utf-8")
+    with pytest.raises(InputError, match="README.md: somebody's own, and would be lost"):
+        clip_done.save_pretrained(tmp_path)
+    assert files_of(tmp_path) == ["README.md"]
+    (tmp_path / "README.md").unlink()
+    clip_done.save_pretrained(tmp_path)
+    clip_done.save_pretrained(tmp_path)
+    card = tmp_path / "README.md"
+    card.write_text(card.read_text(encoding="utf-8") + "mine", encoding="utf-8")
+    with pytest.raises(InputError, match="somebody's own"):
+        clip_done.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="cannot be made"):
+        clip_done.save_pretrained(card)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f["versions"].update(python="[now](https://evil.example)"),
+        lambda f: f["versions"].update(python="3 \\\\<img src=x>"),
+        lambda f: f["pool"].update(teachers={"shade": [{"id": "x](https://evil.example)", "revision": "main"}]}),
+        lambda f: f["pool"].update(teachers={"shade": [{"id": "lab/x", "revision": "main) [now](https://x.example"}]}),
+        lambda f: f["pool"]["reference"].update(base={"id": 'x"); import os  #', "revision": "main"}),
+    ],
+)
+def test_facts_of_others_are_no_markup(clip_done, tmp_path, change):
+    clip_done.save_pretrained(tmp_path / "a")
+    content = json.loads((tmp_path / "a" / "mdft.json").read_text(encoding="utf-8"))
+    change(content["facts"])
+    (tmp_path / "a" / "mdft.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match="is no name; make it again"):
+        MetaMerger.from_pretrained(tmp_path / "a")
+
+
+def test_a_card_names_the_pool_that_the_adapter_loads(clip_done, tmp_path):
+    clip_done.save_pretrained(tmp_path / "a")
+    content = json.loads((tmp_path / "a" / "mdft.json").read_text(encoding="utf-8"))
+    content["facts"]["pool"]["reference"]["base"] = {"id": "lab/other", "revision": "main"}
+    (tmp_path / "a" / "mdft.json").write_text(json.dumps(content), encoding="utf-8")
+    MetaMerger.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    assert "lab/other" not in (tmp_path / "b" / "README.md").read_text(encoding="utf-8")

@@ -28,7 +28,7 @@ from hf_mdft.cards import (
     specialist_card,
 )
 from hf_mdft.cards.licenses import ORDER, CombinedLicense, combined_license
-from hf_mdft.cards.markdown import render
+from hf_mdft.cards.markdown import recipe_text, render, without_html
 from hf_mdft.core.data_reference import DataReference
 from hf_mdft.core.reference import ModelReference, PoolReference
 
@@ -264,6 +264,11 @@ def test_user_text_is_escaped():
         assert not re.search(r"(?<!\\)(<script|\]\(http://evil)", body)
         assert len(re.findall(r"^```", text, re.MULTILINE)) % 2 == 0
         assert ModelCard(text).data.tags
+
+
+def test_backslashes_open_no_element():
+    assert without_html(r"\<b> \\<b> <b>") == r"\<b> \\&lt;b> &lt;b>"
+    assert "\u202e" not in recipe_text({"tasks": {"a\u202eb": 1}}) and "é" in recipe_text({"tasks": {"é": 1}})
 
 
 def test_results_in_the_hubs_own_format():

@@ -15,6 +15,7 @@ from tiny_classifiers import tiny_config
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
+    AutoImageProcessor,
     AutoModelForImageClassification,
     BertConfig,
     BertModel,
@@ -221,6 +222,22 @@ def test_classes_of_an_adapter_are_not_its_bases(vit_paths, tmp_path):
     convert(tmp_path / "lora", tmp_path / "named")
     names = json.loads((tmp_path / "named" / "config.json").read_text())["id2label"]
     assert list(names.values()) == list(model.config.id2label.values())
+
+
+def test_an_adapters_own_image_processor_is_the_one_that_is_read(vit_paths, tmp_path):
+    """Of both files transformers reads `processor_config.json`, wherever it came from."""
+    base, lora = tmp_path / "base", tmp_path / "lora"
+    shutil.copytree(vit_paths["shade"], base)
+    own = json.loads((vit_paths["base"] / "preprocessor_config.json").read_text())
+    (base / "processor_config.json").write_text(json.dumps({"image_processor": own}))
+    model = get_peft_model(ViTForImageClassification.from_pretrained(base), LoraConfig(target_modules=["q_proj"]))
+    model.save_pretrained(lora)
+    (lora / "preprocessor_config.json").write_text(json.dumps({**own, "image_mean": [0.9, 0.9, 0.9]}))
+    convert(lora, tmp_path / "made")
+    assert list(AutoImageProcessor.from_pretrained(tmp_path / "made").image_mean) == [0.9, 0.9, 0.9]
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be made"):
+        convert(lora, tmp_path / "file" / "made")
 
 
 def test_an_adapter_with_a_classifier_of_another_name(tmp_path):

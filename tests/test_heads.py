@@ -148,3 +148,29 @@ def test_a_kind_of_head_that_does_not_say_what_has_a_row_for_each_class():
     assert torch.equal(head.named(["x", "y"], "task").weight, head.weight)
     with pytest.raises(InputError, match="cannot be put into another order"):
         head.named(["b", "a"], "task")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "kind"),
+    [
+        ({"weight": (3, 16), "bias": (5,)}, "linear"),
+        ({"weight": (3, 16), "bias": ()}, "linear"),
+        ({"weight": (3,), "bias": (3,)}, "linear"),
+        ({"weight": (3, 16, 1), "bias": (3,)}, "linear"),
+        ({"class_embeddings": (3, 8), "projection": (9, 16), "logit_scale": ()}, "zero_shot"),
+        ({"class_embeddings": (3, 8), "projection": (8,), "logit_scale": ()}, "zero_shot"),
+        ({"class_embeddings": (3, 8), "projection": (8, 16), "logit_scale": (3,)}, "zero_shot"),
+    ],
+)
+def test_tensors_that_do_not_fit_together(tmp_path, tensors, kind):
+    file, names = tmp_path / "h.safetensors", ["a", "b", "c"]
+    save_file({name: torch.ones(shape) for name, shape in tensors.items()}, file, {"head": kind})
+    for given in (None, names):
+        with pytest.raises(InputError, match="h.safetensors: .*tensors that do not fit together"):
+            load_head(file, given)
+
+
+def test_a_pointer_of_git_lfs_is_told(tmp_path):
+    (tmp_path / "h.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(InputError, match="a pointer of Git LFS, not the file itself; run 'git lfs pull'"):
+        load_head(tmp_path / "h.safetensors")

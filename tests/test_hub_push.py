@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from hf_mdft.artifacts.layout import files_of as result_files
+from hf_mdft.hub import push
 
 
 PLAIN = """
@@ -219,6 +220,25 @@ def test_pushing_again_commits_nothing_new(hub, client, results):
     for _ in range(2):
         assert client.run("push", results / "specialists" / "shade", "me/shade", token=hub.token)["code"] == 0
     assert len(hub.repos["me/shade"].commits) == 1
+
+
+def test_a_push_takes_away_what_loaders_would_prefer(hub, client, results, tmp_path):
+    """transformers reads `processor_config.json` before `preprocessor_config.json`."""
+    shade = shutil.copytree(results / "specialists" / "shade", tmp_path / "shade")
+    assert client.run("push", shade, "me/z", token=hub.token)["code"] == 0
+    code = "from huggingface_hub import HfApi\nresult = HfApi().upload_file(path_or_fileobj=b'{}', repo_id='me/z',"
+    client.python(code + " path_in_repo='processor_config.json').oid", token=hub.token)
+    assert "processor_config.json" in hub.files("me/z")
+    assert client.run("push", shade, "me/z", token=hub.token)["code"] == 0
+    assert "processor_config.json" not in hub.files("me/z") and "preprocessor_config.json" in hub.files("me/z")
+
+
+def test_work_in_progress_stays_here_and_tasks_may_be_called_so(tmp_path):
+    for name in ("checkpoint-3/model.safetensors", "heads/checkpoint-a.safetensors", "model.pt", "model.safetensors"):
+        (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a" / name).touch()
+    shutil.copytree(tmp_path / "a", tmp_path / "b", ignore=push._left_out)
+    assert result_files(tmp_path / "b") == ["heads/checkpoint-a.safetensors", "model.safetensors"]
 
 
 def test_only_whole_results_are_pushed(hub, client, results, tmp_path):

@@ -67,3 +67,10 @@ def test_a_reload_registers_once():
 def test_without_peft_the_error_is_pefts_own():
     found = run("import sys, hf_mdft\nsys.path[:] = []\nimport peft")
     assert "ModuleNotFoundError: No module named 'peft'" in found.stderr
+
+
+def test_finders_of_others_may_be_odd():
+    odd = "import sys\nclass Odd: find_module = staticmethod(lambda *_: None)\nsys.meta_path.append(Odd())\n"
+    code = f"{odd}import hf_mdft, peft\n"
+    found = run(code + REGISTERED)
+    assert found.returncode == 0, found.stderr

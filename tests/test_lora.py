@@ -45,6 +45,7 @@ OPTIONS = {
     "patterns": {"rank_pattern": {"fc1": 2}, "alpha_pattern": {"v_proj": 3, r"layers\.1\..*fc1": 5}},
     "rslora": {"use_rslora": True},
     "biases": {"bias": "lora_only"},
+    "all biases": {"bias": "all"},
 }
 
 
@@ -274,3 +275,13 @@ def test_adapters_that_differ_in_their_config_are_no_copies(tmp_path):
         reference = ModelReference(f"lab/{name}", "1" * 40)
         sources.append(ModelSource(reference, tmp_path / name, {"adapter_model.safetensors": 1}, checksums))
     assert distinct("task", sources) == [sources[0], sources[2]]
+
+
+def test_a_start_that_leaves_the_base_as_it_is(vit_paths, tmp_path):
+    """PEFT fills `eva_config` in, which is over once the adapter is trained."""
+    adapted(vit(vit_paths), tmp_path / "lora")
+    file = tmp_path / "lora" / "adapter_config.json"
+    config = json.loads(file.read_text())
+    config |= {"init_lora_weights": "eva", "eva_config": {"rho": 2.0, "tau": 0.99}}
+    file.write_text(json.dumps(config))
+    ModelPool.from_pretrained(vit_paths["base"], {"shade": tmp_path / "lora"}, allow_base_mismatch=True)

@@ -421,3 +421,51 @@ def test_names_of_tasks_and_models_never_meet(clip_paths, tasks, tmp_path):
     assert "| model | average | base | meta | average |" in card
     with pytest.raises(InputError, match=r"folders of this machine \(the expert of 'average', the expert of 'base'"):
         merger.push_to_hub("me/x")
+
+
+def test_a_fit_that_is_interrupted_changes_nothing(merger, tmp_path, monkeypatch):
+    merger.fit(fit_arguments(tmp_path / "first"))
+    merger.specialize(specialize_arguments(tmp_path / "first", gate=False), ["shade"])
+    merger.save_pretrained(tmp_path / "saved")
+    before = (merger.model, dict(merger.specialists), {t: merger.meta_head(t).key() for t in merger.tasks})
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("hf_mdft.meta.MdftTrainer.train", interrupted)
+        merger.fit(fit_arguments(tmp_path / "second", max_steps=7))
+    assert (merger.model, merger.specialists, {t: merger.meta_head(t).key() for t in merger.tasks}) == before
+    merger.save_pretrained(tmp_path / "again")
+    for name in ("adapter_model.safetensors", "README.md"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "saved" / name).read_bytes()
+    merger.fit(fit_arguments(tmp_path / "third", max_steps=0))
+    assert not merger.specialists and not merger.rounds, "they are of the earlier meta-model"
+    fresh = MetaMerger(merger.pool, merger.tasks)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("hf_mdft.meta.MdftTrainer.train", interrupted)
+        fresh.fit(fit_arguments(tmp_path / "fourth"))
+    with pytest.raises(InputError, match="call fit"):
+        fresh.specialize(specialize_arguments(tmp_path / "fourth"))
+
+
+def test_trained_heads_go_by_the_names_of_classes(merger, test_data, tmp_path):
+    """A loaded meta-model's tasks take the order of classes from their data set."""
+    merger.fit(fit_arguments(tmp_path))
+    merger.save_pretrained(tmp_path / "saved")
+    names = TASKS["shade"][::-1]
+
+    def turned(data):
+        labels = [names.index(TASKS["shade"][label]) for label in data["label"]]
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+        return datasets.Dataset.from_dict({"image": data["image"], "label": labels}, features=features)
+
+    others = Task(turned(test_data["shade"]), turned(test_data["shade"]))
+    again = MetaMerger.from_pretrained(tmp_path / "saved", tasks={"shade": others})
+    wanted = names if merger.head("shade").name == "zero_shot" else TASKS["shade"]  # a classifier names its own
+    assert again.meta_head("shade").class_names == again.head("shade").class_names == wanted
+    own, found = (found.evaluate().accuracy["meta"]["shade"] for found in (merger, again))
+    assert own == found
+    strange = Task(None, class_names=["a", "b", "c"])
+    with pytest.raises(InputError, match="other class_names"):
+        MetaMerger.from_pretrained(tmp_path / "saved", tasks={"shade": strange}).meta_head("shade")

@@ -515,3 +515,15 @@ def test_a_tower_has_no_weight_that_nothing_has_set(clip_pool):
     del tensors[missing]
     with pytest.raises(ValueError, match=f"no weights for {missing}"):
         clip_pool.architecture.tower_of(clip_pool.config, tensors)
+
+
+@pytest.mark.parametrize("names", [("Shade", "shade"), ("caf\u00e9", "cafe\u0301")])
+def test_names_that_are_one_folder_somewhere(clip_paths, names):
+    with pytest.raises(InputError, match="some systems take them for one folder"):
+        ModelPool.from_pretrained(clip_paths["base"], dict.fromkeys(names, clip_paths["shade"]))
+
+
+def test_a_token_stays_with_a_pool_of_folders(clip_paths):
+    """Teachers from elsewhere are asked for with it."""
+    pool = ModelPool.from_pretrained(clip_paths["base"], {"shade": clip_paths["shade"]}, token="hf_secret")
+    assert pool.base.token == "hf_secret" and "hf_secret" not in repr(pool) + str(pool.reference())

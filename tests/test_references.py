@@ -81,7 +81,7 @@ SECRET = {
 }
 
 
-def test_data_leave_this_machine_without_folders_and_secrets():
+def test_data_leave_this_machine_without_folders_and_secrets(tmp_path, monkeypatch):
     shown = DataReference.of(SECRET)
     assert shown.to_dict() == {
         "path": "parquet",
@@ -90,6 +90,10 @@ def test_data_leave_this_machine_without_folders_and_secrets():
     }
     assert not shown.on_hub and DataReference.of({"path": "lab/images"}).on_hub
     assert not DataReference.of({"path": "lab/images", "data_files": "x.parquet"}).on_hub
+    (tmp_path / "lab" / "images").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    local = DataReference.of({"path": "lab/images", "split": "test"})
+    assert not local.on_hub and local.path == "images", "a folder comes before a repo"
     assert DataReference.of([1, 2, 3]).to_dict() == "3 images in memory"
     for reference in (shown, DataReference(count=3), DataReference("lab/images", split="test")):
         assert DataReference.from_dict(json.loads(json.dumps(reference.to_dict()))) == reference

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -68,6 +69,7 @@ from hf_mdft.studies.rank import spearman
 from hf_mdft.tasks.pictures import pictures
 from hf_mdft.teachers import OutsideTeacher
 from hf_mdft.teachers.classes import among, columns_of
+from hf_mdft.teachers.classifier import scale_of
 
 
 NUMBERS = (1, 2, 3)
@@ -522,7 +524,15 @@ def test_a_teacher_of_a_task_without_an_expert(big, clip_paths, unlabelled_data,
     merger.evaluate()
 
 
-def test_teachers_are_refused_in_the_first_minute(big, clip_paths, tmp_path, monkeypatch, capsys):
+def test_the_scale_of_cosines_is_the_models_own():
+    """ALIGN keeps a temperature, CLIP the logarithm of its inverse."""
+    align, clip, plain = torch.nn.Module(), torch.nn.Module(), torch.nn.Module()
+    align.temperature, clip.logit_scale = torch.nn.Parameter(torch.tensor(0.05)), torch.nn.Parameter(torch.tensor(3.0))
+    assert scale_of(align).item() == pytest.approx(20) and scale_of(clip).item() == pytest.approx(math.exp(3))
+    assert scale_of(plain).item() == 100
+
+
+def test_teachers_are_refused_in_the_first_minute(big, clip_paths, vit_paths, tmp_path, monkeypatch, capsys):
     nameless = shutil.copytree(big / "resnet", tmp_path / "nameless")
     config = json.loads((nameless / "config.json").read_text())
     config["id2label"] = {str(n): f"LABEL_{n}" for n in range(4)}
@@ -533,7 +543,14 @@ def test_teachers_are_refused_in_the_first_minute(big, clip_paths, tmp_path, mon
     shutil.copy(big / "resnet" / "model.safetensors", text)
     headless = tmp_path / "headless"
     shutil.copytree(big / "resnet", headless)
+    several = shutil.copytree(big / "resnet", tmp_path / "several")
+    (several / "config.json").write_text(json.dumps(config | {"problem_type": "multi_label_classification"}))
+    large = shutil.copytree(vit_paths["colour"], tmp_path / "large")
+    processor = json.loads((vit_paths["base"] / "preprocessor_config.json").read_text())
+    (large / "preprocessor_config.json").write_text(json.dumps({**processor, "size": {"height": 48, "width": 48}}))
     cases = {
+        str(large): "does not take the 48 x 48 pixels of its image processor",
+        str(several): "problem_type is multi_label_classification; a teacher has one label for each image",
         str(big / "resnet"): "resnet, teacher of task 'colour': it has no class 'red', 'green', 'blue' and 1 more",
         str(nameless): "its config names no classes (LABEL_0, ...), so they cannot be matched by name",
         str(text): "model type 'bert' is no image classifier of transformers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 
@@ -114,6 +115,19 @@ def test_a_photo_that_is_corrected_in_place_is_seen(preprocessor, tmp_path):
     assert read().key == before.key
     Image.new("RGB", (8, 8), "white").save(tmp_path / "a.png")
     assert read().key != before.key and (read().pixels([0]) == 255).all()
+
+
+def test_photos_that_are_unpacked_anew_are_seen(preprocessor, tmp_path):
+    """Of the same size and time, as archives have them."""
+
+    def read():
+        data = datasets.Dataset.from_dict({"image": [str(tmp_path / "a.bmp")]}).cast_column("image", datasets.Image())
+        return read_unlabelled("x", Task(unlabelled=data), preprocessor)
+
+    for color, level in (("black", 0), ("white", 255)):
+        Image.new("RGB", (8, 8), color).save(tmp_path / "a.bmp")
+        os.utime(tmp_path / "a.bmp", ns=(10**18, 10**18))
+        assert (read().pixels([0]) == level).all()
 
 
 def test_indexing_and_samples(preprocessor):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from safetensors import SafetensorError
 
 from ..core.errors import InputError
 from ..core.json_files import read_json
-from ..core.scratch import scratch, share
+from ..core.scratch import PREFIX, scratch, share
 from ..pool.published import CARD_FILE, POOL_FILE
+from ..pool.source import PROCESSOR_FILES
 
 
 RESULTS, REPORT, CHECKPOINTS, META, SPECIALISTS = "results.json", "report.html", "checkpoints", "meta", "specialists"
@@ -40,6 +42,7 @@ REPORT_MARK = "<h1>hf_mdft report</h1>"
 REPLACED = (
     "model.safetensors", "model-?????-of-?????.safetensors", "model.safetensors.index.json", ADAPTER_WEIGHTS,
     ADAPTER_CONFIG, HEAD, f"{HEADS}/*.safetensors", f"{OWN_HEADS}/*.safetensors", f"{FIGURES}/*.png", EVAL_RESULTS,
+    *PROCESSOR_FILES,
 )  # fmt: skip
 """What an earlier push of a result may have left and the next one replaces as a whole: loaders would mix them."""
 
@@ -93,18 +96,23 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Write a result folder beside its place and move it there: it appears whole or not at all.
+    """Write a result folder beside its place and move it there: it appears whole or not at all, and what was in its
+    place is not lost before.
 
     Raises:
         InputError: Something else is in its place, or there is no space or no permission.
     """
     refuse_foreign(target)
+    old = target.with_name(f"{PREFIX}old-{target.name}")
     try:
+        if old.exists() and not target.exists():  # killed between two moves
+            old.rename(target)
         with scratch(target.parent) as temporary:
-            work, old = temporary / "new", temporary / "old"
+            work = temporary / "new"
             write(work)
             share(work)
             if target.exists():
+                shutil.rmtree(old, ignore_errors=True)
                 target.rename(old)
             try:
                 work.rename(target)
@@ -112,6 +120,7 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
                 if old.exists():
                     old.rename(target)
                 raise
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{target}: cannot write the result ({reason})") from error

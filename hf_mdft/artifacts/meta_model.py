@@ -180,8 +180,10 @@ class MetaModel(_OfAllTasks):
             for name, options in _task_options(folder, content).items()
             if TRAINED_HEAD in options
         }
-        fields = cls.fields(folder, content)
-        return cls(folder, **fields, trained=trained, pool_reference=read_adapter(folder))
+        fields, reference = cls.fields(folder, content), read_adapter(folder)
+        facts = fields.pop("facts")  # of the pool that the adapter loads, whatever its manifest says
+        facts = replace(facts, pool=replace(facts.pool, reference=reference.shown()))
+        return cls(folder, **fields, facts=facts, trained=trained, pool_reference=reference)
 
     def forms(self) -> dict[str, Callable[[Path], None]]:
         return {"folded": lambda target: self.load().write_folded(target)}

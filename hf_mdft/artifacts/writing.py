@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 
 from ..cards import Measured, eval_results_file
 from ..core.attempt import attempted
+from ..core.errors import InputError
 from ..core.json_files import write_json
 from ..core.typed import checked
 from .layout import CARD, EVAL_RESULTS, MANIFEST, digest_of, files_of, written_files
@@ -39,8 +40,16 @@ def write_result(
         content: What its manifest holds.
         write_files: Writes the model's files, and gives what makes figures and card: a model is not lost for these.
         measured: Accuracy of this model, and how it was measured, by task.
+
+    Raises:
+        InputError: The folder cannot be made, or holds a card of somebody's own.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); give another folder") from error
+    if (folder / CARD).exists() and not written_files(folder).get(CARD):
+        raise InputError(f"{folder / CARD}: somebody's own, and would be lost; move it, or give another folder")
     for name, is_ours in written_files(folder).items():
         if is_ours:
             (folder / name).unlink()

@@ -11,7 +11,7 @@ from typing import Any
 from ..core.data_reference import DataReference
 from ..core.errors import InputError
 from ..core.plain_text import is_plain
-from ..core.reference import ModelReference, PoolReference
+from ..core.reference import REPO_ID, ModelReference, PoolReference
 from .licenses import CombinedLicense
 
 
@@ -196,6 +196,11 @@ class SpecialistFacts:
     tower_loader: str = "AutoModel"
 
 
+VERSION, REVISION = re.compile(r"[\w.+-]{1,100}"), re.compile(r"\w[\w./-]{0,200}")
+
+MARKUP = re.compile(r"[<>\[\]`\\]")
+"""What no sentence of ours holds."""
+
 NAME = re.compile(r"[A-Za-z_]\w{0,99}")
 
 FEATURES = re.compile(r"([A-Za-z_]\w{0,99}(\[[\d:, -]*\])?(\.[a-z]\w*(\([\w=, -]*\))?)*)?")
@@ -216,6 +221,14 @@ def check_facts(facts: MetaFacts | SpecialistFacts, where: str) -> None:
     forms = [(meta.granularity or "none", NAME), (meta.loader, NAME), (meta.transform.get("name", "none"), NAME)]
     if isinstance(facts, SpecialistFacts):
         forms += [(facts.tower_loader, NAME), (facts.features, FEATURES)]
+        said = [facts.gate.reason, *facts.restorations, *([facts.trust.start] if facts.trust else [])]
+        odd = next((text for text in said if MARKUP.search(text)), None)
+        if odd is not None:
+            raise InputError(f"{where}: {odd!r:.60} holds markup; make it again")
+    forms += [(word, VERSION) for pair in meta.versions.items() for word in pair]
+    teachers = [teacher for found in meta.pool.teachers.values() for teacher in found]
+    for model in [*meta.pool.reference.named().values(), meta.pool.reference.base, *teachers]:
+        forms += [] if model.is_local else [(model.id, REPO_ID), (model.revision, REVISION)]
     for name, form in forms:
         if not isinstance(name, str) or not form.fullmatch(name):
             raise InputError(f"{where}: {name!r:.60} is no name; make it again")

@@ -12,14 +12,14 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..core.data_reference import DataReference
-from ..core.plain_text import one_line
+from ..core.plain_text import is_plain, one_line
 from ..core.reference import ModelReference
 
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-OPENS = re.compile(r"(?<!\\)<(?=[A-Za-z/!?])")
-"""What opens an element of HTML."""
+OPENS = re.compile(r"(?<!\\)((?:\\\\)*)<(?=[A-Za-z/!?])")
+"""What opens an element of HTML: not after an odd number of backslashes."""
 
 
 def render(template: str, **words: Any) -> str:
@@ -31,7 +31,7 @@ def render(template: str, **words: Any) -> str:
 def without_html(text: str) -> str:
     """A card in whose text nothing opens an element of HTML: ours have none. Blocks of code stay as they are."""
     parts = re.split(r"(?ms)(^```.*?^```$)", text)
-    return "".join(part if number % 2 else OPENS.sub("&lt;", part) for number, part in enumerate(parts))
+    return "".join(part if number % 2 else OPENS.sub(r"\1&lt;", part) for number, part in enumerate(parts))
 
 
 def escaped(text: Any) -> str:
@@ -51,8 +51,14 @@ def fenced(text: str) -> str:
 
 def recipe_text(recipe: Mapping[str, Any]) -> str:
     """A recipe as YAML for a code block."""
-    text = yaml.dump(recipe, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True, width=float("inf"))
-    return fenced(text)
+
+    def written(allow_unicode: bool) -> str:
+        return yaml.dump(
+            recipe, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=allow_unicode, width=float("inf")
+        )
+
+    text = written(allow_unicode=True)
+    return fenced(text if is_plain(text.replace("\n", "")) else written(allow_unicode=False))
 
 
 def model_link(model: ModelReference) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from huggingface_hub import ModelCard
 
 from .facts import Measured, MetaFacts
-from .markdown import data_link, escaped, overlap_text
+from .markdown import data_link, escaped, literal, overlap_text
 from .metadata import eval_result, hub_datasets, model_card, model_data
 from .roster import ROSTER
 
@@ -63,7 +63,7 @@ def meta_card(
         facts,
         figures or {},
         folded=folded,
-        base_id=pool.base.id,
+        base_id=literal(pool.base.id),
         base_revision=None if pool.base.is_local else pool.base.revision,
         names=[escaped(task) for task in facts.tasks],
         rows=rows,

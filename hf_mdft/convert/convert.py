@@ -16,9 +16,9 @@ from peft.utils import CONFIG_NAME as PEFT_CONFIG
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import PreTrainedModel
 
-from ..core.cache import key_of
 from ..core.errors import InputError
 from ..core.reference import ModelReference
+from ..core.scratch import scratch, share
 from ..hub.download import cached_folder, fetch_files, fetch_weights
 from ..pool.source import PROCESSOR_FILES
 from .checkpoint import OPEN_CLIP as OPEN_CLIP_WEIGHTS
@@ -81,9 +81,11 @@ def convert(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{shown}: exists already; give another folder")
     here, names, get = _find(ModelReference.parse(source, revision), token)
-    work = folder.with_name(f".{folder.name}-{key_of(str(source))[:8]}")
-    shutil.rmtree(work, ignore_errors=True)
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            work = stack.enter_context(scratch(folder.parent)) / folder.name
+        except OSError as error:
+            raise InputError(f"{shown}: cannot be made ({error.strerror}); give another folder") from error
         # Repos of open_clip may hold the same model for transformers, too.
         is_open_clip = OPEN_CLIP in names and not ("config.json" in names and set(TRANSFORMERS) & set(names))
         read = _adapter if PEFT_CONFIG in names else _open_clip if is_open_clip else _transformers
@@ -104,11 +106,13 @@ def convert(
         bare = hasattr(found.model.config, "text_config") and not any(
             path.name.startswith(("tokenizer", "vocab")) for path in work.iterdir()
         )
-        if folder.exists():
-            folder.rmdir()
-        work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        share(work)
+        try:
+            if folder.exists():
+                folder.rmdir()
+            work.rename(folder)
+        except OSError as error:
+            raise InputError(f"{shown}: cannot be written ({error.strerror}); give another folder") from error
     model = found.model
     return Converted(Path(shown), type(model).__name__, model.num_parameters(), found.files, difference, bare)
 
@@ -155,7 +159,12 @@ def _adapter(here: Path, names: list[str], get: Get, where: str, token: Any) -> 
     get(SAFETENSORS_WEIGHTS_NAME)
     adapted, base = adapted_model(here, where, token)
     own = outputs(adapted)
-    wanted = [path for path in base.folder.iterdir() if path.name not in names]
+    has_processor = "preprocessor_config.json" in names or "processor_config.json" in names  # of both, one is read
+    wanted = [
+        path
+        for path in base.folder.iterdir()
+        if path.name not in names and not (has_processor and "processor_config" in path.name)
+    ]
     missing = list(filter_repo_objects(wanted, allow_patterns=PROCESSOR_FILES, key=lambda path: path.name))
 
     def copy_of_base(work: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -47,6 +48,8 @@ class DataReference:
             return cls(count=len(spec))
         known = {field.name for field in fields(cls)} - {"count"}
         shown = {key: _public(value) for key, value in spec.items() if key in known and value is not None}
+        if isinstance(spec["path"], str | PurePath) and os.path.isdir(spec["path"]):  # it may look like a Hub id
+            shown["path"] = PurePath(spec["path"]).name
         return cls(**shown)
 
     @property
@@ -66,7 +69,9 @@ class DataReference:
         counted = re.fullmatch(r"(\d+) images in memory", value) if isinstance(value, str) else None
         if counted:
             return cls(count=int(counted[1]))
-        return cls.of(value) if isinstance(value, Mapping) and "path" in value else None
+        if not isinstance(value, Mapping) or "path" not in value:
+            return None
+        return cls(**{f.name: _public(value[f.name]) for f in fields(cls) if value.get(f.name) is not None})
 
 
 def _public(value: Any) -> Any:

@@ -13,6 +13,10 @@ SMALL = 1 << 26
 """Bytes above which no config, manifest or recipe is read."""
 
 
+SMALLEST, LFS = 1024, b"version https://git-lfs"
+"""Bytes below which a file may be what a clone without Git LFS has in a large file's place, and how that begins."""
+
+
 def check_regular(path: Path, where: str | None = None, largest: int | None = None) -> os.stat_result:
     """Whether a path leads to a regular file of at most so many bytes.
 
@@ -25,7 +29,7 @@ def check_regular(path: Path, where: str | None = None, largest: int | None = No
         The file's state.
 
     Raises:
-        InputError: It does not.
+        InputError: It does not, or to what stands for a large file.
     """
     where = where or str(path)
     try:
@@ -37,4 +41,6 @@ def check_regular(path: Path, where: str | None = None, largest: int | None = No
         raise InputError(f"{where}: {kind}, where a file is expected")
     if largest is not None and state.st_size > largest:
         raise InputError(f"{where}: {state.st_size:,} bytes are too many for such a file")
+    if state.st_size < SMALLEST and path.read_bytes().startswith(LFS):
+        raise InputError(f"{where}: a pointer of Git LFS, not the file itself; run 'git lfs pull' in its folder")
     return state

@@ -55,4 +55,11 @@ def share(folder: Path) -> None:
 
 
 def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", platform.node())[:40]
+    """Where a process number means something: a machine, or a container on it."""
+    with contextlib.suppress(OSError):
+        return f"{_word(platform.node())}_{_word(os.readlink('/proc/self/ns/pid'))}"
+    return _word(platform.node())
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", text)[:40]

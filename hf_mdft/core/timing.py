@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -13,6 +13,11 @@ class Timing(dict[str, float]):
     def add(self, stage: str, seconds: float) -> None:
         """Add seconds to a stage."""
         self[stage] = self.get(stage, 0.0) + seconds
+
+    def drop(self, stages: Iterable[str]) -> None:
+        """Forget stages, where there are such."""
+        for stage in stages:
+            self.pop(stage, None)
 
     @contextmanager
     def of(self, stage: str) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Head(nn.Module):
         tensors: Tensors of the head, by name in `tensor_names`.
 
     Raises:
-        InputError: Another number of class names than of classes.
+        InputError: Another number of class names than of classes, or tensors that do not fit together.
     """
 
     name: str
@@ -40,12 +41,19 @@ class Head(nn.Module):
     """Tensors that a trainable copy trains."""
     class_tensors: tuple[str, ...] = ()
     """Tensors with one row for each class."""
+    number_tensors: tuple[str, ...] = ()
+    """Tensors of a single number."""
 
     def __init__(self, class_names: list[str], **tensors: torch.Tensor) -> None:
         super().__init__()
         self.class_names = list(class_names)
         for name in self.tensor_names:
             self.register_parameter(name, nn.Parameter(tensors[name].detach().float().clone(), requires_grad=False))
+        shapes = {name: tuple(tensors[name].shape) for name in self.tensor_names}
+        counts = {(shapes[name] or (0,))[0] for name in self.class_tensors}
+        if len(counts) > 1 or any(math.prod(shapes[name]) != 1 for name in self.number_tensors):
+            said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise InputError(f"{self.name} head: tensors that do not fit together ({said})")
         if len(self.class_names) != self.num_classes:
             raise InputError(f"{self.name} head: {len(self.class_names)} class names for {self.num_classes} classes")
 
@@ -81,6 +89,20 @@ class Head(nn.Module):
             raise InputError(f"{where}: {len(class_names)} class_names, but the head has {self.num_classes} classes")
         rows = positions(class_names, self.class_names, f"{where}: class_names", "the head")
         return self.with_classes(rows, class_names)
+
+    def ordered(self, class_names: list[str], where: str) -> Head:
+        """The head with the same classes in this order.
+
+        Args:
+            class_names: Names of all classes.
+            where: Names the head in messages.
+
+        Raises:
+            InputError: It has others.
+        """
+        if sorted(class_names) != sorted(self.class_names):
+            raise InputError(f"{where} has other class_names: {', '.join(self.class_names[:5])}")
+        return self.named(class_names, where)
 
     def with_classes(self, rows: Sequence[int], class_names: list[str]) -> Head:
         """The same head with some of its classes, in another order or with other names.
@@ -175,6 +197,12 @@ def load_head(path: str | Path, class_names: list[str] | None = None) -> Head:
     names = known or [f"class {i}" for i in range(tensors[kind.tensor_names[0]].shape[0])]
     try:
         head = kind(names, **{name: tensors[name] for name in kind.tensor_names})
+        fits = head.width is None or head(torch.zeros(2, head.width)).shape == (2, head.num_classes)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    except (IndexError, RuntimeError):
+        fits = False
+    if not fits:
+        said = ", ".join(f"{name} {tuple(tensors[name].shape)}" for name in kind.tensor_names)
+        raise InputError(f"{path}: tensors that do not fit together in a {kind.name} head ({said}); make it again")
     return head if class_names is None else head.named(class_names, str(path))

@@ -19,6 +19,7 @@ class ZeroShotHead(Head):
 
     tensor_names = ("class_embeddings", "projection", "logit_scale")
     class_tensors = ("class_embeddings",)
+    number_tensors = ("logit_scale",)
     trained_names = ("class_embeddings", "projection")
 
     @property
@@ -43,6 +44,7 @@ class SigmoidHead(ZeroShotHead):
     it changes nothing."""
 
     tensor_names = (*ZeroShotHead.tensor_names, "logit_bias")
+    number_tensors = ("logit_scale", "logit_bias")
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return super().forward(features) + self.logit_bias

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import os
 import shutil
@@ -21,8 +22,11 @@ logger = logging.getLogger(__name__)
 PLACEHOLDER = "OWNER/NAME"
 """Stands in a card for the repo's id until it is known: a push puts it in."""
 
-NEVER = (".git", ".cache", "checkpoint-*", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-"""What is never pushed: work in progress, and files that can run code."""
+NEVER = (".git", ".cache", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+"""What is never pushed: files that can run code, and those of tools."""
+
+IN_PROGRESS = "checkpoint-*"
+"""Folders of a `Trainer`, which are not pushed either. (A task may be called so, and its head.)"""
 
 
 def push_folder(
@@ -47,7 +51,8 @@ def push_folder(
         repo_id: `"owner/name"`, or `"name"` for one's own.
         private, revision, create_pr, commit_message, token: As in transformers' `push_to_hub`; a branch that does not
             exist is made.
-        files: Files of the folder that go up; `None` is all but `NEVER`. What stays behind is named in the log.
+        files: Files of the folder that go up; `None` is all but `NEVER` and `IN_PROGRESS`. What stays behind is named
+            in the log.
         replaces: Patterns of files in the repo that go, in the same commit, where the folder does not have them.
 
     Returns:
@@ -74,7 +79,7 @@ def push_folder(
             source(work)
         else:
             # Links, not copies: a model may be large, and only its card is changed.
-            shutil.copytree(source, work, copy_function=_link, ignore=shutil.ignore_patterns(*NEVER))
+            shutil.copytree(source, work, copy_function=_link, ignore=_left_out)
             if files is not None:
                 _keep(work, files)
         if "/" not in repo_id:
@@ -123,6 +128,11 @@ def _create(api: HfApi, repo_id: str, private: bool | None) -> bool:
             raise
         return False
     return True
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    in_progress = {name for name in fnmatch.filter(names, IN_PROGRESS) if os.path.isdir(os.path.join(folder, name))}
+    return in_progress.union(*(fnmatch.filter(names, pattern) for pattern in NEVER))
 
 
 def _keep(folder: Path, files: Sequence[str]) -> None:

@@ -29,13 +29,16 @@ PREFIX = "base_model.model."
 
 PLAIN = frozenset(
     {
-        "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "inference_mode",
-        "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "modules_to_save",
-        "peft_type", "peft_version", "r", "rank_pattern", "revision", "runtime_config", "target_modules", "task_type",
-        "use_rslora",
+        "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "eva_config", "exclude_modules",
+        "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout",
+        "modules_to_save", "peft_type", "peft_version", "r", "rank_pattern", "revision", "runtime_config",
+        "target_modules", "task_type", "use_rslora",
     }
 )  # fmt: skip
 """Options that leave an adapter a plain product of two factors beside the base's own weights."""
+
+MODULE, ORIGINAL = ".modules_to_save.", ".original_module."
+"""Parts of PEFT's names of whole modules."""
 
 PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 """Starts of the factors that leave the base as it is (PiSSA and others change it)."""
@@ -56,7 +59,10 @@ class Lora:
         self.source = source
         self.config = _read(source)
         self.header = read_header(source)
-        keys = {key.removeprefix(PREFIX).replace(".base_layer.", "."): key for key in self.header}
+        keys = {}
+        for key in sorted(self.header, key=lambda key: MODULE in key):
+            if ORIGINAL not in key:  # of bias="all": what a whole module took the place of, and itself once more
+                keys.setdefault(key.removeprefix(PREFIX).replace(".base_layer.", ".").replace(MODULE, "."), key)
         self.factors = sorted(key.removesuffix(".lora_A.weight") for key in keys if key.endswith(".lora_A.weight"))
         """Modules that have factors, as the adapted model names them."""
         self.whole = {key: full for key, full in keys.items() if ".lora_" not in key}

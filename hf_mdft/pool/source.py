@@ -113,7 +113,7 @@ class ModelSource:
                 check_regular(file, f"{spec}: {file.name}")
         names = weight_names(folder, [file.name for file in folder.iterdir()], str(spec), adapters=adapters)
         sizes = {name: check_regular(folder / name, f"{spec}: {name}").st_size for name in names}
-        return cls(ModelReference(reference.id, _fingerprint(folder, names)), folder, sizes)
+        return cls(ModelReference(reference.id, _fingerprint(folder, names)), folder, sizes, token=token)
 
     @classmethod
     def _from_hub(
@@ -133,7 +133,7 @@ class ModelSource:
         pinned = ModelReference(reference.id, folder.name)
         cut_off = files is None
         if cut_off:
-            files = {file.name: RepoFile(file.stat().st_size) for file in folder.iterdir()}
+            files = {file.name: RepoFile(file.stat().st_size) for file in folder.iterdir() if file.exists()}
             _check_whole(pinned, reference.where, files, patterns)
         try:
             names = weight_names(folder, files, reference.where, reference.spec, adapters)

@@ -281,9 +281,9 @@ def _name(value: Mapping[str, Any] | None, row: int) -> str:
     return name if len(name) <= NAME else f"{name[:NAME]}..."
 
 
-def local_files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of the local files that a column of the whole table refers to: the data set's own
-    fingerprint stays when one of them is replaced."""
+def local_files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, int, int]]:
+    """Name, size and times of change of the local files that a column of the whole table refers to: the data set's own
+    fingerprint stays when one of them is replaced. (Archives give files the times that they were packed with.)"""
     found = []
     for chunk in dataset.data.column(column).chunks:
         outside = chunk.field("bytes").is_null()
@@ -291,5 +291,5 @@ def local_files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, 
             path = path and path.rsplit("::", 1)[-1].removeprefix("file://")  # of a file in an archive, the archive
             if path is not None and os.path.isfile(path):
                 state = os.stat(path)
-                found.append((path, state.st_size, state.st_mtime_ns))
+                found.append((path, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
     return found

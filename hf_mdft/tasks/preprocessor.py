@@ -93,7 +93,7 @@ class Preprocessor:
         """The same, made once for the files of a folder as they are now."""
         names = ("preprocessor_config.json", "processor_config.json", "config.json")
         found = [path.stat() for path in map(folder.joinpath, names) if path.is_file()]
-        return _made(folder, where, tuple((state.st_mtime_ns, state.st_size, state.st_ino) for state in found))
+        return _made(folder, where, tuple((s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino) for s in found))
 
     def _match(self, where: str) -> None:
         """Whether both halves together are the processor; some scale and shift in other ways, which are measured.

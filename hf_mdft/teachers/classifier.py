@@ -25,6 +25,8 @@ from ..core.class_names import are_placeholders
 from ..core.errors import InputError
 from ..core.hashing import file_hash
 from ..pool import ModelSource
+from ..pool.source import PROCESSOR_FILES
+from ..tasks import Preprocessor
 from .classes import among, columns_of
 
 
@@ -47,6 +49,8 @@ def config_of(source: ModelSource) -> PreTrainedConfig:
             f"{source}: model type '{config.model_type}' is no image classifier of transformers; a teacher needs a "
             "ForImageClassification or a zero-shot model such as CLIP or SigLIP"
         )
+    if config.problem_type not in (None, "single_label_classification") and not is_zero_shot(config):
+        raise InputError(f"{source}: problem_type is {config.problem_type}; a teacher has one label for each image")
     return config
 
 
@@ -68,6 +72,31 @@ def matched_columns(config: PreTrainedConfig, class_names: Sequence[str], where:
     if are_placeholders(own) and not are_placeholders(class_names):
         raise InputError(f"{where}: its config names no classes (LABEL_0, ...), so they cannot be matched by name")
     return columns_of(class_names, own, where)
+
+
+@torch.no_grad()
+def check_size(source: ModelSource, config: PreTrainedConfig, preprocessor: Preprocessor) -> None:
+    """Whether a model reads what its image processor gives, by a model without weights.
+
+    Raises:
+        InputError: It does not, or pictures keep their shapes.
+    """
+    if len(preprocessor.shapes()) > 1:
+        raise InputError(f"{source}: its image processor keeps the shape of pictures, and one size is needed")
+    try:
+        with torch.device("meta"):
+            model, pixels = _kind_of(config).from_config(config).eval(), torch.empty(1, *preprocessor.shape)
+            (model.get_image_features if is_zero_shot(config) else model)(pixel_values=pixels)
+    except Exception as error:  # a model raises whatever it stumbles over
+        if isinstance(error, NotImplementedError) or "meta" in str(error):
+            return  # what needs values tells when it runs
+        reason = " ".join(str(error).split())[:160]
+        (size,) = preprocessor.shapes()
+        raise InputError(f"{source}: does not take the {size} pixels of its image processor ({reason})") from error
+
+
+def _kind_of(config: PreTrainedConfig) -> type:
+    return AutoModelForZeroShotImageClassification if is_zero_shot(config) else AutoModelForImageClassification
 
 
 def load_classifier(
@@ -92,9 +121,8 @@ def load_classifier(
         InputError: Its weights cannot be read, or lack parts (such as the classifier of a model without one).
     """
     source.fetch()
-    kind = AutoModelForImageClassification if columns else AutoModelForZeroShotImageClassification
     try:
-        model, info = kind.from_pretrained(
+        model, info = _kind_of(config).from_pretrained(
             source.folder, config=config, dtype=torch.float32, trust_remote_code=False, use_safetensors=True,
             output_loading_info=True,
         )  # fmt: skip
@@ -130,8 +158,8 @@ def tokenizer_of(source: ModelSource) -> PreTrainedTokenizerBase:
 
 def tokens_key(source: ModelSource) -> list[str]:
     """Changes with a model's tokenizer files."""
-    names = ("tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt", "spiece.model")
-    return [file_hash(file) for name in names for file in sorted(source.folder.glob(name))]
+    files = {file for name in PROCESSOR_FILES if "processor" not in name for file in source.folder.glob(name)}
+    return [file_hash(file) for file in sorted(files)]
 
 
 @torch.no_grad()
@@ -149,8 +177,15 @@ def _text_embeddings(
         tokens = tokenizer(prompts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
         found = model.get_text_features(**{key: value.to(model.device) for key, value in tokens.items()})
         rows.append(F.normalize(F.normalize(_pooled(found).float(), dim=-1).mean(dim=0), dim=0))
-    scale = getattr(model, "logit_scale", None)
-    return torch.stack(rows), torch.tensor(100.0) if scale is None else scale.detach().float().exp()
+    return torch.stack(rows), scale_of(model)
+
+
+def scale_of(model: PreTrainedModel) -> torch.Tensor:
+    """What cosines are multiplied with: CLIP and its kin keep its logarithm, ALIGN its inverse; 100 without either."""
+    if (scale := getattr(model, "logit_scale", None)) is not None:
+        return scale.detach().float().exp()
+    temperature = getattr(model, "temperature", None)
+    return torch.tensor(100.0) if temperature is None else 1 / temperature.detach().float()
 
 
 def _pooled(found: torch.Tensor | object) -> torch.Tensor:

@@ -23,14 +23,11 @@ from ..pool.names import distinct
 from ..pool.source import SMALL_FILES
 from ..tasks import Images, Preprocessor, Task
 from ..tasks.pictures import pictures
-from .classifier import config_of, load_classifier, matched_columns, tokenizer_of, tokens_key
+from .classifier import check_size, config_of, load_classifier, matched_columns, tokenizer_of, tokens_key
 
 
 VERSION = 1
 """Version of the kept outputs; another one for every change of how they are computed."""
-
-PATTERNS = [*SMALL_FILES, "vocab.txt", "spiece.model"]
-"""Small files of a teacher: those of a model of a pool, and further kinds of tokenizers."""
 
 BATCH, FILE = 32, "log_probs.safetensors"
 
@@ -68,6 +65,7 @@ class OutsideTeacher:
         object.__setattr__(self, "preprocessor", Preprocessor(self.source.folder, str(self.source)))
         if self.columns is None:
             tokenizer_of(self.source)
+        check_size(self.source, self.config, self.preprocessor)
 
     def key(self) -> list[Any]:
         """Changes with everything that its outputs depend on but the images."""
@@ -131,7 +129,7 @@ def outside_teachers(
         InputError: One cannot be found, is no image classifier, or lacks a class; the message names it.
     """
     templates = tuple(resolve_templates(task.templates, f"task '{name}'"))
-    found = each(lambda spec: ModelSource.resolve(spec, token, patterns=PATTERNS), several(task.teachers))
+    found = each(lambda spec: ModelSource.resolve(spec, token, patterns=SMALL_FILES), several(task.teachers))
     sources, teachers = distinct(name, found), []
     for source in sources:
         shown = source.reference.name
