@@ -106,6 +106,15 @@ def test_no_space_is_named(error, clip_paths, tmp_path, monkeypatch, capsys):
 
 def test_mistyped_meta_model_is_named(clip_paths, tmp_path, monkeypatch, capsys):
     recipe = write_recipe(tmp_path, clip_paths)
+    own, cannot = "not written by hf_mdft", "cannot be made"
+    foreign = {recipe: own, tmp_path: own, tmp_path / "out" / "nothing" / "x.json": cannot}
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out" / "nothing").touch()
+    before = recipe.read_bytes()
+    for output, said in foreign.items():
+        code, out, err = call(["evaluate", recipe, "--output", output], monkeypatch, capsys)
+        assert code == 2 and f"Error: {output}: " in err and said in err and not out, "before anything is measured"
+    assert recipe.read_bytes() == before
     code, _, err = call(["evaluate", recipe, "--meta", tmp_path / "none"], monkeypatch, capsys)
     assert code == 2 and "none" in err and err.count("\n") == 1
 

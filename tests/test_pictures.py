@@ -263,6 +263,57 @@ def test_parts_of_a_folder_are_what_datasets_takes_them_for(tmp_path, preprocess
     assert len(read_unlabelled("x", Task({**spec, "split": split}), preprocessor)) == count
 
 
+def test_data_sets_of_save_to_disk(tmp_path, preprocessor):
+    pictures = {"image": [Image.fromarray(noise(seed, channels=(3,))) for seed in range(5)], "label": [0, 1, 0, 1, 1]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    one = datasets.Dataset.from_dict(pictures, features=features)
+    one.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=one.select([0, 1, 2]), test=one.select([3, 4])).save_to_disk(tmp_path / "parts")
+    wanted = pixels(read_unlabelled("x", Task(one), preprocessor))
+    for spec in (tmp_path / "one", {"path": str(tmp_path / "one"), "split": "train"}):
+        assert torch.equal(pixels(read_unlabelled("x", Task(spec), preprocessor)), wanted)
+    spec = {"path": str(tmp_path / "parts"), "split": "test"}
+    assert read_labelled("x", Task(None, spec), ["dog", "cat"], preprocessor).labels.tolist() == [0, 0]
+    assert len(read_unlabelled("x", Task({**spec, "split": "train[:2]+test"}), preprocessor)) == 4
+    with pytest.raises(InputError, match="splits train, test; name one with 'split'"):
+        read_unlabelled("x", Task(tmp_path / "parts"), preprocessor)
+    with pytest.raises(InputError, match="[Uu]nknown split"):
+        read_unlabelled("x", Task({**spec, "split": "validation"}), preprocessor)
+    (tmp_path / "one" / "state.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match="a data set of save_to_disk that cannot be read"):
+        read_unlabelled("x", Task(tmp_path / "one"), preprocessor)
+
+
+def test_pictures_that_metadata_do_not_name_are_told(tmp_path, preprocessor, caplog):
+    folder = files(tmp_path / "photos", *(noise(seed) for seed in range(4)))
+    (folder / "metadata.csv").write_text("file_name,label\n0.png,a\n2.png,b\n", encoding="utf-8")
+    spec = {"path": "imagefolder", "data_dir": str(folder), "split": "train"}
+    assert len(read_unlabelled("x", Task(spec), preprocessor)) == 2
+    assert "2 of 4 pictures are not in the folder's metadata, and left out" in caplog.text
+
+
+def test_what_is_between_columns_and_where_labels_may_be(tmp_path, preprocessor):
+    folder = files(tmp_path / "photos", *(noise(seed) for seed in range(2)))
+    for mark, name in (("\t", "t.tsv"), (";", "t.csv")):
+        rows = "\n".join([f"image{mark}label", *(f"{folder}/{n}.png{mark}{n}" for n in range(2))])
+        (tmp_path / name).write_text(rows, encoding="utf-8")
+        spec = {"path": "csv", "data_files": str(tmp_path / name), "split": "train"}
+        with pytest.raises(InputError, match="what is between columns. Say so with delimiter") as caught:
+            read_unlabelled("x", Task(spec), preprocessor)
+        assert repr(mark) in str(caught.value)
+        assert len(read_unlabelled("x", Task({**spec, "delimiter": mark}), preprocessor)) == 2
+    with pytest.raises(InputError, match="put those of each class into a folder of its own"):
+        read_labelled("x", Task(None, folder), ["a", "b"], preprocessor)
+
+
+def test_why_tables_do_not_load(tmp_path, preprocessor):
+    for name, columns in (("a", "image,label"), ("b", "image,label,file_name")):
+        (tmp_path / f"{name}.csv").write_text(f"{columns}\n{','.join('1' * len(columns.split(',')))}\n")
+    spec = {"path": "csv", "data_files": [str(tmp_path / f"{name}.csv") for name in "ab"], "split": "train"}
+    with pytest.raises(InputError, match="Schema at index 1|same columns"):
+        read_unlabelled("x", Task(spec), preprocessor)
+
+
 def test_folders_that_may_be_classes_or_parts_are_refused(tmp_path, preprocessor):
     for name in ("train", "plane", "bus"):
         files(tmp_path / name, noise(0))
@@ -477,6 +528,7 @@ def test_labels_are_matched_by_name(preprocessor, labels, names, found):
         ([-1, 0, 1], ["0", "1"], "label -1 is no class (-1 hides a split's labels)"),
         (["-1", "0"], ["0", "1"], "label '-1' is none of the classes"),
         ([float("nan"), 1.0], ["0", "1"], "row 0 has no label"),
+        (["cat", "dog", "cow"], ["cat", "dog"], "labels cow are none of the 2 classes of the head (cat, dog); leave"),
         ([0, 1, 2], ["cat", "dog"], "3 labels and 2 classes: say with label_names which class each label is"),
         ([[0, 1], [1]], ["cat", "dog"], "holds several labels for an image"),
         ([0.5, 1.0], ["cat", "dog"], "expected integers or names"),

@@ -24,6 +24,7 @@ from hf_mdft.core.sealed import discard
 from hf_mdft.heads import build_head
 from hf_mdft.pool.geometry import geometry, task_vector_gram
 from hf_mdft.pool.inspect import geometry_text, listing
+from hf_mdft.pool.names import model_folders
 from hf_mdft.pool.parity import parity, parity_text
 from hf_mdft.pool.vectors import write_vectors
 from hf_mdft.transforms import TRANSFORMS
@@ -527,3 +528,15 @@ def test_a_token_stays_with_a_pool_of_folders(clip_paths):
     """Teachers from elsewhere are asked for with it."""
     pool = ModelPool.from_pretrained(clip_paths["base"], {"shade": clip_paths["shade"]}, token="hf_secret")
     assert pool.base.token == "hf_secret" and "hf_secret" not in repr(pool) + str(pool.reference())
+
+
+def test_patterns_of_folders_find_adapters_and_tell_what_they_pass_over(clip_paths, tmp_path, caplog):
+    runs = tmp_path / "runs"
+    shutil.copytree(clip_paths["shade"], runs / "1")
+    for name, file in (("2", "adapter_config.json"), ("notes", "notes.txt")):
+        (runs / name).mkdir()
+        (runs / name / file).write_text("{}", encoding="utf-8")
+    assert model_folders([str(runs / "*")], "x") == [str(runs / "1"), str(runs / "2")]
+    assert "notes" in caplog.text and str(runs / "2") not in caplog.text
+    with pytest.raises(InputError, match="no folder with a config.json or adapter_config.json matches"):
+        model_folders([str(runs / "n*")], "x")

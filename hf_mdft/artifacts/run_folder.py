@@ -52,14 +52,24 @@ def refuse_foreign_output(folder: Path, tasks: Sequence[str]) -> None:
             raise InputError(f"{folder / name}: not a file, but a run writes one there; {ADVICE}")
     for part in (folder / META, *_specialists(folder), *(folder / SPECIALISTS / task for task in tasks)):
         refuse_foreign(part)
-    if (folder / RESULTS).exists():
-        found = None
-        with contextlib.suppress(InputError):
-            found = read_json(folder / RESULTS, str(folder))
-        if not isinstance(found, dict) or "schema" not in found:
-            raise InputError(f"{folder / RESULTS}: not written by hf_mdft; {ADVICE}")
+    refuse_foreign_results(folder / RESULTS)
     if (folder / REPORT).exists() and not _is_report(folder / REPORT):
         raise InputError(f"{folder / REPORT}: not written by hf_mdft; {ADVICE}")
+
+
+def refuse_foreign_results(file: Path, advice: str = ADVICE) -> None:
+    """Refuse to write results over a file that is something else.
+
+    Raises:
+        InputError: It is.
+    """
+    if not file.exists():
+        return
+    found = None
+    with contextlib.suppress(InputError):
+        found = read_json(file, str(file.parent))
+    if not isinstance(found, dict) or "schema" not in found:
+        raise InputError(f"{file}: not written by hf_mdft; {advice}")
 
 
 def refuse_inputs_within(folder: Path, inputs: Iterable[Path]) -> None:

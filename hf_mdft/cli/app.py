@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 
-DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM)
+DISK_ERRORS = (
+    errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.EISDIR, errno.ENOTDIR,
+)  # fmt: skip
 RENAMED = {"--peer": "--baseline", "--shots": "--images", "--images-per-pass": "--images-per-micro-batch"}
 
 

@@ -62,7 +62,9 @@ def bench(
         typer.Option(help="Size of the vision tower; --growth takes tiny unless it is given."),
     ] = ("vit-b-32"),
     experts: Annotated[int, typer.Option(help="Experts in the pool.")] = 8,
-    tasks: Annotated[int, typer.Option(help="Tasks in a batch of the meta-model.")] = 8,
+    tasks: Annotated[
+        int | None, typer.Option(help="Tasks in a batch of the meta-model. Default: as many as experts, 8 at most.")
+    ] = None,
     images_per_task: Annotated[int, typer.Option(help="Images of each task in that batch.")] = 16,
     images_per_micro_batch: Annotated[
         int | None, typer.Option(help="Images of one micro-batch; the default is fast.")
@@ -111,7 +113,7 @@ def bench(
     setting = Setting(
         size=size,
         experts=experts,
-        tasks=tasks,
+        tasks=min(experts, 8) if tasks is None else tasks,
         images_per_task=images_per_task,
         images_per_micro_batch=images_per_micro_batch,
         batch_size=batch_size,

@@ -100,9 +100,12 @@ def evaluate(
     prepare(verbose, token)
     if output:
         make_folder_of(output)
+    from ..artifacts.run_folder import refuse_foreign_results
     from ..merger import MetaMerger
     from ..recipes.schema import Recipe
 
+    if output:
+        refuse_foreign_results(output, "choose another --output")
     loaded = Recipe.load(recipe)
     merger = MetaMerger.from_pretrained(meta, tasks=loaded.tasks) if meta else loaded.merger()
     if meta and (others := loaded.pool().pinned().differences(merger.pool.pinned())):

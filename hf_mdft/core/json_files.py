@@ -53,8 +53,12 @@ def write_json(path: Path, value: Any) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     work = path.with_name(f".{path.name}-{os.getpid()}")
-    work.write_text(text, encoding="utf-8")
-    work.replace(path)
+    try:
+        work.write_text(text, encoding="utf-8")
+        work.replace(path)
+    except BaseException:
+        work.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path, where: str) -> Any:

@@ -113,9 +113,11 @@ def _classifiers(name: str, task: Task, pool: ModelPool) -> dict[str, Head]:
         elif not same_classes(first, own):
             others = missing_classes(own, first) or missing_classes(first, own)
             what = f"class '{others[0]}'" if others else f"{len(own)} classes, not {len(first)}"
+            advice = "take it out of the task, or name it under 'teachers'"
+            if are_placeholders(own) or are_placeholders(first):
+                advice = "a config.json beside an adapter names its classes (model.config.save_pretrained)"
             raise InputError(
-                f"{where}: the classes of {source} are not those of {pool.experts[experts[0]]} ({what}); take it out "
-                "of the task, or name it under 'teachers'"
+                f"{where}: the classes of {source} are not those of {pool.experts[experts[0]]} ({what}); {advice}"
             )
         elif are_placeholders(own):
             logger.warning(

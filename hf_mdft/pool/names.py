@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from peft.utils import CONFIG_NAME
+
 from ..core.errors import InputError
-from ..core.plain_text import is_plain
+from ..core.plain_text import is_plain, one_line
 from ..core.typed import expect
 from .source import ModelSource
 
@@ -21,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 LONGEST = 120
 """Bytes of a task's name: folders take 255, and endings are added."""
+
+CONFIGS = ("config.json", CONFIG_NAME)
+"""Files of which a model's folder holds one: a whole model, or an adapter."""
 
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names of devices on Windows."""
@@ -65,10 +70,13 @@ def model_folders(specs: Iterable[str | Path], where: str) -> list[str | Path]:
         if not glob.has_magic(str(spec)) or Path(os.path.expanduser(spec)).is_dir():
             found.append(spec)
             continue
-        folders = sorted(glob.glob(str(Path(os.path.expanduser(spec)))), key=_in_order_of_numbers)
-        folders = [folder for folder in folders if (Path(folder) / "config.json").is_file()]
+        matching = sorted(glob.glob(str(Path(os.path.expanduser(spec)))), key=_in_order_of_numbers)
+        folders = [folder for folder in matching if any((Path(folder) / name).is_file() for name in CONFIGS)]
         if not folders:
-            raise InputError(f"{where}: no folder with a config.json matches {spec}")
+            raise InputError(f"{where}: no folder with a {' or '.join(CONFIGS)} matches {spec}")
+        if others := [folder for folder in matching if folder not in folders and Path(folder).is_dir()]:
+            shown = ", ".join(map(one_line, others[:5]))
+            logger.warning("%s: %s: no models (no %s): %s", where, spec, " or ".join(CONFIGS), shown)
         found += folders
     return found
 

@@ -70,4 +70,5 @@ def build(part: str, options: Mapping[str, Any], where: str) -> Any:
     try:
         return KINDS[part](**options)
     except Exception as error:  # arguments and what they import raise whatever they stumble over
-        raise InputError(f"{where}: {' '.join(str(error).split())[:300]}") from error
+        reason = " ".join(str(error).split())[:300].removeprefix(f"{part}: ")
+        raise InputError(f"{where}: {reason}") from error

@@ -18,6 +18,7 @@ from ..core.class_names import SPLITS
 from ..core.errors import InputError
 from .archives import is_archive, is_hidden, stem, unpacked
 from .decode import FORMATS
+from .parts import part_of
 
 
 logger = logging.getLogger(__name__)
@@ -212,16 +213,7 @@ def chosen(
     parts = {name: _table(part, labels[name], column, classes) for name, part in pictures.items()}
     if split is None:
         return datasets.DatasetDict(parts)
-    if str(split) == "all":
-        return datasets.concatenate_datasets(list(parts.values()))
-    try:
-        instruction = split
-        if not isinstance(split, datasets.ReadInstruction):
-            instruction = datasets.ReadInstruction.from_spec(str(split))
-        rows = instruction.to_absolute({name: len(part) for name, part in parts.items()})
-    except (ValueError, AssertionError) as error:
-        raise InputError(f"{where}: split: {str(error).splitlines()[0]}") from error
-    return datasets.concatenate_datasets([parts[r.splitname].select(range(r.from_, r.to)) for r in rows])
+    return part_of(parts, split, where)
 
 
 def _classes(labels: Sequence[str | None]) -> list[str]:

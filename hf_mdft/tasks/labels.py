@@ -181,6 +181,9 @@ def _matched(
     numbered = not matched and (names or all(isinstance(value, int) and value < len(class_names) for value in shown))
     own = list(names) if names else [str(n) for n in range(len(class_names))] if numbered else list(shown.values())
     unknown = [label for label in own if label not in matched]
+    if not left:
+        known = f"the {len(class_names)} classes of the head ({_short(class_names)})"
+        raise InputError(f"{where}: labels {_short(unknown)} are none of {known}; leave their images out")
     if len(unknown) != len(left):
         counts = f"{len(unknown)} labels and {len(left)} classes are left" if matched else (
             f"{len(own)} labels and {len(class_names)} classes"

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import yaml
-from datasets.data_files import get_data_patterns, resolve_pattern
-from huggingface_hub import metadata_load
 
 from ..core.errors import InputError, suggest
 from ..core.reference import REPO_ID
-from .archives import is_archive, is_hidden
-from .folders import LABEL, Found, chosen, endings, folder_of_images, names_in, part_of_images, pictures_in
+from .archives import is_archive
+from .folders import LABEL, endings, folder_of_images
 from .listed import listed
+from .meant import KINDS, as_meant, flat, local_images
+from .saved import is_saved, saved
 
 
-SAME_PICTURES = frozenset(
-    "path data_dir data_files split name streaming token revision cache_dir keep_in_memory num_proc download_mode "
-    "verification_mode download_config save_infos storage_options drop_labels".split()
-)
-"""Options of `load_dataset` that do not change how a local folder's pictures are read."""
+logger = logging.getLogger(__name__)
 
-KINDS = {"csv": (".csv", ".tsv"), "json": (".json", ".jsonl"), "parquet": (".parquet",)}
-"""Endings of the files that loaders of tables read, by loader."""
-
-TABLES = frozenset({".arrow", *(ending for kind in KINDS.values() for ending in kind)})
-"""Endings of files that `datasets` reads as tables."""
+DELIMITERS = ("\t", ";", "|")
+"""What may be between the columns of a table that is read as if it were commas."""
 
 TAKE = "take"
 """Option beside those of `load_dataset`: how many images of a stream are read."""
@@ -93,8 +85,21 @@ def check_column(dataset: datasets.Dataset, column: str, setting: str, where: st
     """Raises:
     InputError: The dataset has no such column.
     """
-    if column not in dataset.column_names:
-        raise InputError(f"{where}: no column '{column}' ({setting}): {suggest(column, dataset.column_names)}")
+    names = dataset.column_names
+    if column in names:
+        return
+    if len(names) == 1 and (mark := next((mark for mark in DELIMITERS if mark in names[0]), None)):
+        raise InputError(
+            f"{where}: no column '{column}' ({setting}), but one called {names[0][:60]!r}: what is between columns? "
+            f"Say so with delimiter: {mark!r}"
+        )
+    advice = suggest(column, names)
+    if setting == "label_column" and len(names) == 1:
+        advice = (
+            "there is none beside the pictures: put those of each class into a folder of its own, or, where a "
+            "metadata file names their classes, give {path: imagefolder, data_dir: FOLDER, split: train}"
+        )
+    raise InputError(f"{where}: no column '{column}' ({setting}): {advice}")
 
 
 def _loaded(spec: dict[str, Any], where: str) -> Any:
@@ -104,10 +109,14 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
     for key in ("path", "data_dir", "name", "split"):
         if spec.get(key) is not None and not isinstance(spec[key], str | Path | datasets.ReadInstruction):
             raise InputError(f"{where}: {key} must be text, got {spec[key]!r}")
-    given, found = spec, _local_images(spec, where)
+    given = spec
+    place = Path(spec["path"], spec.get("data_dir") or "")
+    found = saved(place, spec.get("split"), where) if is_saved(place) else local_images(spec, where)
     try:
         if found is None:
-            found = datasets.load_dataset(**_as_meant(dict(spec), where))
+            meant = as_meant(dict(spec), where)
+            found = datasets.load_dataset(**meant)
+            _tell_of_missing(meant, found, where)
         elif spec.get("drop_labels"):
             columns = found.column_names.values() if isinstance(found, Mapping) else [found.column_names]
             found = found.remove_columns(LABEL) if all(LABEL in names for names in columns) else found
@@ -119,10 +128,26 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
     except InputError:
         raise
     except Exception as error:  # the loaders of `datasets` raise whatever their readers raise
-        reason = str(error.__cause__ or error).strip().splitlines()
+        lines = [line.strip() for line in str(error.__cause__ or error).strip().splitlines() if line.strip()]
+        if lines and lines[0].startswith("An error occurred") and len(lines) > 1:
+            del lines[0]
         raise InputError(
-            f"{where}: cannot load {_short(given)}: {reason[0] if reason else type(error).__name__}"
+            f"{where}: cannot load {_short(given)}: {' '.join(lines[:2]) if lines else type(error).__name__}"
         ) from error
+
+
+def _tell_of_missing(meant: Mapping[str, Any], found: Any, where: str) -> None:
+    """Pictures that a folder's metadata do not name are left out by `datasets`."""
+    files = meant.get("data_files")
+    part = files.get(str(meant.get("split"))) if isinstance(files, Mapping) else None
+    if meant["path"] != "imagefolder" or not isinstance(part, list) or not isinstance(found, datasets.Dataset):
+        return
+    pictures = sum(Path(name).suffix.lower() in endings() for name in part)
+    if len(found) < pictures:
+        logger.warning(
+            "%s: %d of %d pictures are not in the folder's metadata, and left out",
+            where, pictures - len(found), pictures,
+        )  # fmt: skip
 
 
 def _read(stream: datasets.IterableDataset, count: int) -> datasets.Dataset:
@@ -133,116 +158,10 @@ def _read(stream: datasets.IterableDataset, count: int) -> datasets.Dataset:
     return datasets.Dataset.from_list(list(stream.take(count)), features=stream.features)
 
 
-def _local_images(spec: Mapping[str, Any], where: str) -> Any:
-    """Images of a local folder or local archives: all of them, where `datasets` drops what a word such as `train` in
-    a file's name seems to leave to another part; `None` where it is something else that `datasets` reads."""
-    path, files, split = spec.get("path"), spec.get("data_files"), spec.get("split")
-    if path == "imagefolder" and files is not None:
-        names = _flat(files)
-        if not names or not all(is_archive(name) and os.path.isfile(name) for name in names):
-            return None
-        parts = files if isinstance(files, Mapping) else {"train": files}
-        found = {n: [p for file in _flat(part) for p in pictures_in(Path(file), where)] for n, part in parts.items()}
-        return chosen(found, split, "image", where)
-    folder = _folder_of(spec)
-    if folder is None or files is not None or spec.keys() - SAME_PICTURES or _states_files(spec):
-        return None
-    pictures, metadata = _is_of_pictures(path, names_in(folder))
-    return part_of_images(folder, split, "image", where) if pictures and not metadata else None
-
-
-def _is_of_pictures(path: Any, names: Sequence[str]) -> tuple[bool, bool]:
-    """Whether a loader should take files with these names for pictures, and whether tables tell more of them."""
-    tables = [name for name in names if Path(name).suffix.lower() in TABLES]
-    pictures = [name for name in names if Path(name).suffix.lower() in endings() or is_archive(name)]
-    metadata = any(Path(name).stem == "metadata" for name in tables)
-    return path == "imagefolder" or (path not in KINDS and (metadata or len(pictures) > len(tables))), metadata
-
-
-def _folder_of(spec: Mapping[str, Any]) -> Path | None:
-    """The local folder that a loader would look into; `None` where it is something else."""
-    path, within = spec.get("path"), spec.get("data_dir")
-    if path in ("imagefolder", *KINDS):
-        folder = within and Path(within)
-    else:
-        folder = path and Path(path, within or "")
-    return folder if folder and folder.is_dir() else None
-
-
-def _states_files(spec: Mapping[str, Any]) -> bool:
-    """Whether the card of a local folder says which files are read, which `datasets` heeds."""
-    if spec["path"] in ("imagefolder", *KINDS):
-        return False
-    card = Path(spec["path"]) / "README.md"
-    try:
-        found = metadata_load(card) if card.is_file() else None
-    except (OSError, ValueError, yaml.YAMLError):
-        return True  # `datasets` says what is wrong
-    return bool(found and found.get("configs"))
-
-
-def _as_meant(spec: dict[str, Any], where: str) -> dict[str, Any]:
-    """Arguments of `load_dataset` whose files are meant: names with brackets are no patterns; of a folder of images
-    all are read, whatever words their names hold; of one of tables those of the loader's kind."""
-    root = _folder_of(spec)
-    if "data_files" in spec:
-        spec["data_files"] = _each(spec["data_files"], _literal)
-    elif root is not None and not _states_files(spec):
-        found = [path for path in sorted(root.rglob("*")) if not is_hidden(path.name)]
-        kinds = KINDS.get(spec["path"])
-        if kinds:
-            files = _parts_of_tables(root, kinds)
-            rest = {key: value for key, value in spec.items() if key != "data_dir"}
-            return {**rest, "data_files": files} if files else spec
-        metadata = [path for path in found if path.stem == "metadata" and path.suffix in TABLES]
-        of_pictures, _ = _is_of_pictures(spec["path"], [path.name for path in found])
-        if of_pictures and any(path.suffix.lower() in endings() for path in found):
-            parts: dict[str, list[str]] = {}
-            for picture in pictures_in(root, where):
-                parts.setdefault(picture.part or "train", []).append(glob.escape(picture.path))
-            files = {name: [*paths, *_of_part(metadata, root, name)] for name, paths in parts.items()}
-            given = {key: value for key, value in spec.items() if key not in ("path", "data_dir")}
-            return {"path": "imagefolder", "data_files": files, **given}
-    return spec
-
-
-def _parts_of_tables(root: Path, kinds: Sequence[str]) -> dict[str, list[str]]:
-    """A folder's tables of some kinds by the part of the data set that `datasets` takes them for."""
-    found = {}
-    whole = glob.escape(str(root))
-    for part, patterns in get_data_patterns(whole).items():
-        files: list[str] = []
-        for pattern in patterns:
-            with contextlib.suppress(FileNotFoundError):  # nothing matches
-                files += resolve_pattern(pattern, whole)
-        tables = [name for name in dict.fromkeys(files) if Path(name).suffix.lower() in kinds]
-        if tables:
-            found[str(part)] = [glob.escape(name) for name in tables]
-    return found
-
-
-def _of_part(metadata: Sequence[Path], root: Path, part: str) -> list[str]:
-    """Tables of a part: `datasets` takes all pictures that a table names, whatever part they lie in."""
-    found = [
-        path for path in metadata if (Found(str(path), path.relative_to(root).parts[:-1]).part or "train") == part
-    ]
-    return [glob.escape(str(path)) for path in found]
-
-
-def _literal(name: Any) -> Any:
-    """A pattern for a file whose name holds brackets."""
-    is_file = isinstance(name, str) and glob.has_magic(name) and os.path.exists(name)
-    return glob.escape(name) if is_file else name
-
-
-def _each(value: Any, function: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _each(item, function) for key, item in value.items()}
-    return [_each(item, function) for item in value] if isinstance(value, list | tuple) else function(value)
-
-
-def _folder(spec: str | Path, column: str, where: str) -> datasets.Dataset:
+def _folder(spec: str | Path, column: str, where: str) -> datasets.Dataset | datasets.DatasetDict:
     path = Path(os.path.expanduser(spec))
+    if is_saved(path):
+        return saved(path, None, where)
     if path.is_dir() or (path.is_file() and is_archive(path.name)):
         return folder_of_images(path, column, where)
     advice = "no such folder of images"
@@ -261,7 +180,7 @@ def _with_files(dataset: datasets.Dataset, column: str, spec: Any, where: str) -
     """Paths in a column, which are relative to the file that they are written in."""
     feature, files = dataset.features[column], spec.get("data_files") if isinstance(spec, Mapping) else None
     if isinstance(spec, Mapping) and files is None and spec.get("path") in KINDS:
-        files = _as_meant(dict(spec), where).get("data_files")
+        files = as_meant(dict(spec), where).get("data_files")
     is_text = isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
     is_struct = isinstance(feature, Mapping) and feature.keys() == {"bytes", "path"}
     if files is None or not (is_text or is_struct or isinstance(feature, datasets.Image)):
@@ -270,7 +189,7 @@ def _with_files(dataset: datasets.Dataset, column: str, spec: Any, where: str) -
     relative = [v for v in values if v and v["bytes"] is None and v["path"] and not _is_whole(v["path"])]
     if not relative:
         return dataset
-    names = [found for name in _flat(files) if "://" not in name for found in (glob.glob(name) or [name])]
+    names = [found for name in flat(files) if "://" not in name for found in (glob.glob(name) or [name])]
     folders = {os.path.dirname(os.path.abspath(name)) for name in names}
     if len(folders) != 1:
         raise InputError(
@@ -285,14 +204,6 @@ def _with_files(dataset: datasets.Dataset, column: str, spec: Any, where: str) -
 
 def _is_whole(path: str) -> bool:
     return "://" in path or os.path.isabs(path)
-
-
-def _flat(value: Any) -> list[str]:
-    if isinstance(value, Mapping):
-        return [name for item in value.values() for name in _flat(item)]
-    if isinstance(value, list | tuple):
-        return [name for item in value for name in _flat(item)]
-    return [] if value is None else [str(value)]
 
 
 def _short(spec: Mapping[str, Any]) -> str:

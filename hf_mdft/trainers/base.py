@@ -23,6 +23,7 @@ from ..core.sealed import damage, seal
 from ..core.state_files import load_state, save_state
 from .checkpoints import checkpoints, last_whole
 from .flat import ends_where_flat, flat
+from .ranges import NO_PARTS
 
 
 EXTRA_STATE, OPTIMIZER, RANDOM = "extra_state.safetensors", "optimizer.safetensors", "random_{}.safetensors"
@@ -185,8 +186,7 @@ def own_arguments(args: TrainingArguments) -> TrainingArguments:
     if args.push_to_hub and args.hub_strategy != HubStrategy.END:
         raise InputError(f"hub_strategy '{args.hub_strategy.value}' pushes while training goes on; use 'end'")
     if args.fsdp or args.deepspeed:
-        advice = "leave them off ('shard_task_vectors' spreads the task vectors of phase 1 over processes)"
-        raise InputError(f"fsdp and deepspeed cut the weights into parts, which cannot be combined; {advice}")
+        raise InputError(NO_PARTS)
     args = copy.copy(args)
     args._n_gpu = min(args.n_gpu, 1)
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != args.mixed_precision:

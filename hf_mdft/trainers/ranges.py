@@ -14,6 +14,11 @@ from ..core.errors import InputError, suggest
 from ..core.typed import check_fields
 
 
+NO_PARTS = (
+    "fsdp and deepspeed cut the weights into parts, which cannot be combined; leave them off ('shard_task_vectors' "
+    "spreads the task vectors of phase 1 over processes)"
+)
+
 LARGEST = {int: 2**40, float: 1e9}
 """Absolute values above which an option is a slip: results would not be finite, or never come."""
 
@@ -86,6 +91,16 @@ def check_arguments(args: TrainingArguments) -> None:
     for name in ("split_batches", "dispatch_batches"):
         if given.get(name) if isinstance(given, dict) else getattr(given, name, None):
             raise InputError(f"accelerator_config: {name} would divide batches anew; leave it off")
+    if args.fsdp or args.deepspeed:
+        raise InputError(NO_PARTS)
+    if args.max_steps < -1:
+        raise InputError(f"max_steps must be at least -1 (which counts num_train_epochs), got {args.max_steps}")
+    epochs = next(field for field in dataclasses.fields(args) if field.name == "num_train_epochs").default
+    if args.max_steps != -1 and args.num_train_epochs != epochs:
+        raise InputError(
+            f"num_train_epochs: {args.num_train_epochs} counts where max_steps is -1, but it is {args.max_steps}; set "
+            "max_steps: -1, or leave num_train_epochs out"
+        )
     if args.seed >= 2**32:
         raise InputError(f"seed must be below 2**32, got {args.seed}")
     if args.per_device_train_batch_size < 1:
