@@ -27,6 +27,7 @@ from hf_mdft.cards import (
     pool_card,
     specialist_card,
 )
+from hf_mdft.cards.facts import Trust, check_facts
 from hf_mdft.cards.licenses import ORDER, CombinedLicense, combined_license
 from hf_mdft.cards.markdown import recipe_text, render, without_html
 from hf_mdft.core.data_reference import DataReference
@@ -264,6 +265,12 @@ def test_user_text_is_escaped():
         assert not re.search(r"(?<!\\)(<script|\]\(http://evil)", body)
         assert len(re.findall(r"^```", text, re.MULTILINE)) % 2 == 0
         assert ModelCard(text).data.tags
+
+
+def test_a_task_with_brackets_is_no_markup():
+    trust = Trust("shade [v2]/2", "expert shade [v2]/2", {})
+    facts = SpecialistFacts("shade [v2]", META, GATE, ("a", "b"), "pooler_output", trust=trust)
+    check_facts(facts, "x")
 
 
 def test_backslashes_open_no_element():

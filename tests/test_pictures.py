@@ -277,6 +277,12 @@ def test_data_sets_of_save_to_disk(tmp_path, preprocessor):
     assert len(read_unlabelled("x", Task({**spec, "split": "train[:2]+test"}), preprocessor)) == 4
     with pytest.raises(InputError, match="splits train, test; name one with 'split'"):
         read_unlabelled("x", Task(tmp_path / "parts"), preprocessor)
+    sliced = datasets.Dataset.from_dict(pictures, features=features, split=datasets.NamedSplit("train[:5]"))
+    sliced.save_to_disk(tmp_path / "sliced")
+    assert len(read_unlabelled("x", Task({"path": str(tmp_path / "sliced"), "split": "train"}), preprocessor)) == 5
+    photos = files(tmp_path / "photos", noise(0), noise(1))
+    (photos / "state.json").write_text("{}", encoding="utf-8")
+    assert len(read_unlabelled("x", Task(photos), preprocessor)) == 2
     with pytest.raises(InputError, match="[Uu]nknown split"):
         read_unlabelled("x", Task({**spec, "split": "validation"}), preprocessor)
     (tmp_path / "one" / "state.json").write_text("{", encoding="utf-8")
@@ -290,6 +296,13 @@ def test_pictures_that_metadata_do_not_name_are_told(tmp_path, preprocessor, cap
     spec = {"path": "imagefolder", "data_dir": str(folder), "split": "train"}
     assert len(read_unlabelled("x", Task(spec), preprocessor)) == 2
     assert "2 of 4 pictures are not in the folder's metadata, and left out" in caplog.text
+    for part in ("train", "test"):
+        (tmp_path / "whole").mkdir(exist_ok=True)
+        files(tmp_path / "whole" / part, noise(5), noise(6))
+    rows = "".join(f"{part}/{n}.png,a\n" for part in ("train", "test") for n in range(2))
+    (tmp_path / "whole" / "metadata.csv").write_text(f"file_name,label\n{rows}", encoding="utf-8")
+    with pytest.raises(InputError, match="names pictures of other parts than train"):
+        read_unlabelled("x", Task({**spec, "data_dir": str(tmp_path / "whole")}), preprocessor)
 
 
 def test_what_is_between_columns_and_where_labels_may_be(tmp_path, preprocessor):

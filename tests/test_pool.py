@@ -519,9 +519,23 @@ def test_a_tower_has_no_weight_that_nothing_has_set(clip_pool):
 
 
 @pytest.mark.parametrize("names", [("Shade", "shade"), ("caf\u00e9", "cafe\u0301")])
-def test_names_that_are_one_folder_somewhere(clip_paths, names):
+def test_names_that_are_one_folder_somewhere(clip_paths, names, caplog, monkeypatch):
+    experts = dict.fromkeys(names, clip_paths["shade"])
+    ModelPool.from_pretrained(clip_paths["base"], experts)
+    assert "some systems take them for one folder" in caplog.text
+    monkeypatch.setattr("sys.platform", "darwin")
     with pytest.raises(InputError, match="some systems take them for one folder"):
-        ModelPool.from_pretrained(clip_paths["base"], dict.fromkeys(names, clip_paths["shade"]))
+        ModelPool.from_pretrained(clip_paths["base"], experts)
+
+
+def test_pointers_of_git_lfs_count_where_they_are_read(clip_paths, tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    shade = shutil.copytree(clip_paths["shade"], tmp_path / "shade")
+    (shade / "pytorch_model.bin").write_text(pointer)
+    ModelPool.from_pretrained(clip_paths["base"], {"shade": shade})
+    (shade / "model.safetensors").write_text(pointer)
+    with pytest.raises(InputError, match="model.safetensors: a pointer of Git LFS"):
+        ModelPool.from_pretrained(clip_paths["base"], {"shade": shade})
 
 
 def test_a_token_stays_with_a_pool_of_folders(clip_paths):

@@ -41,6 +41,7 @@ BAD = {
     "no term of the student": (lambda c: c["specialize"].update({f"{t}_weight": 0 for t in ("distillation", "infomax")}), "specialize: every term of the student's outputs has weight 0"),
     "negative term": (lambda c: c["specialize"].update(terms={"entropy": -1.0}), "terms: the weight of 'entropy' must be at least 0"),
     "a task twice": (lambda c: c["tasks"].update({1: {}, "1": {}}), "tasks: '1' is there twice, as a number and in quotes"),
+    "epochs": (lambda c: c["meta"].update(num_train_epochs=1), "meta: num_train_epochs counts where max_steps is -1 alone"),
     "rounds are text": (lambda c: c["specialize"].update(rounds="two"), "specialize: rounds must be a whole number, got 'two'"),
     "filter is a number": (lambda c: c["meta"].update(filter=3), "meta: filter must be text or keys and values, got 3"),
     "range is a number": (lambda c: c["meta"].update(coefficient_range=1), "meta: coefficient_range must be a list, got 1"),

@@ -302,6 +302,9 @@ def test_p_values_of_many_tasks_take_no_time():
     """Of different sizes, with one image each that tells two models apart: 2^25 sums."""
     a = {f"task {n}": torch.arange(100 + n) == 0 for n in range(25)}
     b = {task: torch.zeros_like(correct) for task, correct in a.items()}
+    alike = {f"task {n}": torch.arange(100) == 0 for n in range(18)}
+    none = {task: torch.zeros_like(correct) for task, correct in alike.items()}
+    assert average_p_value(alike, none) == pytest.approx(2 / 2**18), "exact where tasks are of one size"
     start = time.monotonic()
     assert average_p_value(a, b) < 1e-5 and time.monotonic() - start < 10
 

@@ -128,6 +128,10 @@ def test_photos_that_are_unpacked_anew_are_seen(preprocessor, tmp_path):
         Image.new("RGB", (8, 8), color).save(tmp_path / "a.bmp")
         os.utime(tmp_path / "a.bmp", ns=(10**18, 10**18))
         assert (read().pixels([0]) == level).all()
+    key = read().key
+    shutil.copyfile(tmp_path / "a.bmp", tmp_path / "b.bmp")
+    (tmp_path / "b.bmp").replace(tmp_path / "a.bmp")
+    assert read().key == key, "the same picture, staged anew, with other times"
 
 
 def test_indexing_and_samples(preprocessor):

@@ -585,7 +585,6 @@ REFUSED = {
     "fsdp": ("full_shard", "fsdp and deepspeed cut the weights into parts"),
     "deepspeed": ("ds.json", "fsdp and deepspeed cut the weights into parts"),
     "max_steps": (-3, "max_steps must be at least -1"),
-    "num_train_epochs": (1.0, "counts where max_steps is -1, but it is (300|1200); set max_steps: -1"),
     "accelerator_config, text": ('{"split_batches": true}', "split_batches would divide batches anew"),
     "accelerator_config, a file": ("nothing.json", "no JSON, nor a file of it"),
 }

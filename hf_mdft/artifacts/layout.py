@@ -47,6 +47,9 @@ REPLACED = (
 """What an earlier push of a result may have left and the next one replaces as a whole: loaders would mix them."""
 
 
+REPLACED_BY_NEW = f"{PREFIX}old-"
+"""Begins the name of a result's folder while another one takes its place."""
+
 ADVICE = "move it away, or choose another --output-dir"
 SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 """What file managers leave behind, and nobody misses."""
@@ -103,7 +106,7 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
         InputError: Something else is in its place, or there is no space or no permission.
     """
     refuse_foreign(target)
-    old = target.with_name(f"{PREFIX}old-{target.name}")
+    old = target.with_name(f"{REPLACED_BY_NEW}{target.name}")
     try:
         if old.exists() and not target.exists():  # killed between two moves
             old.rename(target)

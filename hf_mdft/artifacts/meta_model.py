@@ -202,10 +202,8 @@ class MetaModel(_OfAllTasks):
         found = {}
         for name in self.trained.keys() & tasks.keys():
             found[name] = load_head(self.trained[name])
-            if tasks[name].class_names not in (None, found[name].class_names):
-                raise InputError(
-                    f"{self.folder}: its head for '{name}' was trained with other class_names, or their order"
-                )
+            if tasks[name].class_names is not None:
+                found[name] = found[name].ordered(tasks[name].class_names, f"{self.folder}: its head for '{name}'")
         return found
 
     def load(self) -> MetaModelParts:

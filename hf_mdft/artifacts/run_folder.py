@@ -18,6 +18,7 @@ from .layout import (
     ADVICE,
     CHECKPOINTS,
     META,
+    REPLACED_BY_NEW,
     REPORT,
     REPORT_MARK,
     RESULTS,
@@ -144,6 +145,8 @@ def write_run(
         shutil.rmtree(old)
     for place in (folder, folder / SPECIALISTS):
         remove_left_over(place)
+        for old in place.glob(f"{REPLACED_BY_NEW}*"):  # of a killed run, of tasks that this one does not have
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _reason(error: Exception) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,13 @@ from .layout import CARD, EVAL_RESULTS, MANIFEST, digest_of, files_of, written_f
 from .result import Result
 
 
+logger = logging.getLogger(__name__)
+
 SCHEMA = 2
 """Version of manifests."""
+
+UNTOUCHED, OWN = "[More Information Needed]", "\n- mdft\n"
+"""What a template of PEFT holds that nobody has filled in, and a card of ours."""
 
 NOTE = "hf_mdft: no labels were used but for this evaluation"
 
@@ -32,7 +39,8 @@ def write_result(
 ) -> None:
     """Write a result: its files, results in the Hub's form, card, and the manifest last.
 
-    An earlier result in the folder goes; other files stay, and are not taken for the result's.
+    An earlier result in the folder goes; other files stay, and are not taken for the result's. A card that somebody
+    wrote or changed is kept under another name.
 
     Args:
         folder: Folder to write to; made if need be.
@@ -42,14 +50,13 @@ def write_result(
         measured: Accuracy of this model, and how it was measured, by task.
 
     Raises:
-        InputError: The folder cannot be made, or holds a card of somebody's own.
+        InputError: The folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror}); give another folder") from error
-    if (folder / CARD).exists() and not written_files(folder).get(CARD):
-        raise InputError(f"{folder / CARD}: somebody's own, and would be lost; move it, or give another folder")
+    _set_card_aside(folder)
     for name, is_ours in written_files(folder).items():
         if is_ours:
             (folder / name).unlink()
@@ -63,6 +70,19 @@ def write_result(
     mine = [name for name, state in _states(folder).items() if before.get(name) != state and name != MANIFEST]
     files = {name: digest_of(folder / name) for name in mine}
     write_json(folder / MANIFEST, {"schema": SCHEMA, "kind": kind.name, **content, "files": files})
+
+
+def _set_card_aside(folder: Path) -> None:
+    """Keep a card that somebody wrote or changed; the templates of PEFT, and what an interrupted call left, go."""
+    card = folder / CARD
+    if not card.is_file() or written_files(folder).get(CARD):
+        return
+    text = card.read_text(encoding="utf-8", errors="replace")
+    if UNTOUCHED in text or (OWN in text and not (folder / MANIFEST).exists()):
+        return
+    kept = next(path for n in itertools.count(1) if not (path := folder / f"{CARD}.{n}").exists())
+    card.rename(kept)
+    logger.warning("%s was not as hf_mdft wrote it; it is kept as %s", card, kept.name)
 
 
 def _states(folder: Path) -> dict[str, tuple[int, int]]:

@@ -221,8 +221,7 @@ def check_facts(facts: MetaFacts | SpecialistFacts, where: str) -> None:
     forms = [(meta.granularity or "none", NAME), (meta.loader, NAME), (meta.transform.get("name", "none"), NAME)]
     if isinstance(facts, SpecialistFacts):
         forms += [(facts.tower_loader, NAME), (facts.features, FEATURES)]
-        said = [facts.gate.reason, *facts.restorations, *([facts.trust.start] if facts.trust else [])]
-        odd = next((text for text in said if MARKUP.search(text)), None)
+        odd = next((text for text in (facts.gate.reason, *facts.restorations) if MARKUP.search(text)), None)
         if odd is not None:
             raise InputError(f"{where}: {odd!r:.60} holds markup; make it again")
     forms += [(word, VERSION) for pair in meta.versions.items() for word in pair]

@@ -99,7 +99,7 @@ def specialist_card(
         overlap=overlap_text(measured.overlap) if measured else None,
         trained_on=data_link(unlabelled),
         skipped=meta.skipped.get(facts.task),
-        **_training(meta.recipe, trust.start if expert else "meta-model"),
+        **_training(meta.recipe, escaped(trust.start) if expert else "meta-model"),
     )
 
 

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 
-DISK_ERRORS = (
-    errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.EISDIR, errno.ENOTDIR,
-)  # fmt: skip
+DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM)
 RENAMED = {"--peer": "--baseline", "--shots": "--images", "--images-per-pass": "--images-per-micro-batch"}
 
 

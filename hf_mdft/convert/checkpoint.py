@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..core.errors import InputError
-from ..core.regular import check_regular
+from ..core.regular import check_whole
 from ..pool.headers import WRAPPERS
 from ..pool.layout import PICKLED, SAVED_STATE, VARIANT
 from ..pool.weight_files import INDEX_FILE, shards
@@ -75,7 +75,7 @@ def read_tensors(files: Iterable[Path], where: str) -> tuple[dict[str, torch.Ten
 
 
 def _read(file: Path, where: str) -> Any:
-    check_regular(file, f"{where}: {file.name}")
+    check_whole(file, f"{where}: {file.name}")
     try:
         if file.suffix == ".safetensors":
             return load_file(file)

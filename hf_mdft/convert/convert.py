@@ -81,15 +81,15 @@ def convert(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{shown}: exists already; give another folder")
     here, names, get = _find(ModelReference.parse(source, revision), token)
+    # Repos of open_clip may hold the same model for transformers, too.
+    is_open_clip = OPEN_CLIP in names and not ("config.json" in names and set(TRANSFORMERS) & set(names))
+    read = _adapter if PEFT_CONFIG in names else _open_clip if is_open_clip else _transformers
+    found = read(here, names, get, str(source), token)
     with contextlib.ExitStack() as stack:
         try:
             work = stack.enter_context(scratch(folder.parent)) / folder.name
         except OSError as error:
             raise InputError(f"{shown}: cannot be made ({error.strerror}); give another folder") from error
-        # Repos of open_clip may hold the same model for transformers, too.
-        is_open_clip = OPEN_CLIP in names and not ("config.json" in names and set(TRANSFORMERS) & set(names))
-        read = _adapter if PEFT_CONFIG in names else _open_clip if is_open_clip else _transformers
-        found = read(here, names, get, str(source), token)
         found.model.save_pretrained(work)
         for files in found.beside:
             files(work)

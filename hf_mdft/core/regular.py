@@ -29,7 +29,7 @@ def check_regular(path: Path, where: str | None = None, largest: int | None = No
         The file's state.
 
     Raises:
-        InputError: It does not, or to what stands for a large file.
+        InputError: It does not.
     """
     where = where or str(path)
     try:
@@ -41,6 +41,22 @@ def check_regular(path: Path, where: str | None = None, largest: int | None = No
         raise InputError(f"{where}: {kind}, where a file is expected")
     if largest is not None and state.st_size > largest:
         raise InputError(f"{where}: {state.st_size:,} bytes are too many for such a file")
-    if state.st_size < SMALLEST and path.read_bytes().startswith(LFS):
-        raise InputError(f"{where}: a pointer of Git LFS, not the file itself; run 'git lfs pull' in its folder")
+    return state
+
+
+def check_whole(path: Path, where: str | None = None) -> os.stat_result:
+    """`check_regular` of a large file, in whose place a clone without Git LFS has a pointer.
+
+    Raises:
+        InputError: As there, or it is such a pointer.
+    """
+    state = check_regular(path, where)
+    try:
+        is_pointer = state.st_size < SMALLEST and path.read_bytes().startswith(LFS)
+    except OSError as error:
+        raise InputError(f"{where or path}: cannot be read ({error.strerror or error})") from error
+    if is_pointer:
+        raise InputError(
+            f"{where or path}: a pointer of Git LFS, not the file itself; run 'git lfs pull' in its folder"
+        )
     return state

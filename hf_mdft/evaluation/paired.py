@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -75,9 +75,11 @@ def average_p_value(correct_a: Mapping[str, torch.Tensor], correct_b: Mapping[st
     exact; of more it is normal, with the same variance.
     """
     differences = {task: a.float() - correct_b[task].float() for task, a in correct_a.items()}
-    told = [int(difference.abs().sum()) for difference in differences.values()]
-    if sum(told) <= FEW and math.prod(count + 1 for count in told) <= MOST_SUMS:
-        return _exact_p_value(list(differences.values()))
+    told: dict[int, int] = {}  # by size: tasks of one size are as one
+    for difference in differences.values():
+        told[len(difference)] = told.get(len(difference), 0) + int(difference.abs().sum())
+    if sum(told.values()) <= FEW and math.prod(count + 1 for count in told.values()) <= MOST_SUMS:
+        return _exact_p_value(told, sum(difference.mean().item() for difference in differences.values()))
     mean, variance = 0.0, 0.0
     for difference in differences.values():
         mean += difference.mean().item() / len(correct_a)
@@ -85,16 +87,18 @@ def average_p_value(correct_a: Mapping[str, torch.Tensor], correct_b: Mapping[st
     return math.erfc(abs(mean) / math.sqrt(2 * variance))
 
 
-def _exact_p_value(differences: Sequence[torch.Tensor]) -> float:
-    """Two-sided p-value of the mean over tasks of mean differences `(N,)`, of -1, 0 and 1, by their distribution where
-    all signs are by chance."""
-    values, chances, observed = np.zeros(1), np.ones(1), 0.0
-    for difference in differences:
-        told, size = int(difference.abs().sum()), len(difference)
-        gained = np.arange(told + 1)
-        values = np.add.outer(values, (2 * gained - told) / size).ravel()
-        chances = np.multiply.outer(chances, [math.comb(told, k) / 2**told for k in gained]).ravel()
+def _exact_p_value(told: Mapping[int, int], observed: float) -> float:
+    """Two-sided p-value of a sum of mean differences, by their distribution where all signs are by chance.
+
+    Args:
+        told: How many images tell the models apart, by the size of their tasks.
+        observed: The sum.
+    """
+    values, chances = np.zeros(1), np.ones(1)
+    for size, count in told.items():
+        gained = np.arange(count + 1)
+        values = np.add.outer(values, (2 * gained - count) / size).ravel()
+        chances = np.multiply.outer(chances, [math.comb(count, k) / 2**count for k in gained]).ravel()
         values, place = np.unique(values.round(12), return_inverse=True)
         chances = np.bincount(place.ravel(), chances)
-        observed += difference.mean().item()
     return float(min(1.0, chances[np.abs(values) >= abs(observed) - 1e-6].sum()))

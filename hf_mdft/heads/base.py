@@ -18,7 +18,7 @@ from ..core.cache import key_of
 from ..core.class_names import positions
 from ..core.errors import InputError
 from ..core.registry import Registry
-from ..core.regular import check_regular
+from ..core.regular import check_whole
 
 
 class Head(nn.Module):
@@ -168,7 +168,7 @@ def load_head(path: str | Path, class_names: list[str] | None = None) -> Head:
     Raises:
         InputError: The file cannot be read, lacks a tensor, or has another number of classes.
     """
-    check_regular(Path(path))
+    check_whole(Path(path))
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -6,6 +6,7 @@ import glob
 import logging
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,14 +34,17 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 def check_names(base: ModelSource, experts: Mapping[str, Sequence[ModelSource]]) -> None:
     """Raises:
-    InputError: A task's name cannot be a folder's, some system takes two for one, or an expert is the base.
+    InputError: A task's name cannot be a folder's, this system takes two for one, or an expert is the base.
     """
     folders: dict[str, str] = {}
     for task, sources in experts.items():
         check_task_name(task)
         same = folders.setdefault(unicodedata.normalize("NFC", task).casefold(), task)
         if same != task:
-            raise InputError(f"tasks '{same}' and '{task}': some systems take them for one folder; rename one of them")
+            told = f"tasks '{same}' and '{task}': some systems take them for one folder; rename one of them"
+            if sys.platform in ("win32", "darwin"):
+                raise InputError(told)
+            logger.warning("%s", told)
         if base in sources:
             raise InputError(f"{base}: the expert of '{task}' is the base itself; give null, or a fine-tuned model")
 

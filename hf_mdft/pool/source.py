@@ -19,7 +19,7 @@ from ..architectures.identity import functional_config
 from ..core.errors import HubError, InputError
 from ..core.hashing import file_hash
 from ..core.reference import ModelReference
-from ..core.regular import check_regular
+from ..core.regular import check_regular, check_whole
 from ..hub.conversion import find_conversion
 from ..hub.download import RepoFile, cached_folder, fetch_files, fetch_weights, known_files
 from .weight_files import INDEX_FILE, NoSafetensors, weight_names
@@ -112,7 +112,7 @@ class ModelSource:
             if not file.is_dir():
                 check_regular(file, f"{spec}: {file.name}")
         names = weight_names(folder, [file.name for file in folder.iterdir()], str(spec), adapters=adapters)
-        sizes = {name: check_regular(folder / name, f"{spec}: {name}").st_size for name in names}
+        sizes = {name: check_whole(folder / name, f"{spec}: {name}").st_size for name in names}
         return cls(ModelReference(reference.id, _fingerprint(folder, names)), folder, sizes, token=token)
 
     @classmethod

@@ -145,11 +145,13 @@ def as_shown(image: Image.Image, showing: Showing = Showing()) -> Image.Image:
     if image.mode == "RGB" and isinstance(hidden, tuple) and max(hidden) > 255:
         image.info["transparency"] = tuple(value >> 8 for value in hidden)  # of 16 bits, as the pixels were once
     shown = image.convert("RGBA")
-    # Profiles of gray are for gray alone.
-    opaque = in_srgb(shown.getchannel("R") if image.mode in GRAY else shown.convert("RGB"), image.info)
-    opaque = opaque.convert("RGB")
-    opaque.putalpha(shown.getchannel("A"))
-    return Image.alpha_composite(Image.new("RGBA", image.size, showing.background), opaque).convert("RGB")
+    if image.mode in GRAY and image.info.get("icc_profile"):  # profiles of gray are for gray alone
+        colors = in_srgb(shown.getchannel("R"), image.info).convert("RGB")
+        colors.putalpha(shown.getchannel("A"))
+        shown = colors
+    else:
+        shown = in_srgb(shown)
+    return Image.alpha_composite(Image.new("RGBA", image.size, showing.background), shown).convert("RGB")
 
 
 def _white_is_zero(image: Image.Image) -> bool:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ..core.cache import key_of, remember, remembered
 from ..core.errors import InputError
 from .decode import DEEP, Showing, open_picture
-from .images import local_files
+from .files import files_digest
 
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def find_range(sets: Sequence[datasets.Dataset], column: str, showing: Showing, 
         InputError: The values tell no range.
     """
 
-    states = [(dataset._fingerprint, local_files(dataset, column)) for dataset in sets]
+    states = [(dataset._fingerprint, files_digest(dataset, column)) for dataset in sets]
     key = key_of("range", states, showing.key())
     found = remembered(KIND, key)
     if found is None:

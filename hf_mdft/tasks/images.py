@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ..core.errors import InputError
 from ..core.plain_text import one_line, without_secrets
 from ..core.sealed import discard
 from .decode import DeepPicture, Showing, decode
+from .files import files_digest
 from .preprocessor import Preprocessor
 from .reading import Reading, tell_of_bad, warn_of_sameness
 
@@ -270,26 +270,12 @@ def _encoded(
 
 
 def _key(dataset: datasets.Dataset, column: str, preprocessor: Preprocessor, showing: Showing) -> str:
-    files = local_files(dataset, column)
+    files = files_digest(dataset, column)
     pillow = PIL.__version__  # reads and resizes
-    return key_of("images 5", dataset._fingerprint, files, column, preprocessor.key(), showing.key(), pillow)
+    return key_of("images 6", dataset._fingerprint, files, column, preprocessor.key(), showing.key(), pillow)
 
 
 def _name(value: Mapping[str, Any] | None, row: int) -> str:
     name = (value or {}).get("path") or f"row {row}"
     name = one_line(without_secrets(name))
     return name if len(name) <= NAME else f"{name[:NAME]}..."
-
-
-def local_files(dataset: datasets.Dataset, column: str) -> list[tuple[str, int, int, int]]:
-    """Name, size and times of change of the local files that a column of the whole table refers to: the data set's own
-    fingerprint stays when one of them is replaced. (Archives give files the times that they were packed with.)"""
-    found = []
-    for chunk in dataset.data.column(column).chunks:
-        outside = chunk.field("bytes").is_null()
-        for path in chunk.field("path").filter(outside).to_pylist():
-            path = path and path.rsplit("::", 1)[-1].removeprefix("file://")  # of a file in an archive, the archive
-            if path is not None and os.path.isfile(path):
-                state = os.stat(path)
-                found.append((path, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from ..core.errors import InputError
 from .parts import part_of
 
 
-STATE, PARTS = "state.json", "dataset_dict.json"
+STATE, INFO, PARTS = "state.json", "dataset_info.json", "dataset_dict.json"
 """Files that tell a data set, and one of several parts."""
+
+NAME = re.compile(r"\w+(\.\w+)*")
+"""What a part may be called; a saved slice has the text that it was asked for with, such as `train[:100]`."""
 
 
 def is_saved(path: Path) -> bool:
     """Whether a path leads to such a folder."""
-    return any((path / name).is_file() for name in (STATE, PARTS))
+    return (path / PARTS).is_file() or all((path / name).is_file() for name in (STATE, INFO))
 
 
 def saved(path: Path, split: Any, where: str) -> datasets.Dataset | datasets.DatasetDict:
@@ -38,5 +42,7 @@ def saved(path: Path, split: Any, where: str) -> datasets.Dataset | datasets.Dat
         raise InputError(f"{where}: {path}: a data set of save_to_disk that cannot be read ({reason})") from error
     if split is None:
         return found
-    parts = found if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
-    return part_of(parts, split, where)
+    if isinstance(found, datasets.DatasetDict):
+        return part_of(found, split, where)
+    name = str(found.split or "train")
+    return part_of({name if NAME.fullmatch(name) else "train": found}, split, where)

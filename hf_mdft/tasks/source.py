@@ -116,7 +116,7 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
         if found is None:
             meant = as_meant(dict(spec), where)
             found = datasets.load_dataset(**meant)
-            _tell_of_missing(meant, found, where)
+            _check_metadata(meant, found, where)
         elif spec.get("drop_labels"):
             columns = found.column_names.values() if isinstance(found, Mapping) else [found.column_names]
             found = found.remove_columns(LABEL) if all(LABEL in names for names in columns) else found
@@ -136,13 +136,22 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
         ) from error
 
 
-def _tell_of_missing(meant: Mapping[str, Any], found: Any, where: str) -> None:
-    """Pictures that a folder's metadata do not name are left out by `datasets`."""
+def _check_metadata(meant: Mapping[str, Any], found: Any, where: str) -> None:
+    """Pictures that a folder's metadata do not name are left out by `datasets`, and told.
+
+    Raises:
+        InputError: They name pictures of other parts, which `datasets` takes for this one's.
+    """
     files = meant.get("data_files")
     part = files.get(str(meant.get("split"))) if isinstance(files, Mapping) else None
     if meant["path"] != "imagefolder" or not isinstance(part, list) or not isinstance(found, datasets.Dataset):
         return
     pictures = sum(Path(name).suffix.lower() in endings() for name in part)
+    if len(found) > pictures:
+        raise InputError(
+            f"{where}: the metadata file of the whole folder names pictures of other parts than {meant['split']}; put "
+            "one into the folder of each part"
+        )
     if len(found) < pictures:
         logger.warning(
             "%s: %d of %d pictures are not in the folder's metadata, and left out",

@@ -91,6 +91,8 @@ def check_size(source: ModelSource, config: PreTrainedConfig, preprocessor: Prep
         if isinstance(error, NotImplementedError) or "meta" in str(error):
             return  # what needs values tells when it runs
         reason = " ".join(str(error).split())[:160]
+        if isinstance(error, ImportError):
+            raise InputError(f"{source}: {reason}") from error
         (size,) = preprocessor.shapes()
         raise InputError(f"{source}: does not take the {size} pixels of its image processor ({reason})") from error
 

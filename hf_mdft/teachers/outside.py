@@ -26,7 +26,7 @@ from ..tasks.pictures import pictures
 from .classifier import check_size, config_of, load_classifier, matched_columns, tokenizer_of, tokens_key
 
 
-VERSION = 1
+VERSION = 2
 """Version of the kept outputs; another one for every change of how they are computed."""
 
 BATCH, FILE = 32, "log_probs.safetensors"

@@ -95,12 +95,6 @@ def check_arguments(args: TrainingArguments) -> None:
         raise InputError(NO_PARTS)
     if args.max_steps < -1:
         raise InputError(f"max_steps must be at least -1 (which counts num_train_epochs), got {args.max_steps}")
-    epochs = next(field for field in dataclasses.fields(args) if field.name == "num_train_epochs").default
-    if args.max_steps != -1 and args.num_train_epochs != epochs:
-        raise InputError(
-            f"num_train_epochs: {args.num_train_epochs} counts where max_steps is -1, but it is {args.max_steps}; set "
-            "max_steps: -1, or leave num_train_epochs out"
-        )
     if args.seed >= 2**32:
         raise InputError(f"seed must be below 2**32, got {args.seed}")
     if args.per_device_train_batch_size < 1:

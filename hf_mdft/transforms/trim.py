@@ -45,6 +45,8 @@ class Trim(Transform):
         if self.scope == "tensor":
             # Rounded down there; slightly more than 1 / n, so that one is not rounded to none.
             density = max(self.density, (1 + 1e-9) / max(vectors[0].numel(), 1))
+            if density >= 1:
+                return vectors
             return torch.stack([prune(vector, density=density, method="magnitude") for vector in vectors])
         if self._thresholds is None:
             raise RuntimeError(f"transform '{self.name}' with scope 'model' needs fit() first")
