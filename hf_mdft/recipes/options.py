@@ -56,9 +56,17 @@ def read_options(part: str, value: Any, where: str) -> dict[str, Any]:
     options = {key: checked(option, hints[key], f"{where}: {key}") for key, option in value.items()}
     if part == "adapter":
         build(part, options, where)
-    elif "num_train_epochs" in options and options.get("max_steps", KINDS[part].max_steps) != -1:
-        raise InputError(f"{where}: num_train_epochs counts where max_steps is -1 alone; set max_steps: -1 too")
     return options
+
+
+def check_epochs(part: str, options: Mapping[str, Any], where: str) -> None:
+    """Refuse epochs that nobody would count.
+
+    Raises:
+        InputError: They are given, and `max_steps` takes precedence, as in `Trainer`.
+    """
+    if "num_train_epochs" in options and options.get("max_steps", KINDS[part].max_steps) != -1:
+        raise InputError(f"{where}: num_train_epochs counts where max_steps is -1 alone; set max_steps: -1 too")
 
 
 def build(part: str, options: Mapping[str, Any], where: str) -> Any:

@@ -19,7 +19,7 @@ from ..pool.published import read_published
 from ..specialize import SpecializeArguments
 from ..tasks import Task
 from ..tasks.task import resolve_path
-from .options import build, read_options
+from .options import build, check_epochs, read_options
 from .presets import PARTS, preset
 from .yaml_files import read_yaml
 
@@ -96,6 +96,8 @@ class Recipe:
                 )
         _add_teachers(tasks, _mapping(content.get("teachers"), f"{where}: teachers"), path)
         parts = {part: read_options(part, content.get(part), f"{where}: {part}") for part in PARTS}
+        for part in ("meta", "specialize"):
+            check_epochs(part, parts[part], f"{where}: {part}")
         parts["adapter"] = {"transform": dict(STRONG_TRANSFORM), **parts["adapter"]}
         seed = checked(content.get("seed", 0), int, f"{where}: seed")
         return cls(path, base, experts, tasks, **parts, seed=seed, allow_base_mismatch=mismatch or allow_base_mismatch)
