@@ -296,13 +296,23 @@ def test_pictures_that_metadata_do_not_name_are_told(tmp_path, preprocessor, cap
     spec = {"path": "imagefolder", "data_dir": str(folder), "split": "train"}
     assert len(read_unlabelled("x", Task(spec), preprocessor)) == 2
     assert "2 of 4 pictures are not in the folder's metadata, and left out" in caplog.text
+    rows = "0.png,a\n0.png,b\n1.png,c\n2.png,d\n3.png,e\n"
+    (folder / "metadata.csv").write_text(f"file_name,text\n{rows}", encoding="utf-8")
+    assert len(read_unlabelled("x", Task(spec), preprocessor)) == 5, "two captions of one"
+    for patterns in (["*.png"], ["*.png", "metadata.csv"], ["**"]):
+        given = {"train": [str(folder / pattern) for pattern in patterns]}
+        found = read_unlabelled(
+            "x", Task({"path": "imagefolder", "data_files": given, "split": "train"}), preprocessor
+        )
+        assert len(found) in (4, 5), patterns
     for part in ("train", "test"):
         (tmp_path / "whole").mkdir(exist_ok=True)
         files(tmp_path / "whole" / part, noise(5), noise(6))
     rows = "".join(f"{part}/{n}.png,a\n" for part in ("train", "test") for n in range(2))
     (tmp_path / "whole" / "metadata.csv").write_text(f"file_name,label\n{rows}", encoding="utf-8")
-    with pytest.raises(InputError, match="names pictures of other parts than train"):
-        read_unlabelled("x", Task({**spec, "data_dir": str(tmp_path / "whole")}), preprocessor)
+    for split in ("train", "train[:100%]"):
+        with pytest.raises(InputError, match="names pictures of other parts than train"):
+            read_unlabelled("x", Task({**spec, "data_dir": str(tmp_path / "whole"), "split": split}), preprocessor)
 
 
 def test_what_is_between_columns_and_where_labels_may_be(tmp_path, preprocessor):

@@ -298,6 +298,16 @@ def test_p_values_of_an_average_are_about_those_of_mcnemar(gained, lost, of):
     assert 0.5 < average_p_value({"x": a}, {"x": b}) / mcnemar(a, b) < 1
 
 
+def test_tasks_of_nearly_one_size_are_told_apart():
+    def outcomes(size, gained, lost):
+        a, b = torch.zeros(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool)
+        a[:gained], b[gained : gained + lost] = True, True
+        return a, b
+
+    (a, b), (c, d) = outcomes(10000, 3, 0), outcomes(10007, 0, 2)
+    assert average_p_value({"x": a, "y": c}, {"x": b, "y": d}) == pytest.approx(0.4375)  # 14 of 32 signs
+
+
 def test_p_values_of_many_tasks_take_no_time():
     """Of different sizes, with one image each that tells two models apart: 2^25 sums."""
     a = {f"task {n}": torch.arange(100 + n) == 0 for n in range(25)}

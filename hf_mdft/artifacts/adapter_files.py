@@ -13,7 +13,7 @@ from ..adapter import MdftConfig
 from ..core.errors import InputError
 from ..core.json_files import read_json
 from ..core.reference import PoolReference
-from ..core.regular import check_regular
+from ..core.regular import check_whole
 from ..pool import ModelPool
 from .layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
@@ -76,7 +76,7 @@ def read_adapter(folder: Path) -> PoolReference:
         if not (folder / name).is_file():
             raise InputError(f"{folder}: no {name}; give a meta-model that MetaMerger has written")
     try:
-        check_regular(folder / ADAPTER_WEIGHTS)
+        check_whole(folder / ADAPTER_WEIGHTS)
         config = read_json(folder / ADAPTER_CONFIG, str(folder))
         with safe_open(folder / ADAPTER_WEIGHTS, framework="pt"):
             pass

@@ -24,9 +24,6 @@ logger = logging.getLogger(__name__)
 SCHEMA = 2
 """Version of manifests."""
 
-UNTOUCHED, OWN = "[More Information Needed]", "\n- mdft\n"
-"""What a template of PEFT holds that nobody has filled in, and a card of ours."""
-
 NOTE = "hf_mdft: no labels were used but for this evaluation"
 
 
@@ -73,12 +70,9 @@ def write_result(
 
 
 def _set_card_aside(folder: Path) -> None:
-    """Keep a card that somebody wrote or changed; the templates of PEFT, and what an interrupted call left, go."""
+    """Keep a card that somebody, or PEFT, wrote or changed."""
     card = folder / CARD
     if not card.is_file() or written_files(folder).get(CARD):
-        return
-    text = card.read_text(encoding="utf-8", errors="replace")
-    if UNTOUCHED in text or (OWN in text and not (folder / MANIFEST).exists()):
         return
     kept = next(path for n in itertools.count(1) if not (path := folder / f"{CARD}.{n}").exists())
     card.rename(kept)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 
@@ -49,7 +49,7 @@ class DataReference:
         known = {field.name for field in fields(cls)} - {"count"}
         shown = {key: _public(value) for key, value in spec.items() if key in known and value is not None}
         if isinstance(spec["path"], str | PurePath) and os.path.isdir(spec["path"]):  # it may look like a Hub id
-            shown["path"] = Path(spec["path"]).resolve().name
+            shown["path"] = PurePath(os.path.abspath(spec["path"])).name
         return cls(**shown)
 
     @property

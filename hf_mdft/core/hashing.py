@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cache import key_of, remember, remembered
-from .regular import check_regular
+from .regular import check_whole
 
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SETTLED = 2_000_000_000
 
 def file_hash(file: Path) -> str:
     """SHA-256 of a file in hexadecimal, kept from run to run while its size, times and inode stay the same."""
-    stat = check_regular(file)
+    stat = check_whole(file)
     return _hash_of(str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 

@@ -74,7 +74,7 @@ def average_p_value(correct_a: Mapping[str, torch.Tensor], correct_b: Mapping[st
     two apart falls either way with probability 1/2, as in `mcnemar`. Of up to `FEW` such images the distribution is
     exact; of more it is normal, with the same variance.
     """
-    differences = {task: a.float() - correct_b[task].float() for task, a in correct_a.items()}
+    differences = {task: a.double() - correct_b[task].double() for task, a in correct_a.items()}
     told: dict[int, int] = {}  # by size: tasks of one size are as one
     for difference in differences.values():
         told[len(difference)] = told.get(len(difference), 0) + int(difference.abs().sum())
@@ -101,4 +101,4 @@ def _exact_p_value(told: Mapping[int, int], observed: float) -> float:
         chances = np.multiply.outer(chances, [math.comb(count, k) / 2**count for k in gained]).ravel()
         values, place = np.unique(values.round(12), return_inverse=True)
         chances = np.bincount(place.ravel(), chances)
-    return float(min(1.0, chances[np.abs(values) >= abs(observed) - 1e-6].sum()))
+    return float(min(1.0, chances[np.abs(values) >= abs(observed) - 1e-9].sum()))

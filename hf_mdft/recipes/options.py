@@ -65,7 +65,8 @@ def check_epochs(part: str, options: Mapping[str, Any], where: str) -> None:
     Raises:
         InputError: They are given, and `max_steps` takes precedence, as in `Trainer`.
     """
-    if "num_train_epochs" in options and options.get("max_steps", KINDS[part].max_steps) != -1:
+    epochs = options.get("num_train_epochs", KINDS[part].num_train_epochs)
+    if epochs != KINDS[part].num_train_epochs and options.get("max_steps", KINDS[part].max_steps) != -1:
         raise InputError(f"{where}: num_train_epochs counts where max_steps is -1 alone; set max_steps: -1 too")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 
 import datasets
+import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
 from ..core.cache import key_of, remember, remembered
@@ -18,41 +19,59 @@ from ..core.hashing import SETTLED
 KIND = "picture-files"
 """Folder of the cache with what was found."""
 
+State = tuple[str, tuple[int, ...] | None]
+"""A file, and its size, times and inode; none where there is no such file."""
+
 
 def files_digest(dataset: datasets.Dataset, column: str) -> str:
-    """A digest of the content of all local files that a column of the whole table refers to.
+    """A digest of the content of all local files that the rows of a column refer to, in their order.
 
-    Files are read once while their sizes, times and inodes stay; a copy of them elsewhere, or unpacked anew, has the
-    same digest, so that a run goes on from its checkpoints on another machine.
+    Files are read once while their sizes, times and inodes stay. The same files with other times (staged or unpacked
+    anew) have the same digest; others of the same size and time have another.
     """
-    states = [(path, os.stat(path)) for path in _paths(dataset, column)]
-    times = [(path, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for path, s in states]
-    key = key_of("files", times)
+    return _digest_of(tuple((path, _state(path)) for path in _paths(dataset, column)))
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of(states: Sequence[State]) -> str:
+    key = key_of("files", states)
     found: str | None = remembered(KIND, key)
     if found is not None:
         return found
     digest = hashlib.sha256()
-    for path, _ in tqdm(states, desc="Reading pictures", leave=False, disable=len(states) < 2000):
-        digest.update(_digest(path))
-    if not states or time.time_ns() - max(max(s.st_mtime_ns, s.st_ctime_ns) for _, s in states) > SETTLED:
+    for path, state in tqdm(states, desc="Reading pictures", leave=False, disable=len(states) < 2000):
+        digest.update(b"missing".ljust(32) if state is None else _digest(path))
+    newest = max((max(state[1:3]) for _, state in states if state), default=0)
+    if abs(time.time_ns() - newest) > SETTLED:  # a change within the clock's grain would not be seen
         remember(KIND, key, digest.hexdigest())
     return digest.hexdigest()
 
 
 def _digest(path: str) -> bytes:
+    """SHA-256 of a file; of its error, where it cannot be read, which is told where it is decoded."""
     digest = hashlib.sha256()
-    with contextlib.suppress(OSError), open(path, "rb") as file:  # what cannot be read is told where it is decoded
-        for block in iter(functools.partial(file.read, 1 << 20), b""):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            for block in iter(functools.partial(file.read, 1 << 20), b""):
+                digest.update(block)
+    except OSError as error:
+        digest.update(f"errno {error.errno}".encode())
     return digest.digest()
 
 
+def _state(path: str) -> tuple[int, ...] | None:
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino) if os.path.isfile(path) else None
+
+
 def _paths(dataset: datasets.Dataset, column: str) -> list[str]:
-    found = []
-    for chunk in dataset.data.column(column).chunks:
-        outside = chunk.field("bytes").is_null()
-        for path in chunk.field("path").filter(outside).to_pylist():
-            path = path and path.rsplit("::", 1)[-1].removeprefix("file://")  # of a file in an archive, the archive
-            if path is not None and os.path.isfile(path):
-                found.append(path)
-    return list(dict.fromkeys(found))
+    """The files, each once; of a file in an archive, the archive."""
+    values = dataset.data.column(column)
+    paths = pc.if_else(pc.is_null(pc.struct_field(values, "bytes")), pc.struct_field(values, "path"), None)
+    if dataset._indices is not None:
+        paths = paths.take(dataset._indices.column(0))
+    names = [path.rsplit("::", 1)[-1].removeprefix("file://") for path in paths.to_pylist() if path]
+    return [name for name in dict.fromkeys(names) if "://" not in name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,11 @@ def _literal(name: Any) -> Any:
     """A pattern for a file whose name holds brackets."""
     is_file = isinstance(name, str) and glob.has_magic(name) and os.path.exists(name)
     return glob.escape(name) if is_file else name
+
+
+def glob_free(name: str) -> str:
+    """The name of a file that `glob.escape` made a pattern for it alone."""
+    return re.sub(r"\[([*?[])\]", r"\1", name)
 
 
 def _each(value: Any, function: Any) -> Any:

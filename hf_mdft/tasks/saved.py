@@ -15,8 +15,8 @@ from .parts import part_of
 STATE, INFO, PARTS = "state.json", "dataset_info.json", "dataset_dict.json"
 """Files that tell a data set, and one of several parts."""
 
-NAME = re.compile(r"\w+(\.\w+)*")
-"""What a part may be called; a saved slice has the text that it was asked for with, such as `train[:100]`."""
+NAME = re.compile(r"(\w+(?:\.\w+)*)(\[.*\])?")
+"""What a part is called; a saved slice of one has the text that it was asked for with, such as `train[:100]`."""
 
 
 def is_saved(path: Path) -> bool:
@@ -44,5 +44,5 @@ def saved(path: Path, split: Any, where: str) -> datasets.Dataset | datasets.Dat
         return found
     if isinstance(found, datasets.DatasetDict):
         return part_of(found, split, where)
-    name = str(found.split or "train")
-    return part_of({name if NAME.fullmatch(name) else "train": found}, split, where)
+    name = NAME.fullmatch(str(found.split or "train"))
+    return part_of({name[1] if name else "train": found}, split, where)

@@ -17,7 +17,7 @@ from ..core.reference import REPO_ID
 from .archives import is_archive
 from .folders import LABEL, endings, folder_of_images
 from .listed import listed
-from .meant import KINDS, as_meant, flat, local_images
+from .meant import KINDS, as_meant, flat, glob_free, local_images
 from .saved import is_saved, saved
 
 
@@ -116,7 +116,10 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
         if found is None:
             meant = as_meant(dict(spec), where)
             found = datasets.load_dataset(**meant)
-            _check_metadata(meant, found, where)
+            parts = meant.get("data_files")
+            ours = "data_files" not in spec and isinstance(found, datasets.Dataset) and meant["path"] == "imagefolder"
+            if ours and isinstance(found.features.get("image"), datasets.Image):
+                _check_metadata(parts, found, str(meant["split"]), where)
         elif spec.get("drop_labels"):
             columns = found.column_names.values() if isinstance(found, Mapping) else [found.column_names]
             found = found.remove_columns(LABEL) if all(LABEL in names for names in columns) else found
@@ -136,27 +139,36 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
         ) from error
 
 
-def _check_metadata(meant: Mapping[str, Any], found: Any, where: str) -> None:
-    """Pictures that a folder's metadata do not name are left out by `datasets`, and told.
+def _check_metadata(parts: Mapping[str, list[str]], found: datasets.Dataset, split: str, where: str) -> None:
+    """`datasets` leaves out pictures that a folder's metadata do not name, and takes those of other parts that they
+    name.
+
+    Args:
+        parts: Files of each part.
+        found: What was read.
+        split: The split that was asked for.
+        where: Names the data set in messages.
 
     Raises:
-        InputError: They name pictures of other parts, which `datasets` takes for this one's.
+        InputError: Pictures of other parts are among those of this one.
     """
-    files = meant.get("data_files")
-    part = files.get(str(meant.get("split"))) if isinstance(files, Mapping) else None
-    if meant["path"] != "imagefolder" or not isinstance(part, list) or not isinstance(found, datasets.Dataset):
-        return
-    pictures = sum(Path(name).suffix.lower() in endings() for name in part)
-    if len(found) > pictures:
+    names = {text.split("[")[0].strip() for text in split.split("+")}
+    pictures = {
+        name: {os.path.realpath(glob_free(file)) for file in files if Path(file).suffix.lower() in endings()}
+        for name, files in parts.items()
+    }
+    own = set().union(*(pictures[name] for name in pictures if name in names or split == "all"))
+    rows = found.cast_column("image", datasets.Image(decode=False))["image"]
+    read = {os.path.realpath(row["path"]) for row in rows if row and row["path"]}
+    if read & (set().union(*pictures.values()) - own):
         raise InputError(
-            f"{where}: the metadata file of the whole folder names pictures of other parts than {meant['split']}; put "
-            "one into the folder of each part"
+            f"{where}: the metadata file of the whole folder names pictures of other parts than {split}; put one into "
+            "the folder of each part, or rename folders that are no parts"
         )
-    if len(found) < pictures:
+    if "[" not in split and (missing := len(own - read)):
         logger.warning(
-            "%s: %d of %d pictures are not in the folder's metadata, and left out",
-            where, pictures - len(found), pictures,
-        )  # fmt: skip
+            "%s: %d of %d pictures are not in the folder's metadata, and left out", where, missing, len(own)
+        )
 
 
 def _read(stream: datasets.IterableDataset, count: int) -> datasets.Dataset:

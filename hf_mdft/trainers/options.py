@@ -26,7 +26,10 @@ def options_of(args: TrainingArguments) -> dict[str, Any]:
     }  # earlier rounds do not depend on it; the result does
     if "images_per_task" in values:
         left_out.add("per_device_train_batch_size")  # follows from it
+    if values["max_steps"] != -1:
+        left_out.add("num_train_epochs")  # nobody counts them
     own = [name for name in type(args).__annotations__ if name not in left_out]
     defaults = {field.name: field.default for field in dataclasses.fields(args)}
-    changed = [name for name in RELEVANT if name in values and name not in own and values[name] != defaults[name]]
+    others = [name for name in RELEVANT if name in values.keys() - {*own, *left_out}]
+    changed = [name for name in others if values[name] != defaults[name]]
     return {name: values[name] for name in [*own, *changed]}

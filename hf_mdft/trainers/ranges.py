@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from transformers.integrations import get_available_reporting_integrations
 from ..core.errors import InputError, suggest
 from ..core.typed import check_fields
 
+
+logger = logging.getLogger(__name__)
 
 NO_PARTS = (
     "fsdp and deepspeed cut the weights into parts, which cannot be combined; leave them off ('shard_task_vectors' "
@@ -95,6 +98,9 @@ def check_arguments(args: TrainingArguments) -> None:
         raise InputError(NO_PARTS)
     if args.max_steps < -1:
         raise InputError(f"max_steps must be at least -1 (which counts num_train_epochs), got {args.max_steps}")
+    epochs = next(field.default for field in dataclasses.fields(args) if field.name == "num_train_epochs")
+    if args.max_steps != -1 and args.num_train_epochs != epochs:
+        logger.warning("num_train_epochs counts where max_steps is -1 alone; it is %d", args.max_steps)
     if args.seed >= 2**32:
         raise InputError(f"seed must be below 2**32, got {args.seed}")
     if args.per_device_train_batch_size < 1:
