@@ -116,10 +116,8 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
         if found is None:
             meant = as_meant(dict(spec), where)
             found = datasets.load_dataset(**meant)
-            parts = meant.get("data_files")
-            ours = "data_files" not in spec and isinstance(found, datasets.Dataset) and meant["path"] == "imagefolder"
-            if ours and isinstance(found.features.get("image"), datasets.Image):
-                _check_metadata(parts, found, str(meant["split"]), where)
+            if "data_files" not in spec and meant["path"] == "imagefolder" and isinstance(found, datasets.Dataset):
+                _check_metadata(meant, found, where)
         elif spec.get("drop_labels"):
             columns = found.column_names.values() if isinstance(found, Mapping) else [found.column_names]
             found = found.remove_columns(LABEL) if all(LABEL in names for names in columns) else found
@@ -139,20 +137,23 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
         ) from error
 
 
-def _check_metadata(parts: Mapping[str, list[str]], found: datasets.Dataset, split: str, where: str) -> None:
+def _check_metadata(meant: Mapping[str, Any], found: datasets.Dataset, where: str) -> None:
     """`datasets` leaves out pictures that a folder's metadata do not name, and takes those of other parts that they
     name.
 
     Args:
-        parts: Files of each part.
+        meant: What `as_meant` made.
         found: What was read.
-        split: The split that was asked for.
         where: Names the data set in messages.
 
     Raises:
         InputError: Pictures of other parts are among those of this one.
     """
+    parts, split = meant.get("data_files"), str(meant.get("split"))
     names = {text.split("[")[0].strip() for text in split.split("+")}
+    is_known = isinstance(parts, Mapping) and (split == "all" or names <= parts.keys())
+    if not is_known or not isinstance(found.features.get("image"), datasets.Image):
+        return
     pictures = {
         name: {os.path.realpath(glob_free(file)) for file in files if Path(file).suffix.lower() in endings()}
         for name, files in parts.items()
