@@ -280,6 +280,14 @@ def test_data_sets_of_save_to_disk(tmp_path, preprocessor):
     sliced = datasets.Dataset.from_dict(pictures, features=features, split=datasets.NamedSplit("train[:5]"))
     sliced.save_to_disk(tmp_path / "sliced")
     assert len(read_unlabelled("x", Task({"path": str(tmp_path / "sliced"), "split": "train"}), preprocessor)) == 5
+    for text, name in (
+        ("test[:5]", "test"),
+        ("test[:3]+train[:2]", "train"),
+        ("test[:10%](pct1_dropremainder)", "test"),
+    ):
+        one.info.splits, one._split = None, datasets.NamedSplit(text)
+        one.save_to_disk(tmp_path / text)
+        assert len(read_unlabelled("x", Task({"path": str(tmp_path / text), "split": name}), preprocessor)) == 5, text
     photos = files(tmp_path / "photos", noise(0), noise(1))
     (photos / "state.json").write_text("{}", encoding="utf-8")
     assert len(read_unlabelled("x", Task(photos), preprocessor)) == 2

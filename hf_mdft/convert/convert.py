@@ -80,7 +80,7 @@ def convert(
     shown, folder = folder, Path(os.path.expanduser(folder)).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{shown}: exists already; give another folder")
-    place = next(path for path in folder.parents if path.exists())
+    place = next((path for path in folder.parents if path.exists()), folder.parent)
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise InputError(f"{shown}: cannot be made in {place}; give another folder")
     here, names, get = _find(ModelReference.parse(source, revision), token)

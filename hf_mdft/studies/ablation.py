@@ -13,7 +13,7 @@ from ..core.errors import InputError
 from ..core.tables import markdown_table
 from ..evaluation import average_p_value, paired_interval
 from ..merger import MetaMerger
-from ..recipes.options import KINDS
+from ..recipes.options import KINDS, check_epochs
 from ..recipes.schema import Recipe
 from .changes import Change
 from .outcome import (
@@ -236,9 +236,10 @@ class Variants:
 
 
 def _changed(recipe: Recipe, change: Mapping[str, Mapping[str, Any]]) -> Recipe:
-    return dataclasses.replace(
-        recipe, **{part: {**getattr(recipe, part), **options} for part, options in change.items()}
-    )
+    merged = {part: {**getattr(recipe, part), **options} for part, options in change.items()}
+    for part in merged.keys() - {"adapter"}:
+        check_epochs(part, merged[part], f"--change: {part}")
+    return dataclasses.replace(recipe, **merged)
 
 
 def _changes(recipe: Recipe, change: Mapping[str, Mapping[str, Any]]) -> bool:

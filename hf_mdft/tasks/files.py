@@ -29,7 +29,14 @@ def files_digest(dataset: datasets.Dataset, column: str) -> str:
     Files are read once while their sizes, times and inodes stay. The same files with other times (staged or unpacked
     anew) have the same digest; others of the same size and time have another.
     """
-    return _digest_of(tuple((path, _state(path)) for path in _paths(dataset, column)))
+    try:
+        return _digest_of(tuple((path, _state(path)) for path in _paths(dataset, column)))
+    except _Unreadable as found:  # for now, or for this user: it is not kept
+        return str(found)
+
+
+class _Unreadable(Exception):
+    """A digest of files of which some cannot be read."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -38,9 +45,15 @@ def _digest_of(states: Sequence[State]) -> str:
     found: str | None = remembered(KIND, key)
     if found is not None:
         return found
-    digest = hashlib.sha256()
+    digest, failed = hashlib.sha256(), False
     for path, state in tqdm(states, desc="Reading pictures", leave=False, disable=len(states) < 2000):
-        digest.update(b"missing".ljust(32) if state is None else _digest(path))
+        try:
+            digest.update(b"missing".ljust(32) if state is None else _digest(path))
+        except OSError as error:  # told where it is decoded
+            digest.update(f"errno {error.errno}".encode().ljust(32))
+            failed = True
+    if failed:
+        raise _Unreadable(digest.hexdigest())
     newest = max((max(state[1:3]) for _, state in states if state), default=0)
     if abs(time.time_ns() - newest) > SETTLED:  # a change within the clock's grain would not be seen
         remember(KIND, key, digest.hexdigest())
@@ -48,21 +61,17 @@ def _digest_of(states: Sequence[State]) -> str:
 
 
 def _digest(path: str) -> bytes:
-    """SHA-256 of a file; of its error, where it cannot be read, which is told where it is decoded."""
     digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            for block in iter(functools.partial(file.read, 1 << 20), b""):
-                digest.update(block)
-    except OSError as error:
-        digest.update(f"errno {error.errno}".encode())
+    with open(path, "rb") as file:
+        for block in iter(functools.partial(file.read, 1 << 20), b""):
+            digest.update(block)
     return digest.digest()
 
 
 def _state(path: str) -> tuple[int, ...] | None:
     try:
         state = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return None
     return (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino) if os.path.isfile(path) else None
 

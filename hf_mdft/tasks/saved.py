@@ -15,7 +15,7 @@ from .parts import part_of
 STATE, INFO, PARTS = "state.json", "dataset_info.json", "dataset_dict.json"
 """Files that tell a data set, and one of several parts."""
 
-NAME = re.compile(r"(\w+(?:\.\w+)*)(\[.*\])?")
+NAME = re.compile(r"(\w+(?:\.\w+)*)(\[[^\]]*\](\(\w+\))?)?")
 """What a part is called; a saved slice of one has the text that it was asked for with, such as `train[:100]`."""
 
 
