@@ -318,6 +318,8 @@ def test_pictures_that_metadata_do_not_name_are_told(tmp_path, preprocessor, cap
         files(tmp_path / "whole" / part, noise(5), noise(6))
     rows = "".join(f"{part}/{n}.png,a\n" for part in ("train", "test") for n in range(2))
     (tmp_path / "whole" / "metadata.csv").write_text(f"file_name,label\n{rows}", encoding="utf-8")
+    flat = {"path": "imagefolder", "data_dir": str(tmp_path / "whole" / "test"), "split": datasets.Split.TRAIN}
+    assert len(read_unlabelled("x", Task(flat), preprocessor)) == 2
     for split in ("train", "train[:100%]"):
         with pytest.raises(InputError, match="names pictures of other parts than train"):
             read_unlabelled("x", Task({**spec, "data_dir": str(tmp_path / "whole"), "split": split}), preprocessor)

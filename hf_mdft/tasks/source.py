@@ -106,6 +106,8 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
     count = spec.pop(TAKE, None)
     if count is not None and (type(count) is not int or count < 1):
         raise InputError(f"{where}: {TAKE} must be a whole number, got {count!r}")
+    if isinstance(spec.get("split"), datasets.NamedSplit):  # `datasets.Split.TRAIN`
+        spec["split"] = str(spec["split"])
     for key in ("path", "data_dir", "name", "split"):
         if spec.get(key) is not None and not isinstance(spec[key], str | Path | datasets.ReadInstruction):
             raise InputError(f"{where}: {key} must be text, got {spec[key]!r}")
