@@ -288,6 +288,9 @@ def test_data_sets_of_save_to_disk(tmp_path, preprocessor):
         one.info.splits, one._split = None, datasets.NamedSplit(text)
         one.save_to_disk(tmp_path / text)
         assert len(read_unlabelled("x", Task({"path": str(tmp_path / text), "split": name}), preprocessor)) == 5, text
+    arrow = next((tmp_path / "parts" / "test").glob("*.arrow"))
+    spec = {"path": str(tmp_path / "parts"), "data_files": f"test/{arrow.name}", "split": "train"}
+    assert len(read_unlabelled("x", Task(spec), preprocessor)) == 2, "the file that is named, not all"
     photos = files(tmp_path / "photos", noise(0), noise(1))
     (photos / "state.json").write_text("{}", encoding="utf-8")
     assert len(read_unlabelled("x", Task(photos), preprocessor)) == 2

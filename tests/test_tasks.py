@@ -136,7 +136,7 @@ def test_photos_that_are_unpacked_anew_are_seen(preprocessor, tmp_path, monkeypa
     def locked(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("hf_mdft.tasks.files.open", locked, raising=False)
+    monkeypatch.setattr("hf_mdft.tasks.files.sha256_of", locked)
     os.utime(tmp_path / "a.bmp", ns=(10**18 + 10**9, 10**18))
     assert read().key == read().key != key, "what cannot be read is another matter"
     monkeypatch.undo()

@@ -37,12 +37,18 @@ def _hash_of(path: str, size: int, modified: int, changed: int, inode: int) -> s
     if known := remembered("hashes", key):
         return known
     settled = time.time_ns() - max(modified, changed) > SETTLED
+    found = sha256_of(path)
+    if settled:
+        remember("hashes", key, found)
+    return found
+
+
+def sha256_of(path: str) -> str:
+    """SHA-256 of a file in hexadecimal, read now."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    if settled:
-        remember("hashes", key, digest.hexdigest())
     return digest.hexdigest()
 
 

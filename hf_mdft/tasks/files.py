@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
 import time
-from collections.abc import Sequence
 
 import datasets
 import pyarrow.compute as pc
 from tqdm.auto import tqdm
 
 from ..core.cache import key_of, remember, remembered
-from ..core.hashing import SETTLED
+from ..core.hashing import SETTLED, sha256_of
 
 
 KIND = "picture-files"
 """Folder of the cache with what was found."""
 
-State = tuple[str, tuple[int, ...] | None]
-"""A file, and its size, times and inode; none where there is no such file."""
+MANY = 2000
+"""Files from which on a progress bar shows that they are read."""
 
 
 def files_digest(dataset: datasets.Dataset, column: str) -> str:
@@ -29,46 +26,27 @@ def files_digest(dataset: datasets.Dataset, column: str) -> str:
     Files are read once while their sizes, times and inodes stay. The same files with other times (staged or unpacked
     anew) have the same digest; others of the same size and time have another.
     """
-    try:
-        return _digest_of(tuple((path, _state(path)) for path in _paths(dataset, column)))
-    except _Unreadable as found:  # for now, or for this user: it is not kept
-        return str(found)
-
-
-class _Unreadable(Exception):
-    """A digest of files of which some cannot be read."""
-
-
-@functools.lru_cache(maxsize=64)
-def _digest_of(states: Sequence[State]) -> str:
+    states = [(path, _state(path)) for path in _paths(dataset, column)]
     key = key_of("files", states)
     found: str | None = remembered(KIND, key)
     if found is not None:
         return found
-    digest, failed = hashlib.sha256(), False
-    for path, state in tqdm(states, desc="Reading pictures", leave=False, disable=len(states) < 2000):
+    contents, failed = [], False
+    for path, state in tqdm(states, desc="Reading pictures", leave=False, disable=len(states) < MANY):
         try:
-            digest.update(b"missing".ljust(32) if state is None else _digest(path))
-        except OSError as error:  # told where it is decoded
-            digest.update(f"errno {error.errno}".encode().ljust(32))
+            contents.append(None if state is None else sha256_of(path))
+        except OSError as error:  # told where it is decoded; for now, or for this user
+            contents.append(error.errno)
             failed = True
-    if failed:
-        raise _Unreadable(digest.hexdigest())
+    found = key_of(contents)
     newest = max((max(state[1:3]) for _, state in states if state), default=0)
-    if abs(time.time_ns() - newest) > SETTLED:  # a change within the clock's grain would not be seen
-        remember(KIND, key, digest.hexdigest())
-    return digest.hexdigest()
-
-
-def _digest(path: str) -> bytes:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(functools.partial(file.read, 1 << 20), b""):
-            digest.update(block)
-    return digest.digest()
+    if not failed and abs(time.time_ns() - newest) > SETTLED:  # a change within the clock's grain would not be seen
+        remember(KIND, key, found)
+    return found
 
 
 def _state(path: str) -> tuple[int, ...] | None:
+    """Size, times and inode of a file; none where there is no such file."""
     try:
         state = os.stat(path)
     except (OSError, ValueError):  # a name that no file can have

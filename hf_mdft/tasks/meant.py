@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import yaml
 from datasets.data_files import get_data_patterns, resolve_pattern
 from huggingface_hub import metadata_load
 
+from ..core.errors import InputError
 from .archives import is_archive, is_hidden
 from .folders import Found, chosen, endings, names_in, part_of_images, pictures_in
 
+
+logger = logging.getLogger(__name__)
 
 SAME_PICTURES = frozenset(
     "path data_dir data_files split name streaming token revision cache_dir keep_in_memory num_proc download_mode "
@@ -133,7 +138,7 @@ def _literal(name: Any) -> Any:
     return glob.escape(name) if is_file else name
 
 
-def glob_free(name: str) -> str:
+def _unescaped(name: str) -> str:
     """The name of a file that `glob.escape` made a pattern for it alone."""
     return re.sub(r"\[([*?[])\]", r"\1", name)
 
@@ -142,6 +147,41 @@ def _each(value: Any, function: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _each(item, function) for key, item in value.items()}
     return [_each(item, function) for item in value] if isinstance(value, list | tuple) else function(value)
+
+
+def check_metadata(meant: Mapping[str, Any], found: datasets.Dataset, where: str) -> None:
+    """`datasets` leaves out pictures that a folder's metadata do not name, and takes those of other parts that they
+    name.
+
+    Args:
+        meant: What `as_meant` made.
+        found: What was read.
+        where: Names the data set in messages.
+
+    Raises:
+        InputError: Pictures of other parts are among those of this one.
+    """
+    parts, split = meant.get("data_files"), str(meant.get("split"))
+    names = {text.split("[")[0].strip() for text in split.split("+")}
+    is_known = isinstance(parts, Mapping) and (split == "all" or names <= parts.keys())
+    if not is_known or not isinstance(found.features.get("image"), datasets.Image):
+        return
+    pictures = {
+        name: {os.path.realpath(_unescaped(file)) for file in files if Path(file).suffix.lower() in endings()}
+        for name, files in parts.items()
+    }
+    own = set().union(*(pictures[name] for name in pictures if name in names or split == "all"))
+    rows = found.cast_column("image", datasets.Image(decode=False))["image"]
+    read = {os.path.realpath(row["path"]) for row in rows if row and row["path"]}
+    if read & (set().union(*pictures.values()) - own):
+        raise InputError(
+            f"{where}: the metadata file of the whole folder names pictures of other parts than {split}; put one into "
+            "the folder of each part, or rename folders that are no parts"
+        )
+    if "[" not in split and (missing := len(own - read)):
+        logger.warning(
+            "%s: %d of %d pictures are not in the folder's metadata, and left out", where, missing, len(own)
+        )
 
 
 def flat(value: Any) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +14,11 @@ import numpy as np
 from ..core.errors import InputError, suggest
 from ..core.reference import REPO_ID
 from .archives import is_archive
-from .folders import LABEL, endings, folder_of_images
+from .folders import LABEL, folder_of_images
 from .listed import listed
-from .meant import KINDS, as_meant, flat, glob_free, local_images
+from .meant import KINDS, SAME_PICTURES, as_meant, check_metadata, flat, local_images
 from .saved import is_saved, saved
 
-
-logger = logging.getLogger(__name__)
 
 DELIMITERS = ("\t", ";", "|")
 """What may be between the columns of a table that is read as if it were commas."""
@@ -111,15 +108,17 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
     for key in ("path", "data_dir", "name", "split"):
         if spec.get(key) is not None and not isinstance(spec[key], str | Path | datasets.ReadInstruction):
             raise InputError(f"{where}: {key} must be text, got {spec[key]!r}")
-    given = spec
     place = Path(spec["path"], spec.get("data_dir") or "")
-    found = saved(place, spec.get("split"), where) if is_saved(place) else local_images(spec, where)
+    if is_saved(place) and not (spec.keys() - SAME_PICTURES or spec.get("data_files")):
+        found = saved(place, spec.get("split"), where)
+    else:
+        found = local_images(spec, where)
     try:
         if found is None:
             meant = as_meant(dict(spec), where)
             found = datasets.load_dataset(**meant)
             if "data_files" not in spec and meant["path"] == "imagefolder" and isinstance(found, datasets.Dataset):
-                _check_metadata(meant, found, where)
+                check_metadata(meant, found, where)
         elif spec.get("drop_labels"):
             columns = found.column_names.values() if isinstance(found, Mapping) else [found.column_names]
             found = found.remove_columns(LABEL) if all(LABEL in names for names in columns) else found
@@ -135,43 +134,8 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
         if lines and lines[0].startswith("An error occurred") and len(lines) > 1:
             del lines[0]
         raise InputError(
-            f"{where}: cannot load {_short(given)}: {' '.join(lines[:2]) if lines else type(error).__name__}"
+            f"{where}: cannot load {_short(spec)}: {' '.join(lines[:2]) if lines else type(error).__name__}"
         ) from error
-
-
-def _check_metadata(meant: Mapping[str, Any], found: datasets.Dataset, where: str) -> None:
-    """`datasets` leaves out pictures that a folder's metadata do not name, and takes those of other parts that they
-    name.
-
-    Args:
-        meant: What `as_meant` made.
-        found: What was read.
-        where: Names the data set in messages.
-
-    Raises:
-        InputError: Pictures of other parts are among those of this one.
-    """
-    parts, split = meant.get("data_files"), str(meant.get("split"))
-    names = {text.split("[")[0].strip() for text in split.split("+")}
-    is_known = isinstance(parts, Mapping) and (split == "all" or names <= parts.keys())
-    if not is_known or not isinstance(found.features.get("image"), datasets.Image):
-        return
-    pictures = {
-        name: {os.path.realpath(glob_free(file)) for file in files if Path(file).suffix.lower() in endings()}
-        for name, files in parts.items()
-    }
-    own = set().union(*(pictures[name] for name in pictures if name in names or split == "all"))
-    rows = found.cast_column("image", datasets.Image(decode=False))["image"]
-    read = {os.path.realpath(row["path"]) for row in rows if row and row["path"]}
-    if read & (set().union(*pictures.values()) - own):
-        raise InputError(
-            f"{where}: the metadata file of the whole folder names pictures of other parts than {split}; put one into "
-            "the folder of each part, or rename folders that are no parts"
-        )
-    if "[" not in split and (missing := len(own - read)):
-        logger.warning(
-            "%s: %d of %d pictures are not in the folder's metadata, and left out", where, missing, len(own)
-        )
 
 
 def _read(stream: datasets.IterableDataset, count: int) -> datasets.Dataset:

@@ -45,7 +45,8 @@ class OutsideTeacher:
         name: As tables name it.
 
     Raises:
-        InputError: It is no image classifier, or lacks a class of the task; found before any weights are downloaded.
+        InputError: It is no image classifier, lacks a class of the task, or does not read what its image processor
+            gives; found before any weights are downloaded.
     """
 
     task: str
