@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import TASKS, call, specialize_arguments, write_recipe
 
-from hf_mdft import InputError, MetaMerger, ModelPool
+from hf_mdft import InputError, MdftConfig, MetaMerger, ModelPool
 from hf_mdft.artifacts import FoldedMetaModel, MetaModel, PoolFolder, SpecialistModel, VisionTower, open_result
 from hf_mdft.artifacts.layout import files_of, refuse_foreign, replace_folder, written_files
+from hf_mdft.artifacts.provenance import continued, recipe_of
 from hf_mdft.artifacts.run_folder import refuse_foreign_output
 from hf_mdft.core.reference import ModelReference
 from hf_mdft.core.scratch import remove_left_over
@@ -88,6 +89,17 @@ def test_damaged_results_are_one_line(clip_done, tmp_path):
         (whole / "mdft.json").write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match="mdft.json"):
             open_result(whole)
+
+
+def test_a_recipe_takes_experts_of_another_base_where_its_maker_did(clip_paths):
+    for given in (False, True):
+        experts = {"shade": clip_paths["shade"]}
+        pool = ModelPool.from_pretrained(clip_paths["base"], experts, allow_base_mismatch=given)
+        recipe = recipe_of(pool, {}, {}, MdftConfig(pool=pool.reference()), seed=0)
+        assert recipe["pool"].get("allow_base_mismatch", False) is given
+        pinned = ModelPool.from_reference(pool.reference())
+        again = recipe_of(pinned, {}, {}, MdftConfig(pool=pool.reference()), seed=0)
+        assert continued(recipe, again, {})["pool"] == recipe["pool"], "models that are pinned are taken as they are"
 
 
 def test_facts_are_values(done, tmp_path):

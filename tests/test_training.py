@@ -466,6 +466,11 @@ def test_schedule(merger):
     assert [other.locate(item) for item in range(len(other))] != located
 
 
+def test_the_order_of_images_has_a_seed_of_its_own(make_trainer):
+    assert make_trainer(seed=3, data_seed=5).train_dataset.seed == 5
+    assert make_trainer(seed=3).train_dataset.seed == 3
+
+
 def test_the_order_of_images_rests_on_no_hash_of_python():
     """Numbers of CPython 3.11's `hash((seed, task, turn)) % 2**63`, which made every published result."""
     pinned = {

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..adapter import MdftConfig
-from ..core.reference import PoolReference
 from ..heads import Head
+from ..pool import ModelPool
 from ..tasks import Task
 
 
 def recipe_of(
-    pool: PoolReference,
+    pool: ModelPool,
     tasks: Mapping[str, Task],
     heads: Mapping[str, Head],
     config: MdftConfig,
@@ -23,14 +23,14 @@ def recipe_of(
     """A recipe in full, with pinned revisions and every option that the result depends on; no folders, no secrets.
 
     Args:
-        pool: The pool, pinned.
+        pool: The pool.
         tasks: Tasks by name.
         heads: Their heads.
         config: Config of the adapter.
         seed: Seed of the run.
         meta, specialize: Options of the phases, where they were done.
     """
-    shown = pool.shown()
+    shown = pool.pinned().shown()
     adapter = {"granularity": config.granularity, "transform": config.transform}
     if config.init_coefficient is not None:
         adapter["init_coefficient"] = config.init_coefficient
@@ -38,6 +38,7 @@ def recipe_of(
         "pool": {
             "base": shown.base.spec,
             "experts": shown.by_task(lambda expert: expert.spec),
+            **({"allow_base_mismatch": True} if pool.allow_base_mismatch else {}),
         },
         "tasks": {name: task.to_dict(heads[name].class_names) for name, task in tasks.items()},
         "adapter": adapter,
@@ -62,4 +63,6 @@ def continued(earlier: Mapping[str, Any] | None, now: Mapping[str, Any], tasks: 
     """
     earlier = earlier or {}
     given = {name: now["tasks"][name] for name, task in tasks.items() if task.unlabelled is not None}
-    return {**earlier, **now, "tasks": {**earlier.get("tasks", {}), **given}}
+    # Whoever makes it again starts from models, not from what has pinned them.
+    mismatch = {k: v for k, v in earlier.get("pool", {}).items() if k == "allow_base_mismatch"}
+    return {**earlier, **now, "pool": now["pool"] | mismatch, "tasks": {**earlier.get("tasks", {}), **given}}

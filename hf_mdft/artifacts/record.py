@@ -90,7 +90,7 @@ class Record:
             trained_heads: Tasks whose heads were trained with the coefficients.
             history: Log lines of the training.
         """
-        recipe = recipe_of(data.pool.pinned(), data.tasks, data.heads(), config, data.seed, **phases)
+        recipe = recipe_of(data.pool, data.tasks, data.heads(), config, data.seed, **phases)
         teachers = data.found_teachers()
         self.meta = meta_facts(
             pool=data.pool,
@@ -114,7 +114,7 @@ class Record:
         """
         before = self.meta.unlabelled
         unlabelled = {name: found or before.get(name) for name, found in data.references("unlabelled").items()}
-        recipe = recipe_of(data.pool.pinned(), data.tasks, data.heads(), config, data.seed, **phases)
+        recipe = recipe_of(data.pool, data.tasks, data.heads(), config, data.seed, **phases)
         if "meta" not in phases:  # only its makers could state how it was trained
             recipe = continued(self.meta.recipe, recipe, data.tasks)
         teachers = data.found_teachers()  # none where it was loaded: those that taught it are in its facts

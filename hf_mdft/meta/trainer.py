@@ -138,7 +138,8 @@ class MdftTrainer(PushingTrainer):
             longest = max(len(part) for part in images.values())
             # The schedule below is the whole run; the Trainer must not loop over it again.
             steps = args.max_steps = math.ceil(args.num_train_epochs * longest / args.images_per_task)
-        return MixedTasks(images, args.images_per_task, steps, args.seed, self._held_out)
+        order = args.seed if args.data_seed is None else args.data_seed
+        return MixedTasks(images, args.images_per_task, steps, order, self._held_out)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)

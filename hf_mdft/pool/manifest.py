@@ -69,7 +69,7 @@ class ModelPool:
         base: ModelSource,
         experts: Mapping[str, Sequence[ModelSource] | ModelSource | None],
         descriptions: Mapping[str, Task] | None = None,
-        allow_base_mismatch: bool = True,
+        allow_base_mismatch: bool | None = None,
     ) -> None:
         self.base = base
         self.by_task = {task: distinct(task, several(sources)) for task, sources in experts.items()}
@@ -88,7 +88,7 @@ class ModelPool:
         self.config, self.architecture, self.keeps_statistics = fit.config, fit.architecture, fit.keeps_statistics
         each(self._fit.check, self.sources())
         self._expert_weights: dict[str | None, TowerWeights | LoraWeights] = {}
-        self._kin = not allow_base_mismatch  # pinned pools are taken as they are
+        self.allow_base_mismatch = allow_base_mismatch  # `None`: pinned pools are taken as they are
 
     @classmethod
     def from_pretrained(
@@ -130,7 +130,7 @@ class ModelPool:
     ) -> ModelPool:
         published = read_published(source, revision, token)
         pool = cls.from_reference(published.reference, token=token)
-        pool._kin = not allow_base_mismatch
+        pool.allow_base_mismatch = allow_base_mismatch
         pool.descriptions = dict(published.tasks)
         return pool
 
@@ -194,7 +194,7 @@ class ModelPool:
     def with_experts(self, experts: Mapping[str, str | Path]) -> ModelPool:
         """A pool in which some tasks' experts are replaced by one each (or given to tasks that had none)."""
         new = {task: ModelSource.resolve(spec, adapters=True) for task, spec in experts.items()}
-        return ModelPool(self.base, self.by_task | new, self.descriptions)
+        return ModelPool(self.base, self.by_task | new, self.descriptions, self.allow_base_mismatch or None)
 
     def identity(self, expert: str | None = None) -> str:
         """Changes with everything that an expert's (for `None`, the base's) tower computes with: its weights (of an
@@ -226,7 +226,8 @@ class ModelPool:
         if expert not in self._expert_weights:
             source = self.base if expert is None else self.experts[known(expert, self.experts, "expert")]
             self.fetch()
-            self._expert_weights[expert] = self._fit.weights(source, expert and self.weights(None), self._kin)
+            kin = self.allow_base_mismatch is False
+            self._expert_weights[expert] = self._fit.weights(source, expert and self.weights(None), kin)
         return self._expert_weights[expert]
 
     def tower(self, expert: str | None = None) -> PreTrainedModel:
@@ -263,7 +264,7 @@ class ModelPool:
         Args:
             transform: Name or `{"name": ..., **options}` of a registered transform.
         """
-        if self._kin:  # also where the cache has their vectors
+        if self.allow_base_mismatch is False:  # also where the cache has their vectors
             for expert in self.experts:
                 self.weights(expert)
         phi, depths = TRANSFORMS.build(transform), self._relative_depths()
