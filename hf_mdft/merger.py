@@ -24,7 +24,7 @@ from .heads import Head
 from .meta import MdftTrainer, MdftTrainingArguments, resume_key
 from .pool import ModelPool
 from .reporting import compare, report_of
-from .specialize import Specialist, SpecializeArguments, specialize_in_rounds
+from .specialize import MetaTower, Specialist, SpecializeArguments, specialize_in_rounds
 from .task_data import TaskData
 from .tasks import Task
 from .trainers import options_of, resumable
@@ -156,7 +156,7 @@ class MetaMerger(TaskData):
             Specialists by task; one holds the expert where no improvement was shown.
         """
         args, names = self.arguments(args, SpecializeArguments, "specialize"), self.named(tasks)
-        meta = self.meta_tower()
+        meta = MetaTower(self.meta_tower(), self.meta_head)
         self.timing.drop(f"specialist {task}" for task in names)
         # Results of an earlier call must not stand in for a specialist that this one refuses.
         self.specialists = {task: made for task, made in self.specialists.items() if task not in names}
@@ -171,13 +171,13 @@ class MetaMerger(TaskData):
         self.specialists = dict(self.rounds[-1]) if self.rounds else self.specialists
         return {task: self.specialists[task] for task in names if task in self.specialists}
 
-    def _next_meta(self, pool: ModelPool, heads: Mapping[str, Head], folder: Path) -> nn.Module:
+    def _next_meta(self, pool: ModelPool, heads: Mapping[str, Head], folder: Path) -> MetaTower:
         """The next round's meta-model: the same training on a pool in which specialists replaced experts."""
         merger, args = self.variant(pool=pool), copy.copy(self._fit_args) or MdftTrainingArguments(seed=self.seed)
         merger._heads |= heads
         args.output_dir = str(folder)
         merger.fit(args)
-        return merger.meta_tower()
+        return MetaTower(merger.meta_tower(), merger.meta_head)
 
     def evaluate(
         self, baselines: Mapping[str, MetaMerger | TransductiveMethod] | None = None, *, share: bool = False

@@ -10,7 +10,7 @@ from conftest import TASKS, vit_slow
 
 from hf_mdft import SpecializeArguments
 from hf_mdft.core.hashing import fingerprint
-from hf_mdft.specialize import specialize_in_rounds, specialize_task
+from hf_mdft.specialize import MetaTower, specialize_in_rounds, specialize_task
 from hf_mdft.specialize.gate import Verdict
 
 
@@ -24,7 +24,7 @@ def run(merger, tmp_path):
         def next_meta(pool, heads, folder):
             seen["pools"].append(pool)
             seen["folders"].append(folder)
-            return pool.tower("colour")
+            return MetaTower(pool.tower("colour"), merger.head)
 
         defaults = dict(
             max_steps=2,
@@ -36,7 +36,7 @@ def run(merger, tmp_path):
         )
         rounds = specialize_in_rounds(
             merger,
-            merger.pool.tower("colour"),
+            MetaTower(merger.pool.tower("colour"), merger.head),
             SpecializeArguments(output_dir=str(tmp_path / folder), **{**defaults, **options}),
             tasks,
             next_meta=next_meta,

@@ -62,7 +62,7 @@ from hf_mdft.recipes.schema import Recipe
 from hf_mdft.shifts import SHIFTS
 from hf_mdft.shifts.images import ShiftedImages
 from hf_mdft.specialize import specialize_task
-from hf_mdft.specialize.one_task import as_asked
+from hf_mdft.specialize.given import as_asked
 from hf_mdft.specialize.starts import find_start
 from hf_mdft.specialize.teacher import Models
 from hf_mdft.studies.rank import spearman

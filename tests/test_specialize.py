@@ -496,7 +496,7 @@ def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_ar
         with torch.no_grad():
             return head(pool.architecture.features(tower(pixel_values=images.preprocessor.normalize(pixels))))
 
-    monkeypatch.setattr("hf_mdft.specialize.one_task.find_restorations", lambda *_, **__: ["invert"])
+    monkeypatch.setattr("hf_mdft.specialize.given.find_restorations", lambda *_, **__: ["invert"])
     monkeypatch.setattr("hf_mdft.specialize.one_task.build_teacher", build)
     monkeypatch.setattr("hf_mdft.specialize.one_task.decide", decided)
     views = StudentTrainer.views
@@ -534,7 +534,7 @@ def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_ar
     assert made.restorations == ("invert",)
     again = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "on", ensemble_weight=1e-9))
     assert again.restorations == ("invert",), "and it is remembered"
-    monkeypatch.setattr("hf_mdft.specialize.one_task.find_restorations", lambda *_, **__: pytest.fail("looked"))
+    monkeypatch.setattr("hf_mdft.specialize.given.find_restorations", lambda *_, **__: pytest.fail("looked"))
     assert (
         specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "off", restore=False)).restorations
         == ()

@@ -286,16 +286,23 @@ def test_paired_interval_covers_and_pairs():
     assert math.isclose(high - low, 2 * 1.96 * error, rel_tol=0.1)
     turned = [dict(reversed(found.items())) for found in (b, a)]
     assert paired_interval(*turned) == (difference, low, high), "whatever the order of tasks"
-    # Where each that tells them apart falls either way by chance, their number alone is known.
-    error = (gained / 400) ** 0.5 / 2
-    assert math.isclose(average_p_value(b, a), math.erfc(difference / error / 2**0.5), rel_tol=1e-3)
+    assert average_p_value(b, a) == pytest.approx(mcnemar(b["x"], a["x"])), "all that tells them apart is of one task"
+
+
+def test_p_values_of_many_sums_are_normal():
+    a = {f"task {n}": torch.arange(1000 + n) < 150 for n in range(3)}
+    b = {task: (torch.arange(len(own)) >= 150) & (torch.arange(len(own)) < 260) for task, own in a.items()}
+    # Each that tells them apart falls either way by chance: their number alone is known.
+    difference = sum(40 / len(own) for own in a.values()) / 3
+    error = sum(260 / len(own) ** 2 for own in a.values()) ** 0.5 / 3
+    assert average_p_value(a, b) == pytest.approx(math.erfc(difference / error / 2**0.5))
 
 
 @pytest.mark.parametrize(("gained", "lost", "of"), [(20, 8, 60), (40, 20, 100), (300, 200, 2000)])
-def test_p_values_of_an_average_are_about_those_of_mcnemar(gained, lost, of):
+def test_p_values_of_one_task_are_those_of_mcnemar(gained, lost, of):
     a, b = torch.zeros(of, dtype=torch.bool), torch.zeros(of, dtype=torch.bool)
     a[:gained], b[gained : gained + lost] = True, True
-    assert 0.5 < average_p_value({"x": a}, {"x": b}) / mcnemar(a, b) < 1
+    assert average_p_value({"x": a}, {"x": b}) == pytest.approx(mcnemar(a, b))
 
 
 def test_tasks_of_nearly_one_size_are_told_apart():

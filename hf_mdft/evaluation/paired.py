@@ -9,11 +9,9 @@ import numpy as np
 import torch
 
 
-FEW = 25
-"""Images that tell two models apart up to which a test of averages is exact."""
-
 MOST_SUMS = 100_000
-"""Values that an exact test's sum may have: with tasks of different sizes they multiply."""
+"""Values that an exact test's sum may have: with tasks of different sizes they multiply. Where they are more, steps
+between them are so small that a normal distribution is as good."""
 
 
 def mcnemar(correct_a: torch.Tensor, correct_b: torch.Tensor) -> float:
@@ -71,14 +69,14 @@ def average_p_value(correct_a: Mapping[str, torch.Tensor], correct_b: Mapping[st
     """Two-sided p-value of the difference between two models' average accuracy over tasks.
 
     The difference is the mean over tasks of paired differences. Under the null hypothesis each image that tells the
-    two apart falls either way with probability 1/2, as in `mcnemar`. Of up to `FEW` such images the distribution is
-    exact; of more it is normal, with the same variance.
+    two apart falls either way with probability 1/2, as in `mcnemar`, which this is for one task. The distribution is
+    exact where the sum has few values, so for tasks of one size; else it is normal, with the same variance.
     """
     differences = {task: a.double() - correct_b[task].double() for task, a in correct_a.items()}
     told: dict[int, int] = {}  # by size: tasks of one size are as one
     for difference in differences.values():
         told[len(difference)] = told.get(len(difference), 0) + int(difference.abs().sum())
-    if sum(told.values()) <= FEW and math.prod(count + 1 for count in told.values()) <= MOST_SUMS:
+    if math.prod(count + 1 for count in told.values()) <= MOST_SUMS:
         return _exact_p_value(told, sum(difference.mean().item() for difference in differences.values()))
     mean, variance = 0.0, 0.0
     for difference in differences.values():

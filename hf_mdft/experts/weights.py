@@ -85,11 +85,12 @@ def _of_group(share: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
 
 
 def _groups(log_probs: torch.Tensor) -> torch.Tensor:
-    """Number of each model's group, `(K,)`: those with the same outputs are one."""
-    groups = torch.arange(len(log_probs))
-    for model in range(1, len(log_probs)):
+    """Number of each model's group, `(K,)`: those with the same outputs are one, and those alike to one of them."""
+    alike, probabilities = torch.eye(len(log_probs)), log_probs.exp()
+    for model in range(len(log_probs)):
         for other in range(model):
-            if (log_probs[model].exp() - log_probs[other].exp()).abs().sum(dim=-1).mean() / 2 < ALIKE:
-                groups[model] = groups[other]
-                break
-    return groups.unique(return_inverse=True)[1]
+            distance = (probabilities[model] - probabilities[other]).abs().sum(dim=-1).mean() / 2
+            alike[model, other] = alike[other, model] = distance < ALIKE
+    for _ in range(len(log_probs).bit_length()):  # paths of twice the length each time
+        alike = (alike @ alike > 0).float()
+    return alike.argmax(dim=-1).unique(return_inverse=True)[1]

@@ -3,7 +3,7 @@
 from .distillation import agreement_rule, embedding_distance, expert_divergence, hard_distillation
 from .entropy import certainty, entropy, image_information, max_entropy, mean_log_probs
 from .filters import FILTERS, SampleFilter
-from .prior import concentration, estimate_prior, prior_divergence
+from .prior import concentration, estimate_prior, log_mean, prior_divergence
 
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "expert_divergence",
     "hard_distillation",
     "image_information",
+    "log_mean",
     "max_entropy",
     "mean_log_probs",
     "prior_divergence",

@@ -16,8 +16,8 @@ def expert_divergence(logits: torch.Tensor, expert_logits: torch.Tensor, tempera
         temperature: Temperature T; 2 softens the saturated predictions of fine-tuned models.
     """
     log_p = (logits / temperature).log_softmax(dim=-1)
-    log_q = (expert_logits.detach() / temperature).log_softmax(dim=-1)
-    return temperature**2 * F.kl_div(log_p, log_q, log_target=True, reduction="none").sum(dim=-1)
+    q = (expert_logits.detach() / temperature).softmax(dim=-1)  # not its logarithm, which may be that of 0
+    return temperature**2 * F.kl_div(log_p, q, reduction="none").sum(dim=-1)
 
 
 def hard_distillation(logits: torch.Tensor, expert_logits: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,9 @@ def max_entropy(num_classes: int) -> float:
 
 def image_information(probabilities: torch.Tensor) -> torch.Tensor:
     """`KL(p(c | x) || mean p(c))` of every image in nats, `(N,)`, for probabilities `(N, C)`; its mean is the mutual
-    information of image and predicted class: high where predictions are confident and differ between images."""
+    information of image and predicted class: high where predictions are confident and differ between images. In double
+    precision: in single, a class's mean can be 0 where an image's probability is not."""
+    probabilities = probabilities.double()
     return (torch.xlogy(probabilities, probabilities) - torch.xlogy(probabilities, probabilities.mean(dim=0))).sum(-1)
 
 

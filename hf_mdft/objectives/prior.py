@@ -34,8 +34,13 @@ def estimate_prior(probabilities: torch.Tensor, method: str = "shrunk", iteratio
 
 def prior_divergence(logits: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
     """`KL(prior || batch-mean prediction)`, a scalar, for logits `(batch, C)` and prior `(C,)`."""
-    mean = logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8)
-    return (prior * (prior.log() - mean.log())).sum()
+    return (torch.xlogy(prior, prior) - prior * log_mean(logits)).sum()
+
+
+def log_mean(logits: torch.Tensor) -> torch.Tensor:
+    """Logarithm of the batch-mean prediction, `(C,)`, for logits `(batch, C)`: finite, and with a gradient, also for
+    classes that no image is taken for."""
+    return logits.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(logits))
 
 
 def concentration(logits: torch.Tensor) -> torch.Tensor:

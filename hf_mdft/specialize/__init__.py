@@ -3,7 +3,7 @@
 from .arguments import SpecializeArguments
 from .gate import Decision, decide
 from .one_task import specialize_task
-from .rounds import specialize_in_rounds
+from .rounds import MetaTower, specialize_in_rounds
 from .specialist import Specialist
 from .student import StudentTrainer
 from .teacher import TEACHER_PARTS, Source, Teacher, build_teacher
@@ -14,6 +14,7 @@ __all__ = [
     "STUDENT_TERMS",
     "TEACHER_PARTS",
     "Decision",
+    "MetaTower",
     "Source",
     "Specialist",
     "SpecializeArguments",

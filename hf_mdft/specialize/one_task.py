@@ -19,7 +19,6 @@ from torch import nn
 from ..cards import Trust
 from ..core.hashing import fingerprint
 from ..core.sealed import sealed, whole
-from ..embedding.restoration import find_restorations
 from ..embedding.statistics import batch_norms, estimate_statistics
 from ..embedding.views import FEW_VIEWS
 from ..experts import Source, TaskExperts
@@ -30,10 +29,11 @@ from ..trainers import arguments_key, resumable, show_progress
 from .arguments import SpecializeArguments
 from .evidence import gate_evidence
 from .gate import LIMITS, RULE, Decision, Rule, decide, familiarity, information_by_others, without_information
+from .given import as_asked, images_used, models_of
 from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
 from .specialist import Specialist
-from .starts import Start, find_start, unchanged
+from .starts import Start, expert_start, find_start, unchanged
 from .steps import share_to_learn, steps_to_train
 from .student import StudentTrainer
 from .teacher import SOURCES, Models, Teacher, build_teacher, observe_sources
@@ -41,7 +41,7 @@ from .teacher import SOURCES, Models, Teacher, build_teacher, observe_sources
 
 logger = logging.getLogger(__name__)
 
-VERSION = 21
+VERSION = 22
 """Version of what a task's folder holds and of how it is made."""
 
 SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})
@@ -64,6 +64,7 @@ def specialize_task(
     meta_key: str | None = None,
     experts: TaskExperts | None = None,
     strangers: Callable[[], Mapping[str, float]] | None = None,
+    meta_head: Head | None = None,
 ) -> Specialist:
     """Train a student for one task and decide whether it replaces the expert that one would take without labels.
 
@@ -81,20 +82,22 @@ def specialize_task(
             experts with `head`.
         strangers: Gives `information_by_others` on the images, where it is found for several tasks together; called
             if it is needed.
+        meta_head: Head of the meta-model, where one was trained with it; the default is `head`.
     """
     given, images = images.sample(args.images, args.seed), images_used(images, args)
     if len(images) < len(given) and PartialState().is_main_process:
         logger.warning(
             "%s: %d of %d unlabelled images are copies; each counts once", task, len(given) - len(images), len(given)
         )
-    head = copy.deepcopy(head).cpu()
+    head, meta_head = (copy.deepcopy(own).cpu() for own in (head, meta_head or head))
     experts = experts or TaskExperts(task, pool, dict.fromkeys(pool.experts_of(task), head))
     heads = {name: copy.deepcopy(own).cpu() for name, own in experts.heads.items()}
     experts = as_asked(dataclasses.replace(experts, heads=heads, device=args.device), args, images)
     work = Path(args.output_dir) / task
     state = PartialState()
     with state.main_process_first():
-        parts = ["specialist", VERSION, task, pool.reference(), meta_key or fingerprint(meta.state_dict()), head.key()]
+        parts = ["specialist", VERSION, task, pool.reference(), meta_key or fingerprint(meta.state_dict())]
+        parts += [head.key(), meta_head.key()]
         parts += [images.key, arguments_key(args), args.world_size, [kind.name for kind in SOURCES.parts()]]
         parts += [repr(RULE), *LIMITS, *experts.key()]
         parts += [[name, other.key()] for name, other in experts.strangers.items()]
@@ -102,7 +105,7 @@ def specialize_task(
     # The first process decides for all: another one could look a moment later and find the folder just written.
     (done,) = broadcast_object_list([state.is_main_process and whole(work / RESULT)])
     if not done:
-        models = models_of(experts, meta, head, images, args)
+        models = models_of(experts, meta, head, images, args, meta_head)
         asked = strangers() if strangers else information_by_others({task: experts}, {task: images}, args.device)[task]
         trained = _train(models, args, work, checkpoint, asked)
         if state.is_main_process:
@@ -141,35 +144,6 @@ def _read(folder: Path, task: str, pool: ModelPool, heads: Mapping[str, Head], h
         trust=trust,
         expert_head=heads[trust.expert] if trust.expert else head,
     )
-
-
-def images_used(images: Images, args: SpecializeArguments) -> Images:
-    """Those of a task's unlabelled images that phase 2 uses."""
-    return images.sample(args.images, args.seed).distinct()
-
-
-def as_asked(experts: TaskExperts, args: SpecializeArguments, images: Images) -> TaskExperts:
-    """Those experts and teachers that the options take."""
-    heads = experts.heads
-    if not args.further_experts and len(heads) > 1:
-        chosen = experts.chosen(images, title=experts.task)
-        heads = {chosen: heads[chosen]}
-    return dataclasses.replace(
-        experts,
-        heads=heads,
-        teachers=experts.teachers if args.outside_teachers else (),
-        related=experts.related if args.related_experts else (),
-    )
-
-
-def models_of(experts: TaskExperts, meta: nn.Module, head: Head, images: Images, args: SpecializeArguments) -> Models:
-    """What phase 2 is given for a task, and the restorations of its images."""
-    models = Models(experts, meta, head, images)
-    if not (args.restore and models.has_expert):
-        return models
-    title, own = f"{experts.task}: restorations", copy.deepcopy(experts.heads[models.expert])
-    found = find_restorations(experts.pool, models.expert, images, own, device=args.device, desc=title)
-    return dataclasses.replace(models, restorations=tuple(found))
 
 
 def rule_for(args: SpecializeArguments) -> Rule:
@@ -229,15 +203,14 @@ def _train(
     (near,) = broadcast_object_list([args.gate and given.furthest < 1])
     at_once = args.per_device_train_batch_size
     start = unchanged(models) if near else find_start(models, teacher, trusted, seed=args.seed, at_once=at_once)
-    # Whether the student starts as something else than what it is compared with.
-    other = args.start > 0 or (len(models.experts.heads) > 1 and not near)
-    anew = other and models.has_expert
+    # Whether the student starts as something else than the expert that it is compared with.
+    anew = models.has_expert and (args.start > 0 or start.name != expert_start(models, models.expert))
     to_learn = 1.0 if anew else share_to_learn(teacher, predictions_at_start(models, sources))
     (steps,) = broadcast_object_list([steps_to_train(args, to_learn, len(models.images))])
     student = between(pool, models.images, start.state, meta.state_dict(), args.start)
     trainer = StudentTrainer(
         student,
-        _task_arguments(models.experts, args, work, steps),
+        _task_arguments(pool, task, [name for name in models.experts.heads if trusted[name]], args, work, steps),
         architecture=pool.architecture,
         head=copy.deepcopy(start.head),
         images=models.images,
@@ -287,12 +260,15 @@ def between(
     return estimate_statistics(tower, [images]) if 0 < share < 1 else tower
 
 
-def _task_arguments(experts: TaskExperts, args: SpecializeArguments, work: Path, steps: int) -> SpecializeArguments:
-    """Options of one task's training: its folder, learning rate and number of steps."""
+def _task_arguments(
+    pool: ModelPool, task: str, experts: list[str], args: SpecializeArguments, work: Path, steps: int
+) -> SpecializeArguments:
+    """Options of one task's training: its folder, learning rate (by the experts that are trusted) and number of
+    steps."""
     own = copy.copy(args)
     own.output_dir, own.max_steps = str(work), steps
     # A last batch of one image has no variance.
-    own.dataloader_drop_last = args.dataloader_drop_last or experts.pool.keeps_statistics
+    own.dataloader_drop_last = args.dataloader_drop_last or pool.keeps_statistics
     if args.learning_rate is None:
-        own.learning_rate = gentle_learning_rate(experts.pool, experts.task, experts.heads)
+        own.learning_rate = gentle_learning_rate(pool, task, experts)
     return own

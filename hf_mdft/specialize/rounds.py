@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -24,20 +24,34 @@ from ..pool import ModelPool
 from ..task_data import TaskData
 from .arguments import SpecializeArguments
 from .gate import information_by_others
-from .one_task import images_used, specialize_task
+from .given import images_used
+from .one_task import specialize_task
 from .specialist import LATER_START, Specialist
 
 
 NEXT_META = "next-meta"
 
 
+@dataclass(frozen=True)
+class MetaTower:
+    """A meta-model as phase 2 asks it.
+
+    Args:
+        tower: Its tower, a plain one.
+        head: Gives the head that it uses for a task.
+    """
+
+    tower: nn.Module
+    head: Callable[[str], Head]
+
+
 def specialize_in_rounds(
     data: TaskData,
-    meta: nn.Module,
+    meta: MetaTower,
     args: SpecializeArguments,
     tasks: Iterable[str],
     *,
-    next_meta: Callable[[ModelPool, Mapping[str, Head], Path], nn.Module],
+    next_meta: Callable[[ModelPool, Mapping[str, Head], Path], MetaTower],
     took: Callable[[str, float], None],
 ) -> list[dict[str, Specialist]]:
     """Specialise tasks for up to `args.rounds` rounds.
@@ -47,10 +61,10 @@ def specialize_in_rounds(
 
     Args:
         data: Pool of the first round; heads, experts and images of its tasks.
-        meta: Tower of the meta-model of the first round.
+        meta: The meta-model of the first round.
         args: Options of phase 2; round N works in the folder `round-N` of `args.output_dir`.
         tasks: Names of the tasks.
-        next_meta: Makes the tower of the next round's meta-model from its pool and the heads of the tasks that
+        next_meta: Makes the next round's meta-model from its pool and the heads of the tasks that
             specialists replaced experts of; work in progress goes to the folder that it is given.
         took: Told the name and the seconds of every stage.
 
@@ -66,10 +80,10 @@ def specialize_in_rounds(
 
 def _rounds(
     data: TaskData,
-    meta: nn.Module,
+    meta: MetaTower,
     args: SpecializeArguments,
     todo: list[str],
-    next_meta: Callable[[ModelPool, Mapping[str, Head], Path], nn.Module],
+    next_meta: Callable[[ModelPool, Mapping[str, Head], Path], MetaTower],
     took: Callable[[str, float], None],
 ) -> list[dict[str, Specialist]]:
     held: dict[str, Specialist] = {}
@@ -81,7 +95,7 @@ def _rounds(
         folder = Path(args.output_dir) / f"round-{number}"
         own = copy.copy(args)
         own.output_dir = str(folder)
-        make = partial(_specialist, data, pool, meta, fingerprint(meta.state_dict()), own, experts, new, asked)
+        make = partial(_specialist, data, pool, meta, fingerprint(meta.tower.state_dict()), own, experts, new, asked)
         found, seconds = _made(make, {task: len(data.unlabelled(task)) for task in todo})
         if number > 1:  # what was found of the experts that the user gave
             trusts = {task: replace(held[task].trust, start=LATER_START) for task in found}
@@ -102,7 +116,7 @@ def _rounds(
 def _specialist(
     data: TaskData,
     pool: ModelPool,
-    meta: nn.Module,
+    meta: MetaTower,
     meta_key: str,
     args: SpecializeArguments,
     experts: Mapping[str, TaskExperts],
@@ -114,14 +128,12 @@ def _specialist(
     """One task's specialist, of those that this process makes together; its expert is the specialist of the round
     before where there is one, with its head."""
     set_seed(args.seed)
+    head, given, strangers = data.head(task), experts[task], lambda: asked(together)[task]
     if task in new:
-        head, teachers = new[task], experts[task].teachers
-        given = TaskExperts(task, pool, {task: head}, teachers=teachers)
-        return specialize_task(task, pool, meta, head, data.unlabelled(task), args, meta_key, given)
-    head, images, given = data.head(task), data.unlabelled(task), experts[task]
-    return specialize_task(
-        task, pool, meta, head, images, args, meta_key, given, strangers=lambda: asked(together)[task]
-    )
+        head, strangers = new[task], None
+        given = TaskExperts(task, pool, {task: head}, teachers=given.teachers)
+    images, meta_head = data.unlabelled(task), meta.head(task)
+    return specialize_task(task, pool, meta.tower, head, images, args, meta_key, given, strangers, meta_head)
 
 
 def _asked(

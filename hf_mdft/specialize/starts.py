@@ -108,6 +108,10 @@ def _between(models: Models, kept: Mapping[str, float], name: str) -> Start:
     return Start(name, tower.state_dict(), head)
 
 
+def expert_start(models: Models, name: str) -> str:
+    """What a start at one of the task's experts is called."""
+    return "expert" if len(models.experts.heads) == 1 else f"expert {name}"
+
+
 def _expert(models: Models, name: str) -> Start:
-    called = "expert" if len(models.experts.heads) == 1 else f"expert {name}"
-    return Start(called, models.pool.tower(name).state_dict(), models.experts.heads[name])
+    return Start(expert_start(models, name), models.pool.tower(name).state_dict(), models.experts.heads[name])

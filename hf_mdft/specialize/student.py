@@ -101,6 +101,7 @@ class StudentTrainer(PhaseTrainer):
         self.average = None
         if args.ema_decay:
             self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay))
+            self.average.update_parameters(self.model)  # the first call copies: the average begins at the start
             self.add_callback(UpdateAverage(self))
         self.add_callback(TellTerms(self))
         if refresh is not None:

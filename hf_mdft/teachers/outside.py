@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 
 from ..core.cache import key_of, prepared
 from ..core.device import fast_bf16
+from ..core.errors import InputError
 from ..core.reference import several
 from ..core.threads import each
 from ..embedding.views import Offset, translate
@@ -112,7 +113,10 @@ class OutsideTeacher:
             for number, offset in enumerate(views):
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
                     found[number].append(classify(translate(pixel_values, offset)).float().cpu())
-        return [torch.cat(parts) for parts in found]
+        joined = [torch.cat(parts) for parts in found]
+        if not all(part.isfinite().all() for part in joined):
+            raise InputError(f"{self.source}, teacher of task '{self.task}': outputs that are no finite numbers")
+        return joined
 
 
 def outside_teachers(

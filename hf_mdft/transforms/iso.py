@@ -68,7 +68,7 @@ class IsoCts(Transform):
         common: Share of directions that are common, in (0, 1]. The default is the paper's.
     """
 
-    version = 4
+    version = 5
     common: float = 0.8
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class IsoCts(Transform):
             return vectors
         count = len(matrices)
         left, values, right = full(matrices.sum(dim=0))
-        own = (len(values) - math.floor(self.common * len(values) + 1e-9)) // count
+        own = round((len(values) - math.floor(self.common * len(values) + 1e-9)) / count)
         rank = len(values) - own * count
         there = present(values, matrices)[:rank]
         left, values, right = left[:, :rank] * there, values[:rank], right[:rank] * there[:, None]

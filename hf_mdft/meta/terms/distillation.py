@@ -11,7 +11,7 @@ from .base import META_TERMS, MetaTerm, TaskBatch
 @META_TERMS.register("distillation")
 class Distillation(MetaTerm):
     """Distance to the expert by `args.distillation_distance`, without the images that `args.agreement_rule` leaves
-    out."""
+    out: a mean over the batch, of pseudo-labels (`hard`) over those that are kept, as in SyMerge's code."""
 
     def forward(self, batch: TaskBatch) -> tuple[torch.Tensor, torch.Tensor]:
         logits, expert = batch.logits, batch.expert_logits
@@ -22,4 +22,5 @@ class Distillation(MetaTerm):
             distance = hard_distillation(logits, expert)
         else:
             distance = embedding_distance(batch.features, batch.expert_features)
-        return (weights * distance).mean(), weights.mean()
+        counted = weights.sum().clamp(min=1) if self.args.distillation_distance == "hard" else len(weights)
+        return (weights * distance).sum() / counted, weights.mean()

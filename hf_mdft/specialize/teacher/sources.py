@@ -31,6 +31,7 @@ class Models:
         meta: Tower of the meta-model.
         head: Head of the task, for models that have none of their own.
         images: Unlabelled images of the task.
+        meta_head: Head of the meta-model; the default is that of the task.
         student: Tower of the student so far; `None` in the first half of its training.
         restorations: What makes the images like those that the pool's models know, by name, in order.
     """
@@ -39,6 +40,7 @@ class Models:
     meta: nn.Module
     head: Head
     images: Images
+    meta_head: Head | None = None
     student: nn.Module | None = None
     restorations: tuple[str, ...] = ()
 
@@ -113,7 +115,12 @@ class SourceKind:
         def run(rows: torch.Tensor | None, views: tuple[Offset, ...]) -> Iterator[torch.Tensor]:
             return cls.embed(models if rows is None else models.on(rows), views)
 
-        return observe_in_stages(run, models.head, views, trusted=cls.trusted, **options)
+        return observe_in_stages(run, cls.head(models), views, trusted=cls.trusted, **options)
+
+    @staticmethod
+    def head(models: Models) -> Head:
+        """The head that goes with its embeddings."""
+        return models.head
 
 
 SOURCES: Registry[type[SourceKind]] = Registry("source of the teacher")
@@ -138,6 +145,10 @@ class Meta(SourceKind):
     @staticmethod
     def embed(models: Models, views: tuple[Offset, ...]) -> Iterator[torch.Tensor] | None:
         return models.embed(models.meta, "meta-model", views)
+
+    @staticmethod
+    def head(models: Models) -> Head:
+        return models.meta_head or models.head
 
 
 @SOURCES.register("base")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ...objectives import log_mean
 from .base import STUDENT_TERMS, StudentBatch, StudentTerm
 
 
@@ -47,8 +48,7 @@ class Must(StudentTerm):
         confidence, classes = logits.softmax(dim=-1).max(dim=-1)
         kept = (confidence >= self.threshold).float()
         loss = F.cross_entropy(batch.logits, classes, reduction="none")
-        mean = batch.logits.softmax(dim=-1).mean(dim=0).clamp(min=1e-8)
-        return (kept * loss).sum() / kept.sum().clamp(min=1) - FAIRNESS * mean.log().mean()
+        return (kept * loss).sum() / kept.sum().clamp(min=1) - FAIRNESS * log_mean(batch.logits).mean()
 
     @torch.no_grad()
     def after_step(self, student: nn.Module) -> None:

@@ -27,7 +27,8 @@ from ...specialize.evidence import gate_evidence
 from ...specialize.gate import SHARES, Interpolations, Rule
 from ...specialize.gate.decide import weigh
 from ...specialize.learning_rate import gentle_learning_rate
-from ...specialize.one_task import as_asked, between, images_used, models_of, rule_for
+from ...specialize.given import as_asked, images_used, models_of
+from ...specialize.one_task import between, rule_for
 from ...specialize.teacher import observe_sources
 from ...tasks import Images
 from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
@@ -141,12 +142,12 @@ class Workshop:
     def _make(self, task: str, images: Images, args: SpecializeArguments, folder: Path) -> dict[str, Any]:
         merger, pool, head = self.merger, self.merger.pool, self.merger.head(task)
         architecture, data = pool.architecture, merger.labelled(task)
-        meta = self.meta
+        meta, meta_head = self.meta, merger.meta_head(task)
         set_seed(args.seed)
         images = images_used(images, args)
         experts = as_asked(merger.experts(task, args.device), args, images)
-        made = specialize_task(task, pool, meta, head, images, args, self.meta_key, experts)
-        models = models_of(experts, meta, head, images, args)
+        made = specialize_task(task, pool, meta, head, images, args, self.meta_key, experts, meta_head=meta_head)
+        models = models_of(experts, meta, head, images, args, meta_head)
         sources = observe_sources(models, args.teacher_views, others=args.ensemble_weight > 0)
         seen = gate_evidence(models, sources, models.experts.weights(models.restored, as_they_are=images))
         compared, others = seen.expert, seen.others

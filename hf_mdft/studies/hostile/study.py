@@ -24,7 +24,7 @@ from ...merger import MetaMerger
 from ...recipes.schema import Recipe
 from ...specialize import SpecializeArguments, specialize_task
 from ...specialize.gate import LIMITS, RULE, Familiarity, familiarity, information_by_others
-from ...specialize.one_task import as_asked, models_of
+from ...specialize.given import as_asked, models_of
 from ...specialize.teacher import observe_sources
 from ...tasks import Images
 from ..outcome import inputs_key, measured_tasks, needs_specialists, remembered
@@ -169,9 +169,9 @@ class _Run:
         experts = merger.experts(task) if own else TaskExperts(task, pool, dict.fromkeys(pool.experts_of(task), head))
         args = self.recipe.specialize_arguments(folder / "work", seed=seed, images=None, rounds=1, gate=True)
         args.max_steps = self._steps(args.max_steps)
-        meta, data = self.meta, merger.labelled(task)
+        meta, meta_head, data = copy.deepcopy(self.meta), merger.meta_head(task), merger.labelled(task)
         set_seed(seed)
-        made = specialize_task(task, pool, copy.deepcopy(meta), head, images, args, self.meta_key, experts)
+        made = specialize_task(task, pool, meta, head, images, args, self.meta_key, experts, meta_head=meta_head)
 
         def measured(tower: nn.Module, head: Head) -> float:
             return accuracy(predict(tower, pool.architecture, head, data.images), data.labels)

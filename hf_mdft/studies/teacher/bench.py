@@ -15,7 +15,7 @@ from ...experts import TaskExperts
 from ...merger import MetaMerger
 from ...recipes.schema import Recipe
 from ...specialize import SpecializeArguments
-from ...specialize.one_task import as_asked, models_of
+from ...specialize.given import as_asked, models_of
 from ...specialize.teacher import build_teacher, observe_sources
 from ...trainers import arguments_key
 from ..hostile.study import shuffled
@@ -94,7 +94,7 @@ class Bench:
 
     def _correct(self, experts: TaskExperts, meta: nn.Module, args: SpecializeArguments) -> torch.Tensor:
         data = self.merger.labelled(experts.task)
-        asked = as_asked(experts, args, data.images)
-        models = models_of(asked, meta, self.merger.head(experts.task), data.images, args)
+        asked, own = as_asked(experts, args, data.images), self.merger.meta_head(experts.task)
+        models = models_of(asked, meta, self.merger.head(experts.task), data.images, args, own)
         seen = observe_sources(models, args.teacher_views, others=args.ensemble_weight > 0)
         return build_teacher(seen, args).probabilities.argmax(dim=-1).cpu() == data.labels
