@@ -26,7 +26,7 @@ def as_matrices(vectors: torch.Tensor) -> torch.Tensor | None:
     vector.
 
     Sides of length 1 count as none (a class token `(1, 1, width)` is a vector, position embeddings `(1, N, width)` are
-    a matrix), and kernels are flattened to one row for each output channel. (Code of the papers on TSV and Iso averages
+    a matrix), and kernels are flattened to one row for each output channel. (The papers' code on TSV and Iso averages
     tensors of other than two sides.) `as_vectors` is the way back.
     """
     sides = [side for side in vectors.shape[1:] if side != 1]

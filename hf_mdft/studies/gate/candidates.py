@@ -26,8 +26,8 @@ from ...specialize import SpecializeArguments, specialize_task
 from ...specialize.evidence import gate_evidence
 from ...specialize.gate import SHARES, Interpolations, Rule
 from ...specialize.gate.decide import weigh
-from ...specialize.learning_rate import gentle_learning_rate
 from ...specialize.given import as_asked, images_used, models_of
+from ...specialize.learning_rate import gentle_learning_rate
 from ...specialize.one_task import between, rule_for
 from ...specialize.teacher import observe_sources
 from ...tasks import Images
