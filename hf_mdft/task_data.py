@@ -126,6 +126,8 @@ class TaskData:
         """
         parity(self.pool)
         experts = {task: self.experts(task) for task in self.tasks}
+        for teacher in (teacher for found in experts.values() for teacher in found.teachers):
+            teacher.check()
         return experts, {task: self.unlabelled(task) for task in self.tasks}, self.heads()
 
     def inputs(self) -> dict[str, TaskInputs]:

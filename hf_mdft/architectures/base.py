@@ -15,6 +15,7 @@ from transformers.initialization import no_init_weights
 from ..core.errors import InputError
 from ..core.registry import Registry
 from .blocks import depths
+from .identity import one_number
 from .keys import canonical_names, surplus
 from .output_layers import class_names_of
 
@@ -48,8 +49,7 @@ class ClassHead(Protocol):
 class Architecture:
     """How a kind of vision model is loaded, embedded, combined and written.
 
-    The *tower* is the part that experts of a pool share and that is combined; everything else (text tower,
-    projection, classifier) stays with the base or with the task's head.
+    The *tower* is what experts share and what is combined; the rest stays with the base or with the task's head.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Architecture:
             )
         mine, theirs = self.tower_config(base_config), self.tower_config(config)
         for key in self.must_agree:
-            if getattr(mine, key, None) != getattr(theirs, key, None):
+            if one_number(getattr(mine, key, None)) != one_number(getattr(theirs, key, None)):
                 raise InputError(
                     f"{where}: {key} is {getattr(theirs, key, None)}, the base {base} has "
                     f"{getattr(mine, key, None)}; {advice}"

@@ -13,7 +13,7 @@ from transformers.initialization import no_init_weights
 
 from ..core.errors import InputError
 from .base import ARCHITECTURES, USUAL_SHAPE, Architecture, ClassHead, Weights
-from .identity import COSMETIC
+from .identity import COSMETIC, one_number
 from .keys import canonical_names
 from .output_layers import (
     CLASSES,
@@ -29,7 +29,7 @@ from .unsupported import REASONS
 
 NOT_USED = re.compile(
     r"drop|initializer|init_value|mask_token|loss|auxiliary|projection_dim|out_features|out_indices|stage_names"
-    r"|apply_layernorm|reshape_hidden_states|model_type|pretrained_cfg|label_names|down_ops"
+    r"|encoder_stride|layerscale_value|pool_scales|apply_layernorm|reshape_hidden_states|model_type|pretrained_cfg|label_names|down_ops"
 )
 """Keys of a config that leave what a trained model computes as it is: of training, of parts that are not used, or made
 of others (LeViT's `down_ops`, which grow with every model that is made)."""
@@ -58,7 +58,7 @@ class Classifier(Architecture):
         super().check_config(config, base_config, where, base)
         mine, theirs = _functional(self.tower_config(base_config)), _functional(self.tower_config(config))
         for key in sorted(mine.keys() | theirs.keys()):
-            if mine.get(key) != theirs.get(key):
+            if one_number(mine.get(key)) != one_number(theirs.get(key)):
                 raise InputError(
                     f"{where}: {key} is {theirs.get(key)}, the base {base} has {mine.get(key)}; an expert must be "
                     "fine-tuned from the pool's base"

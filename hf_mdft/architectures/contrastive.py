@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 from ..core.errors import InputError
 from .base import ClassHead, VisionTransformer
 from .finding import read_config
+from .texts import Texts, is_empty
 
 
 class Contrastive(VisionTransformer):
@@ -59,10 +60,11 @@ class Contrastive(VisionTransformer):
             return super().text_embeddings(folder, class_names, templates, where)
         model = self.model_class.from_pretrained(folder, dtype=torch.float32).eval()
         tokenizer = _tokenizer(folder)
-        rows = []
+        rows, read = [], Texts(str(folder))
         for class_name in class_names:
             prompts = [template.replace("{}", class_name) for template in templates]
             tokens = self._tokens(model, tokenizer, prompts, folder)
+            read.check(class_name, tokens["input_ids"], self._length(model, tokenizer))
             embeddings = model.get_text_features(**tokens).pooler_output
             rows.append(F.normalize(F.normalize(embeddings, dim=-1).mean(dim=0), dim=0))
         return {"class_embeddings": torch.stack(rows), **self.similarity(model)}
@@ -77,12 +79,16 @@ class Contrastive(VisionTransformer):
         tokens = self._tokens(model, _tokenizer(folder), texts, folder)
         return model(pixel_values=pixel_values, **tokens).logits_per_image
 
+    @staticmethod
+    def _length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+        return min(model.config.text_config.max_position_embeddings, tokenizer.model_max_length)
+
     def _tokens(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], folder: Path
     ) -> dict[str, torch.Tensor]:
         options = model.config.text_config
         try:
-            length = min(options.max_position_embeddings, tokenizer.model_max_length)
+            length = self._length(model, tokenizer)
             tokens = tokenizer(texts, padding=self.padding, truncation=True, max_length=length, return_tensors="pt")
         except Exception as error:  # a stranger's settings
             reason = " ".join(str(error).split())[:160]
@@ -119,10 +125,9 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except Exception as error:  # an untrusted file: its parser may raise anything
         raise InputError(f"{folder}: no tokenizer that can be read beside the base; add its files") from error
     try:
-        empty = len(tokenizer) <= len(set(tokenizer.all_special_ids))
+        empty = is_empty(tokenizer)
     except Exception as error:  # special tokens that are none
         raise InputError(f"{folder}: its special tokens cannot be read; add the base's own tokenizer files") from error
     if empty:
-        # transformers makes an empty one where there are no files.
         raise InputError(f"{folder}: no tokenizer beside the base; add its files (tokenizer.json)")
     return tokenizer

@@ -33,7 +33,9 @@ def read_config(folder: Path, where: str) -> PreTrainedConfig:
     if not (folder / "config.json").is_file():
         raise InputError(f"{where}: no config.json; give a folder or repo that save_pretrained has written")
     check_regular(folder / "config.json", f"{where}: config.json", SMALL)
-    check_numbers(read_json(folder / "config.json", where), where)
+    content = read_json(folder / "config.json", where)
+    check_numbers(content, where)
+    check_needs(content, where)
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:
@@ -43,6 +45,24 @@ def read_config(folder: Path, where: str) -> PreTrainedConfig:
         reason = " ".join(str(error).split()).replace("Validation error for field ", "")
         reason = reason.replace("<class 'NoneType'>", "null").replace("NoneType", "null")[:300]
         raise InputError(f"{where}: config.json cannot be read ({reason or type(error).__name__})") from error
+
+
+def check_needs(config: Mapping[str, Any], where: str) -> None:
+    """Refuse settings that plain transformers cannot load without further packages.
+
+    Args:
+        config: What `config.json` holds.
+        where: Name of the model, for the message.
+
+    Raises:
+        InputError: It holds one.
+    """
+    for part in (config, *(value for value in config.values() if isinstance(value, Mapping))):
+        if part.get("quantization_config"):
+            raise InputError(f"{where}: quantized (quantization_config); take a revision in fp32, fp16 or bf16")
+        kind = part.get("attn_implementation") or part.get("_attn_implementation")
+        if kind not in (None, "eager", "sdpa"):
+            raise InputError(f"{where}: config.json asks for attn_implementation '{kind}'; take that line out")
 
 
 LAYERS = re.compile(r"(.*layers|.*depths?|.*blocks)")

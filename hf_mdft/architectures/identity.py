@@ -17,6 +17,12 @@ COSMETIC = frozenset(
 """Keys of a config that name, store or present a model but leave the function as it is."""
 
 
+def one_number(value: Any) -> Any:
+    """A value of a config; a pair of equal numbers, as of a size's two sides, as that number."""
+    pair = isinstance(value, list | tuple) and len(value) == 2 and value[0] == value[1]
+    return value[0] if pair else value
+
+
 def functional_config(folder: Path) -> dict[str, Any]:
     """The parts of a model's `config.json` that change what it computes: plain JSON, read without transformers.
 

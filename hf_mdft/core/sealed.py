@@ -42,6 +42,14 @@ def seal(folder: Path) -> None:
     replace_text(folder / SEAL, json.dumps(hashes, indent=1))
 
 
+def seal_of(folder: Path) -> str | None:
+    """The hashes that `seal` has written into a folder, as text; `None` where there are none."""
+    try:
+        return (folder / SEAL).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
 def damage(folder: Path) -> str | None:
     """What of a sealed folder is not as it was written, in words; `None` where all of it is."""
     if not (folder / SEAL).is_file():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..core.class_names import shared_classes
+from ..core.class_names import are_placeholders, shared_classes
 from ..embedding import expert_features
 from ..embedding.views import FEW_VIEWS, Offset
 from ..heads import Head
@@ -103,6 +103,8 @@ def related_experts(
         others: Heads of the experts of every task, by task and by the expert's name.
     """
     found = []
+    if are_placeholders(class_names):
+        return found  # LABEL_0 of one task is none of another's
     for other, heads in others.items():
         if other == task:
             continue

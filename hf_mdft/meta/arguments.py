@@ -72,7 +72,7 @@ class MdftTrainingArguments(TrainingArguments):
             specialist keep the head as it was.
         train_projection: Zero-shot heads train their copy of the visual projection with their class embeddings
             (worth 1.2 points on development pool A); off: the class embeddings alone, as SyMerge does.
-        head_learning_rate: Learning rate of the heads.
+        head_learning_rate: Learning rate of the heads, whose gradients `max_grad_norm` does not clip.
         head_steps: Steps of the heads alone, at the end, on the finished tower's embeddings; 0 is none.
         coefficient_range: Smallest and largest coefficient; `None` leaves them free.
         sharpness_radius: Radius of sharpness-aware minimisation (SAM, Foret et al. 2021,

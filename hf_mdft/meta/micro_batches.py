@@ -52,6 +52,20 @@ def micro_batches(batch: dict[str, Any], tasks: int, limit: int) -> list[dict[st
     return [{"task": [task[row] for row in own]} | {key: value[own] for key, value in others.items()} for own in rows]
 
 
+def gathered(features: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
+    """Rows of all processes; only this process's own carry a gradient.
+
+    The loss is not linear in the batch (class prior, filter memory), so every process computes it on the whole batch.
+    The gradient is scaled by the number of processes because data-parallel training averages it.
+    """
+    world = accelerator.num_processes
+    if world == 1:
+        return features
+    rows = list(accelerator.gather(features.detach()).chunk(world))
+    rows[accelerator.process_index] = world * features - (world - 1) * features.detach()
+    return torch.cat(rows)
+
+
 def average(gradients: list[torch.Tensor], accelerator: Accelerator) -> None:
     """Average gradients over processes, in place and in one message."""
     mean = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduction="mean")

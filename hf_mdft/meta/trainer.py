@@ -20,16 +20,18 @@ from ..evaluation import accuracy, predict
 from ..experts import TaskExperts
 from ..heads import Head
 from ..pool import ModelPool
+from ..pool.processors import processor_of
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
 from ..tasks.preprocessor import normalize_mixed
 from ..trainers.base import own_arguments
 from ..trainers.flat import EndWhereFlat, ends_where_flat, held_out
 from ..trainers.progress import show_progress
 from .arguments import MdftTrainingArguments
+from .checks import check_given
 from .finish_heads import finish_heads
 from .held_out import MOST, held_out_loss
 from .hub import PushingTrainer
-from .micro_batches import average, micro_batch_of, micro_batches
+from .micro_batches import average, gathered, micro_batch_of, micro_batches
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective
 from .sharpness import gradient_uphill
@@ -76,18 +78,13 @@ class MdftTrainer(PushingTrainer):
         **kwargs: Any,
     ) -> None:
         self._logs: dict[str, torch.Tensor] = {}
-        self._step_is_over = True
+        self._step_is_over, self._keeps_range = True, False
         self._given_args = args or MdftTrainingArguments()
+        check_given(model, self._given_args, train_dataset, heads, eval_dataset, kwargs)
         args, experts = own_arguments(self._given_args), experts or {}
         pool = pool or next((found.pool for found in experts.values()), None)
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
         self.heads, self._own_heads = dict(heads), dict(heads)
-        if not train_dataset:
-            raise InputError("train_dataset holds no task")
-        missing = [task for task in train_dataset if task not in self.heads]
-        if missing:
-            raise InputError(f"task '{missing[0]}' has images but no head")
-        self.preprocessor = Preprocessor.of(self.pool.base.folder, str(self.pool.base))
         with args.main_process_first(desc="preprocessing"):
             found = {task: self._images(task, data) for task, data in train_dataset.items()}
             images = {task: own.sample(args.images, args.seed) for task, own in found.items()}
@@ -119,7 +116,10 @@ class MdftTrainer(PushingTrainer):
         return held_out_loss(model, self.pool, self.objective.tasks, self._images_of, rows, self.args)
 
     def _images(self, task: str, data: Any) -> Images:
-        return data if isinstance(data, Images) else read_unlabelled(task, Task(unlabelled=data), self.preprocessor)
+        if isinstance(data, Images):
+            return data
+        source = processor_of(self.pool, task) if task in self.pool.tasks else self.pool.base
+        return read_unlabelled(task, Task(unlabelled=data), Preprocessor.of(source.folder, str(source)))
 
     def _schedule(self, images: dict[str, Images], args: MdftTrainingArguments) -> MixedTasks:
         parts = args.world_size * args.gradient_accumulation_steps
@@ -155,36 +155,29 @@ class MdftTrainer(PushingTrainer):
         if self.accelerator.num_processes > 1:  # before the forward pass, which it would wait for
             task = self.accelerator.gather(torch.tensor(task, device=index.device)).tolist()
         outputs = model(pixel_values=normalize_mixed(inputs["pixels"], inputs["task"], self._preprocessors))
-        features = self._gather_with_gradient(self.pool.architecture.features(outputs).float())
+        features = gathered(self.pool.architecture.features(outputs).float(), self.accelerator)
         loss, self._logs = self.objective(features, task, index)
         return (loss, outputs) if return_outputs else loss
-
-    def _gather_with_gradient(self, features: torch.Tensor) -> torch.Tensor:
-        """Rows of all processes; only this process's own carry a gradient.
-
-        The loss is not linear in the batch (class prior, filter memory), so every process computes it on the whole
-        batch. The gradient is scaled by the number of processes because data-parallel training averages it.
-        """
-        world = self.accelerator.num_processes
-        if world == 1:
-            return features
-        rows = list(self.accelerator.gather(features.detach()).chunk(world))
-        rows[self.accelerator.process_index] = world * features - (world - 1) * features.detach()
-        return torch.cat(rows)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """As in `Trainer`, with the heads as a group of their own.
 
         They are no part of the wrapped model: every process computes the loss on the whole batch, so that their
-        gradients are equal everywhere without being sent.
+        gradients are equal everywhere without being sent. `max_grad_norm` does not reach them.
+
+        Raises:
+            InputError: An optimizer that was given does not hold the heads that are trained.
         """
         fresh = self.optimizer is None
-        optimizer = super().create_optimizer(model)
-        if fresh:
-            heads = self.objective.head_parameters()
-            if heads:
-                optimizer.add_param_group({"params": heads, "lr": self.args.head_learning_rate, "weight_decay": 0.0})
+        optimizer, heads = super().create_optimizer(model), self.objective.head_parameters()
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if fresh and heads:
+            optimizer.add_param_group({"params": heads, "lr": self.args.head_learning_rate, "weight_decay": 0.0})
+        elif not all(id(p) in held for p in heads):
+            raise InputError("optimizers: the one given lacks the heads; set train_heads=False, or give optim instead")
+        if not self._keeps_range:
             optimizer.register_step_post_hook(self._after_step)
+            self._keeps_range = True
         return optimizer
 
     @torch.no_grad()
@@ -261,6 +254,8 @@ class MdftTrainer(PushingTrainer):
         """As in `Trainer`; with `push_to_hub=True` the final model is pushed at the end."""
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         tower = self.accelerator.unwrap_model(self.model)
+        if not all(p.isfinite().all() for p in self._coefficients() + self.objective.head_parameters()):
+            raise InputError("training ended in coefficients that are no finite numbers; lower learning_rate")
         if self.pool.keeps_statistics:
             with torch.no_grad(), combined_once(tower, self.args.shard):
                 estimate_statistics(tower, list(self._images_of.values()))

@@ -76,6 +76,9 @@ class Fit:
         Raises:
             InputError: It has another architecture, other shapes, or lacks tensors.
         """
+        channels = getattr(self.architecture.tower_config(self.config), "num_channels", 3)
+        if channels != 3:
+            raise InputError(f"{self.base}: reads images of {channels} channels; pools are of models that read 3")
         if source != self.base:
             self.architecture.check_config(self.configs[source], self.config, str(source), str(self.base))
         if source in self.adapters:

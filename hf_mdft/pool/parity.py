@@ -92,7 +92,7 @@ def _difference(pool: ModelPool, expert: str | None, processor: ModelSource) -> 
         if model is None:
             return None
         plain = architecture.plain_outputs(model.eval(), plain_pixels, head is not None)
-    except (RuntimeError, ValueError) as error:
+    except (ImportError, RuntimeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split())[:200]

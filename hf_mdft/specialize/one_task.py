@@ -17,8 +17,9 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from ..cards import Trust
+from ..core.errors import InputError
 from ..core.hashing import fingerprint
-from ..core.sealed import sealed, whole
+from ..core.sealed import seal_of, sealed, whole
 from ..embedding.statistics import batch_norms, estimate_statistics
 from ..embedding.views import FEW_VIEWS
 from ..experts import Source, TaskExperts
@@ -84,6 +85,8 @@ def specialize_task(
             if it is needed.
         meta_head: Head of the meta-model, where one was trained with it; the default is `head`.
     """
+    if pool.architecture.own_heads and head.linear() is None:  # told before its student is trained
+        raise InputError(f"task '{task}': its head is not linear, so no complete model can be written of a specialist")
     given, images = images.sample(args.images, args.seed), images_used(images, args)
     if len(images) < len(given) and PartialState().is_main_process:
         logger.warning(
@@ -143,6 +146,7 @@ def _read(folder: Path, task: str, pool: ModelPool, heads: Mapping[str, Head], h
         interpolated=None if decision.interpolation is None else folder / INTERPOLATED,
         trust=trust,
         expert_head=heads[trust.expert] if trust.expert else head,
+        made=seal_of(folder),
     )
 
 

@@ -13,6 +13,8 @@ from ..artifacts import Record, SpecialistParts
 from ..artifacts.record import pool_facts, specialist_facts
 from ..artifacts.result import push_result
 from ..cards import Decision, MetaFacts, SpecialistFacts, Trust
+from ..core.errors import InputError
+from ..core.sealed import seal_of
 from ..core.versions import versions
 from ..heads import Head
 from ..pool import ModelPool, ModelSource
@@ -44,6 +46,7 @@ class Specialist:
         trust: What was found without labels of the task's experts.
         expert_head: Head of what is kept in the student's place: that expert, or the meta-model; the default is the
             student's.
+        made: Hashes of the folder's files when it was read, by which it is known whether it is still the same.
     """
 
     task: str
@@ -60,6 +63,7 @@ class Specialist:
     interpolated: Path | None = None
     trust: Trust = Trust()
     expert_head: Head | None = None
+    made: str | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return f"Specialist({self.task!r}, kept={self.kept!r}, {self.decision.reason!r})"
@@ -108,11 +112,17 @@ class Specialist:
 
     def tower(self, gated: bool = True) -> nn.Module:
         """The tower in evaluation mode; `gated=False` gives the student even where the gate kept the expert."""
+        folder = self.chosen if gated else self.candidate
         if gated and not self.improved:
             if self.fallback is None:
                 return self.pool.tower(self.expert or self.task)
-            return self.pool.load_tower(ModelSource.resolve(self.fallback))
-        return self.pool.load_tower(ModelSource.resolve(self.chosen if gated else self.candidate))
+            folder = self.fallback
+        if self.made is not None and self.made != seal_of(folder.parent):
+            raise InputError(
+                f"{folder.parent}: no longer what this specialist of '{self.task}' was made as: something else was "
+                "written there, or it was removed; give each run an output_dir of its own"
+            )
+        return self.pool.load_tower(ModelSource.resolve(folder))
 
     def parts(self) -> SpecialistParts:
         """What is written of it: the tower that was kept, head, facts and figures of the run."""

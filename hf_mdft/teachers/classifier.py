@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,8 +21,10 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,
 )
+from transformers.utils import ModelOutput
 
 from ..architectures.output_layers import class_names_of
+from ..architectures.texts import Texts, is_empty
 from ..core.class_names import are_placeholders
 from ..core.errors import InputError
 from ..core.hashing import file_hash
@@ -29,6 +33,8 @@ from ..pool.source import PROCESSOR_FILES
 from ..tasks import Preprocessor
 from .classes import among, columns_of
 
+
+logger = logging.getLogger(__name__)
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
 """Log-probabilities `(N, C)` of a task's classes from pixel values."""
@@ -71,6 +77,8 @@ def matched_columns(config: PreTrainedConfig, class_names: Sequence[str], where:
     own = class_names_of(config, where)
     if are_placeholders(own) and not are_placeholders(class_names):
         raise InputError(f"{where}: its config names no classes (LABEL_0, ...), so they cannot be matched by name")
+    if are_placeholders(own):
+        logger.warning("%s: names no classes ('%s', ...); they are taken to be in the task's order", where, own[0])
     return columns_of(class_names, own, where)
 
 
@@ -135,7 +143,7 @@ def load_classifier(
         raise InputError(f"{source}: its weights lack '{lacking[0]}', so it is no classifier that was trained")
     model = model.to(device).eval()
     if columns:
-        return lambda pixel_values: among(model(pixel_values=pixel_values).logits.float(), columns)
+        return lambda pixel_values: among(_logits(model(pixel_values=pixel_values)).float(), columns)
     texts, scale = _text_embeddings(model, source, class_names, templates)
 
     def zero_shot(pixel_values: torch.Tensor) -> torch.Tensor:
@@ -153,9 +161,13 @@ def tokenizer_of(source: ModelSource) -> PreTrainedTokenizerBase:
         InputError: It has none that can be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+        empty = is_empty(tokenizer)
     except Exception as error:  # a stranger's file
         raise InputError(f"{source}: no tokenizer that can be read; a zero-shot teacher needs one") from error
+    if empty:
+        raise InputError(f"{source}: no tokenizer beside it; a zero-shot teacher needs one (tokenizer.json)")
+    return tokenizer
 
 
 def tokens_key(source: ModelSource) -> list[str]:
@@ -172,11 +184,14 @@ def _text_embeddings(
     tokenizer = tokenizer_of(source)
     # SigLIP was trained on text padded to its full length, and reads nothing else right.
     padding = "max_length" if "siglip" in model.config.model_type else True
-    rows = []
+    options, rows, read = getattr(model.config, "text_config", None), [], Texts(str(source))
     for name in class_names:
         prompts = [template.replace("{}", name) for template in templates]
-        length = getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None)
+        length = getattr(options, "max_position_embeddings", None)
         tokens = tokenizer(prompts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
+        if tokens.input_ids.max() >= getattr(options, "vocab_size", math.inf):
+            raise InputError(f"{source}: its tokenizer has more tokens than its text tower; add its own")
+        read.check(name, tokens.input_ids, length)
         found = model.get_text_features(**{key: value.to(model.device) for key, value in tokens.items()})
         rows.append(F.normalize(F.normalize(_pooled(found).float(), dim=-1).mean(dim=0), dim=0))
     return torch.stack(rows), scale_of(model)
@@ -188,6 +203,10 @@ def scale_of(model: PreTrainedModel) -> torch.Tensor:
         return scale.detach().float().exp()
     temperature = getattr(model, "temperature", None)
     return torch.tensor(100.0) if temperature is None else 1 / temperature.detach().float()
+
+
+def _logits(outputs: ModelOutput) -> torch.Tensor:
+    return outputs.logits if "logits" in outputs else outputs.last_hidden_state  # PP-LCNet's have another name
 
 
 def _pooled(found: torch.Tensor | object) -> torch.Tensor:

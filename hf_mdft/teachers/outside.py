@@ -24,6 +24,7 @@ from ..pool.names import distinct
 from ..pool.source import SMALL_FILES
 from ..tasks import Images, Preprocessor, Task
 from ..tasks.pictures import pictures
+from ..tasks.preprocessor import sample_pictures
 from .classifier import check_size, config_of, load_classifier, matched_columns, tokenizer_of, tokens_key
 
 
@@ -96,6 +97,26 @@ class OutsideTeacher:
         return [kept[str(number)] for number in range(len(views))]
 
     @torch.no_grad()
+    def check(self) -> None:
+        """Whether its weights are all there and give finite numbers, on made pictures; looked at the first time only.
+
+        Raises:
+            InputError: They do not.
+        """
+
+        def make(folder: Path) -> None:
+            classify = load_classifier(self.source, self.config, self.columns, self.class_names, self.templates, "cpu")
+            pixels = torch.from_numpy(self.preprocessor.encode(sample_pictures()))
+            self._refuse_no_numbers(classify(self.preprocessor.normalize(pixels)))
+            (folder / "checked").touch()
+
+        prepared("teacher-checks", key_of("teacher check", VERSION, self.key()), make)
+
+    def _refuse_no_numbers(self, outputs: torch.Tensor) -> None:
+        if not outputs.isfinite().all():
+            raise InputError(f"{self.source}, teacher of task '{self.task}': its outputs are no finite numbers")
+
+    @torch.no_grad()
     def _run(
         self,
         images: Images,
@@ -114,8 +135,8 @@ class OutsideTeacher:
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
                     found[number].append(classify(translate(pixel_values, offset)).float().cpu())
         joined = [torch.cat(parts) for parts in found]
-        if not all(part.isfinite().all() for part in joined):
-            raise InputError(f"{self.source}, teacher of task '{self.task}': outputs that are no finite numbers")
+        for part in joined:
+            self._refuse_no_numbers(part)
         return joined
 
 

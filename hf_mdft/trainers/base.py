@@ -15,7 +15,13 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, IntervalStrategy, TrainOutput
+from transformers.trainer_utils import (
+    PREFIX_CHECKPOINT_DIR,
+    HubStrategy,
+    IntervalStrategy,
+    SaveStrategy,
+    TrainOutput,
+)
 
 from ..core.attention import quick_attention
 from ..core.errors import InputError
@@ -24,6 +30,7 @@ from ..core.state_files import load_state, save_state
 from .checkpoints import checkpoints, last_whole
 from .flat import ends_where_flat, flat
 from .ranges import NO_PARTS
+from .resume import begin
 
 
 EXTRA_STATE, OPTIMIZER, RANDOM = "extra_state.safetensors", "optimizer.safetensors", "random_{}.safetensors"
@@ -77,6 +84,7 @@ class PhaseTrainer(Trainer):
         Raises:
             InputError: The checkpoint is not whole, or there is none.
         """
+        begin(Path(self.args.output_dir), self.args.should_save)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_whole(Path(self.args.output_dir))
             if resume_from_checkpoint is None:
@@ -181,8 +189,11 @@ def own_arguments(args: TrainingArguments) -> TrainingArguments:
     Raises:
         InputError: The arguments would choose a model by its labels, push during training or cut up the weights.
     """
-    if args.load_best_model_at_end:
-        raise InputError("load_best_model_at_end would choose the model by evaluation labels; leave it off")
+    if args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST:
+        what = "load_best_model_at_end" if args.load_best_model_at_end else "save_strategy 'best'"
+        raise InputError(f"{what} would choose the model by evaluation labels; leave it off")
+    if args.save_only_model:
+        raise InputError("save_only_model leaves out what a run goes on from; leave it off")
     if args.push_to_hub and args.hub_strategy != HubStrategy.END:
         raise InputError(f"hub_strategy '{args.hub_strategy.value}' pushes while training goes on; use 'end'")
     if args.fsdp or args.deepspeed:

@@ -29,6 +29,10 @@ IRRELEVANT = {
 """Arguments that change where and how a run is done, but not its result (`rounds`: no round depends on later ones)."""
 
 
+_READY: set[Path] = set()
+"""Folders that were made ready for a run of this process which has not begun to train."""
+
+
 def arguments_key(args: TrainingArguments) -> dict[str, Any]:
     """Arguments that a result depends on, by name, JSON-able."""
     return {name: value for name, value in args.to_dict().items() if name not in IRRELEVANT}
@@ -52,6 +56,7 @@ def resumable(folder: Path, parts: Any, own_folders: Iterable[str] = ()) -> str 
         strange = [path for path in checkpoints(folder) if not (path / SEAL).exists()]
         if strange and not file.is_file():
             raise InputError(f"{strange[0]}: not written by hf_mdft; {ADVICE}")
+        _READY.add(folder.absolute())
         if file.is_file() and file.read_text(encoding="utf-8", errors="replace") == key:
             return last_whole(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,3 +67,17 @@ def resumable(folder: Path, parts: Any, own_folders: Iterable[str] = ()) -> str 
     except OSError as error:
         raise InputError(f"{folder}: cannot write ({error.strerror}); choose another output folder") from error
     return None
+
+
+def begin(folder: Path, first: bool) -> None:
+    """Before a training writes checkpoints: where `resumable` did not make its folder ready, the checkpoints will not
+    be those of the run that the folder is known by.
+
+    Args:
+        folder: Folder of the checkpoints.
+        first: Whether this is the process that writes.
+    """
+    ready = folder.absolute() in _READY
+    _READY.discard(folder.absolute())
+    if first and not ready:
+        (folder / KEY_FILE).unlink(missing_ok=True)

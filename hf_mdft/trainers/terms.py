@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from transformers import TrainingArguments
 
@@ -29,9 +30,11 @@ def check_terms(args: TrainingArguments, registry: Registry) -> None:
     Raises:
         InputError: A name is unknown, or its weight is an option of its own.
     """
-    for name in args.terms:
+    if not isinstance(args.terms, Mapping):
+        raise InputError(f"terms: expected weights by name, got {args.terms!r}")
+    for name, weight in args.terms.items():
         if hasattr(args, f"{name}_weight"):
             raise InputError(f"terms: the weight of '{name}' is an option of its own; set {name}_weight")
         registry.get(name)
-        if args.terms[name] < 0:
-            raise InputError(f"terms: the weight of '{name}' must be at least 0, got {args.terms[name]}")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
+            raise InputError(f"terms: the weight of '{name}' must be a number of at least 0, got {weight!r}")

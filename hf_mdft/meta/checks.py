@@ -1,0 +1,65 @@
+"""What the trainer of phase 1 is given, refused where it cannot be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from peft import PeftModel
+
+from ..adapter import MdftConfig, MdftLayer
+from ..core.errors import InputError
+from ..core.typed import expect
+from ..heads import Head
+from ..tasks import LabelledImages
+from .arguments import MdftTrainingArguments
+
+
+NOT_ASKED = ("compute_loss_func", "compute_metrics", "data_collator", "model_init")
+"""Arguments of `Trainer` that this one has its own of."""
+
+
+def check_given(
+    model: Any, args: Any, train_dataset: Any, heads: Any, eval_dataset: Any, others: Mapping[str, Any]
+) -> None:
+    """Refuse what nothing could be learned from.
+
+    Args:
+        model, args, train_dataset, heads, eval_dataset: As `MdftTrainer` takes them.
+        others: Its further arguments.
+
+    Raises:
+        InputError: One is of another kind, or the model has no coefficients that a training would change.
+    """
+    expect(args, MdftTrainingArguments, "args")
+    for name in NOT_ASKED:
+        if others.get(name) is not None:
+            raise InputError(f"{name}: MdftTrainer has its own; leave it out")
+    for name, given in (("train_dataset", train_dataset), ("heads", heads), ("eval_dataset", eval_dataset or {})):
+        expect(given, Mapping, f"{name} (by task)")
+    for task, head in heads.items():
+        expect(head, Head, f"heads['{task}']")
+    for task, labelled in (eval_dataset or {}).items():
+        expect(labelled, LabelledImages, f"eval_dataset['{task}']")
+    if not train_dataset:
+        raise InputError("train_dataset holds no task")
+    missing = [task for task in train_dataset if task not in heads]
+    if missing:
+        raise InputError(f"task '{missing[0]}' has images but no head")
+    _check_model(model)
+
+
+def _check_model(model: Any) -> None:
+    config = model.active_peft_config if isinstance(model, PeftModel) else None
+    if not isinstance(config, MdftConfig):
+        raise InputError("model: expected a tower with an MDFT adapter, get_peft_model(tower, MdftConfig(pool=...))")
+    if config.tower:
+        raise InputError(f"model: its adapter is on the '{config.tower}' of a larger model; put it on that alone")
+    layers = [module for module in model.modules() if isinstance(module, MdftLayer)]
+    if not any(layer.combines for layer in layers):
+        raise InputError("model: its adapter is merged or disabled, so nothing of it would be trained")
+    if not any(p.requires_grad for layer in layers for p in layer.mdft_lambda.values()):
+        raise InputError(
+            "model: its coefficients are frozen, so nothing of it would be trained; load it with "
+            "PeftModel.from_pretrained(..., is_trainable=True)"
+        )
