@@ -245,3 +245,11 @@ def test_mutual_information_is_evidence_where_the_loss_does_not_train_it(loss, c
     rule = RULE if loss == "distillation" else without_information(RULE)
     decision = decide(dataclasses.replace(expert, logits=3 * logits), expert, {}, rule=rule)
     assert decision.chosen == chosen and ("mutual information" in decision.reason) == (chosen == "specialist")
+
+
+def test_outputs_that_are_no_numbers_are_refused():
+    expert = source(0)
+    nothing = torch.full_like(expert.logits, torch.nan)
+    broken = dataclasses.replace(source(1), logits=nothing, log_probs=nothing, consistency=1.0)
+    decision = decide(broken, expert, {})
+    assert decision.chosen == "expert" and "no finite numbers" in decision.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -32,8 +33,10 @@ from hf_mdft import (
 )
 from hf_mdft.artifacts import open_result
 from hf_mdft.evaluation import accuracy, predict
+from hf_mdft.heads import LinearHead
 from hf_mdft.meta import resume_key
 from hf_mdft.specialize.gate import Thresholds
+from hf_mdft.specialize.teacher.sources import Meta
 
 
 def improved(specialist, chosen=True):
@@ -469,3 +472,39 @@ def test_trained_heads_go_by_the_names_of_classes(merger, test_data, tmp_path):
     strange = Task(None, class_names=["a", "b", "c"])
     with pytest.raises(InputError, match="other class_names"):
         MetaMerger.from_pretrained(tmp_path / "saved", tasks={"shade": strange}).meta_head("shade")
+
+
+def test_a_specialist_whose_folder_another_run_took_over_is_refused(merger, tmp_path):
+    merger.fit(fit_arguments(tmp_path))
+    first = merger.specialize(specialize_arguments(tmp_path, gate=False, learning_rate=1e-5), ["shade"])["shade"]
+    assert first.tower()
+    second = merger.specialize(specialize_arguments(tmp_path, gate=False, learning_rate=1e-2), ["shade"])["shade"]
+    assert second.tower()
+    for use in (first.tower, lambda: first.save_pretrained(tmp_path / "saved")):
+        with pytest.raises(InputError, match="no longer what this specialist of 'shade' was made as"):
+            use()
+    shutil.rmtree(tmp_path / "specialists", ignore_errors=True)
+
+
+def test_the_gate_asks_the_meta_model_with_the_head_that_was_trained_with_it(merger, tmp_path, monkeypatch):
+    asked, head_of = [], Meta.head
+    monkeypatch.setattr(Meta, "head", staticmethod(lambda models: asked.append(head_of(models)) or asked[-1]))
+    merger.fit(fit_arguments(tmp_path, max_steps=2, head_steps=5))
+    merger.specialize(specialize_arguments(tmp_path), ["shade"])
+    assert asked and all(head.key() == merger.meta_head("shade").key() for head in asked)
+    assert merger.meta_head("shade").key() != merger.head("shade").key()
+
+
+def test_a_head_that_no_complete_model_can_have_is_refused_before_its_student_is_trained(vit_pool, tmp_path):
+    class Odd(LinearHead):
+        def linear(self):
+            return None
+
+    count = len(TASKS["shade"])
+    head = Odd(TASKS["shade"], weight=torch.randn(count, vit_pool.width), bias=torch.zeros(count))
+    task = Task(make_dataset("shade", 8, 0), class_names=TASKS["shade"], head=head)
+    merger = MetaMerger(vit_pool, {"shade": task})
+    merger.fit(fit_arguments(tmp_path, max_steps=1))
+    with pytest.raises(InputError, match="its head is not linear"):
+        merger.specialize(specialize_arguments(tmp_path, gate=False))
+    assert not list(tmp_path.rglob("checkpoint-*/model.safetensors"))

@@ -18,6 +18,7 @@ from hf_mdft.objectives import (
     estimate_prior,
     expert_divergence,
     hard_distillation,
+    image_information,
     prior_divergence,
 )
 
@@ -145,3 +146,36 @@ def test_mcnemar_equals_the_binomial_test(b, c):
     theirs = torch.tensor([False] * b + [True] * c + [True] * 5)
     expected = binomtest(b, b + c).pvalue if b + c else 1.0
     assert mcnemar(ours, theirs) == pytest.approx(expected)
+
+
+def test_a_class_that_nothing_predicts_has_a_gradient():
+    """Where its mean prediction is far below what single precision adds up to 1."""
+    for gap in (5.0, 25.0, 80.0):
+        logits = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+        logits[:, 2] -= gap
+        logits.requires_grad_(True)
+        prior = torch.tensor([0.4, 0.4, 0.2])
+        loss = prior_divergence(logits, prior)
+        (grad,) = torch.autograd.grad(loss, logits)
+        exact = logits.detach().double().requires_grad_(True)
+        wanted = (prior.double() * (prior.double().log() - exact.softmax(-1).mean(0).log())).sum()
+        (wanted_grad,) = torch.autograd.grad(wanted, exact)
+        torch.testing.assert_close(loss.double(), wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(grad.double(), wanted_grad, rtol=1e-3, atol=1e-5)
+        assert grad[:, 2].sum() < -0.1
+
+
+def test_an_expert_may_exclude_a_class():
+    logits, expert = torch.randn(5, 3), torch.randn(5, 3)
+    expert[:, 1] = -torch.inf
+    found = expert_divergence(logits, expert, 1.0)
+    rest = expert[:, [0, 2]].log_softmax(-1)
+    wanted = (rest.exp() * (rest - logits.log_softmax(-1)[:, [0, 2]])).sum(-1)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_information_of_images_is_finite_where_a_mean_underflows():
+    logits = torch.zeros(1000, 3)
+    logits[:, 2], logits[0, 2] = -140.0, -102.5
+    found = image_information(logits.softmax(-1))
+    assert found.isfinite().all() and found.abs().max() < 1e-3

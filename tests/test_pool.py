@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import TASKS, layouts, pool_of
 from safetensors.torch import load_file, save_file
-from transformers import ViTForImageClassification
+from transformers import CLIPModel, ViTConfig, ViTForImageClassification
 
 import hf_mdft.pool.manifest as manifest_module
 from hf_mdft import InputError, ModelPool, Task
@@ -554,3 +554,56 @@ def test_patterns_of_folders_find_adapters_and_tell_what_they_pass_over(clip_pat
     assert "notes" in caplog.text and str(runs / "2") not in caplog.text
     with pytest.raises(InputError, match="no folder with a config.json or adapter_config.json matches"):
         model_folders([str(runs / "n*")], "x")
+
+
+def test_an_expert_whose_text_tower_was_fine_tuned_is_told(clip_paths, tmp_path, caplog):
+    """Weights of a text tower are small: a hundredth each is another tower."""
+    for size, told in ((0.0, False), (0.009, True)):
+        model = CLIPModel.from_pretrained(clip_paths["base"])
+        with torch.no_grad():
+            for parameter in model.text_model.parameters():
+                parameter.add_(size * torch.randn_like(parameter).clamp(-1, 1))
+        model.to(torch.bfloat16).save_pretrained(tmp_path / f"{size}")
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            ModelPool.from_pretrained(clip_paths["base"], {"shade": tmp_path / f"{size}"}).weights("shade")
+        assert ("differs from the base's, which is used for all experts" in caplog.text) is told
+
+
+def changed_config(source, folder, **changes):
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"quantization_config": {"load_in_8bit": True, "quant_method": "bitsandbytes"}}, "quantized"),
+        ({"attn_implementation": "flash_attention_2"}, "asks for attn_implementation 'flash_attention_2'"),
+    ],
+)
+def test_configs_that_need_further_packages_are_refused(vit_paths, tmp_path, changes, said):
+    folder = changed_config(vit_paths["shade"], tmp_path / "expert", **changes)
+    with pytest.raises(InputError, match=f"expert: .*{said}"):
+        ModelPool.from_pretrained(vit_paths["base"], {"shade": folder})
+    with pytest.raises(InputError, match=said):
+        ModelPool.from_pretrained(changed_config(vit_paths["base"], tmp_path / "base", **changes), {"shade": folder})
+
+
+def test_a_size_of_two_equal_sides_is_that_of_one_number(vit_paths, tmp_path):
+    size = json.loads((vit_paths["base"] / "config.json").read_text())["image_size"]
+    folder = changed_config(vit_paths["shade"], tmp_path / "expert", image_size=[size, size])
+    assert ModelPool.from_pretrained(vit_paths["base"], {"shade": folder})
+    folder = changed_config(vit_paths["shade"], tmp_path / "other", image_size=[size, 2 * size])
+    with pytest.raises(InputError, match="image_size"):
+        ModelPool.from_pretrained(vit_paths["base"], {"shade": folder})
+
+
+def test_models_of_gray_images_are_refused(vit_paths, tmp_path):
+    config = ViTConfig.from_pretrained(vit_paths["base"], num_channels=1)
+    ViTForImageClassification(config).save_pretrained(tmp_path / "gray")
+    shutil.copy(vit_paths["base"] / "preprocessor_config.json", tmp_path / "gray")
+    with pytest.raises(InputError, match="gray: reads images of 1 channels"):
+        ModelPool.from_pretrained(tmp_path / "gray", {"shade": vit_paths["shade"]})

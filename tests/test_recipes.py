@@ -39,7 +39,7 @@ BAD = {
     "switch is a number": (lambda c: c["meta"].update(train_heads=1), "meta: train_heads must be true or false, got 1"),
     "no term": (lambda c: c["meta"].update({f"{t}_weight": 0 for t in ("distillation", "entropy", "prior")}), "meta: every term has weight 0"),
     "no term of the student": (lambda c: c["specialize"].update({f"{t}_weight": 0 for t in ("distillation", "infomax")}), "specialize: every term of the student's outputs has weight 0"),
-    "negative term": (lambda c: c["specialize"].update(terms={"entropy": -1.0}), "terms: the weight of 'entropy' must be at least 0"),
+    "negative term": (lambda c: c["specialize"].update(terms={"entropy": -1.0}), "terms: the weight of 'entropy' must be a number of at least 0"),
     "a task twice": (lambda c: c["tasks"].update({1: {}, "1": {}}), "tasks: '1' is there twice, as a number and in quotes"),
     "epochs": (lambda c: c["meta"].update(num_train_epochs=1), "meta: num_train_epochs counts where max_steps is -1 alone"),
     "rounds are text": (lambda c: c["specialize"].update(rounds="two"), "specialize: rounds must be a whole number, got 'two'"),
@@ -152,7 +152,7 @@ EXACTLY = {
     "symerge": {
         "adapter": {"granularity": "tensor", "transform": {"name": "identity"}, "init_coefficient": 0.3},
         "meta": {
-            "learning_rate": 1e-2, "adam_epsilon": 1e-8, "lr_scheduler_type": "constant", "max_steps": 500,
+            "learning_rate": 1e-2, "adam_epsilon": 1e-8, "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "max_steps": 500,
             "images_per_task": 32, "entropy_weight": 0.0, "normalize_entropy": True, "distillation_weight": 1.0,
             "distillation_distance": "hard", "distillation_temperature": 2.0, "prior_weight": 0.0,
             "diversity_weight": 0.0, "filter": "none", "restore": False, "distillation_views": False,

@@ -20,6 +20,7 @@ from conftest import (
     fit_arguments,
     make_dataset,
     perturbed,
+    pool_of,
     specialize_arguments,
     write_recipe,
 )
@@ -57,11 +58,12 @@ from hf_mdft.experts.ensemble import temperature, vote
 from hf_mdft.experts.observation import observe_outside
 from hf_mdft.experts.rank import h_score
 from hf_mdft.experts.related import completed, related_shares
+from hf_mdft.experts.weights import _groups
 from hf_mdft.heads import LinearHead, build_expert_heads, build_head
 from hf_mdft.recipes.schema import Recipe
 from hf_mdft.shifts import SHIFTS
 from hf_mdft.shifts.images import ShiftedImages
-from hf_mdft.specialize import specialize_task
+from hf_mdft.specialize import one_task, specialize_task
 from hf_mdft.specialize.given import as_asked
 from hf_mdft.specialize.starts import find_start
 from hf_mdft.specialize.teacher import Models
@@ -593,7 +595,94 @@ def test_a_teacher_that_was_never_trained_is_refused(vit_paths, clip_pool, tmp_p
         teacher.log_probs(merger.unlabelled("shade"), ((0, 0),), device="cpu")
 
 
+@pytest.fixture
+def small(vit_paths, tmp_path):
+    """A teacher in a folder, with a change of its weights."""
+
+    def make(change=lambda model: None):
+        names = TASKS["shade"]
+        config = ViTConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32,
+            patch_size=16, id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)},
+        )  # fmt: skip
+        model = ViTForImageClassification(config)
+        with torch.no_grad():
+            change(model)
+        model.save_pretrained(tmp_path / "teacher")
+        ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "teacher")
+        return tmp_path / "teacher"
+
+    return make
+
+
+def test_a_teacher_that_gives_no_numbers_is_refused_before_any_work(small, clip_pool, tmp_path):
+    folder = small(lambda model: model.classifier.weight[0, 0].fill_(torch.nan))
+    task = Task(make_dataset("shade", 4, 0), class_names=TASKS["shade"], teachers=str(folder))
+    merger = MetaMerger(clip_pool, {"shade": task})
+    for use in (merger.inputs, merger.checked, lambda: merger.fit(fit_arguments(tmp_path))):
+        with pytest.raises(InputError, match="teacher of task 'shade': its outputs are no finite numbers"):
+            use()
+
+
+def test_teachers_are_looked_at_once(small, clip_pool, monkeypatch):
+    task = Task(make_dataset("shade", 4, 0), class_names=TASKS["shade"], teachers=str(small()))
+    MetaMerger(clip_pool, {"shade": task}).checked()
+    monkeypatch.setattr("hf_mdft.teachers.outside.load_classifier", lambda *_: pytest.fail("loaded again"))
+    MetaMerger(clip_pool, {"shade": task}).checked()
+
+
+def test_a_zero_shot_teacher_without_a_tokenizer_is_refused(clip_paths, tmp_path):
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        shutil.copy(clip_paths["base"] / name, folder)
+    task = Task(make_dataset("shade", 4, 0), class_names=TASKS["shade"], teachers=str(folder))
+    with pytest.raises(InputError, match="no tokenizer"):
+        MetaMerger(pool_of(clip_paths), {"shade": task}).teachers("shade")
+
+
+def test_models_that_are_alike_in_a_chain_are_one_whatever_their_order():
+    generator = torch.Generator().manual_seed(0)
+    near = torch.rand(400, 3, generator=generator).softmax(-1)  # every class has 0.2 or more
+
+    def moved(share):
+        found = near.clone()
+        found[:, 0], found[:, 1] = near[:, 0] + share, near[:, 1] - share
+        return found.log()
+
+    sources = {name: moved(share) for name, share in {"a": 0.0, "b": 0.015, "c": 0.03, "d": 0.2}.items()}
+    for order in ("abcd", "acbd", "dcab"):
+        found = _groups(torch.stack([sources[name] for name in order]))
+        by_name = dict(zip(order, found.tolist(), strict=True))
+        assert by_name["a"] == by_name["b"] == by_name["c"] != by_name["d"]
+
+
+def test_the_learning_rate_is_that_of_the_experts_that_are_trusted(clip_paths, tmp_path, monkeypatch):
+    """One that is left out changes neither the student's rate nor how many steps it takes."""
+    seen = {}
+    asked = one_task._task_arguments
+
+    def recorded(pool, task, experts, args, work, steps):
+        seen["experts"] = experts
+        return asked(pool, task, experts, args, work, steps)
+
+    monkeypatch.setattr(one_task, "_task_arguments", recorded)
+    monkeypatch.setattr(TaskExperts, "weights", lambda self, *_, **__: dict(zip(self.heads, (1.0, 0.0), strict=True)))
+    pool = ModelPool.from_pretrained(clip_paths["base"], {"shade": [clip_paths["shade"], clip_paths["colour"]]})
+    merger = MetaMerger(pool, {"shade": Task(make_dataset("shade", 12, 0))})
+    head = merger.head("shade")
+    experts = TaskExperts("shade", pool, dict.fromkeys(pool.experts_of("shade"), head))
+    args = specialize_arguments(tmp_path, max_steps=1)
+    specialize_task("shade", pool, pool.tower(), head, merger.unlabelled("shade"), args, experts=experts)
+    assert seen["experts"] == ["shade/1"]
+
+
 # Experts of other tasks
+
+
+def test_placeholders_of_one_task_are_no_classes_of_another():
+    names = ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert related_experts("a", names, {"b": {"b": LinearHead(names, weight=torch.eye(3), bias=torch.zeros(3))}}) == []
 
 
 def test_related_experts_share_classes_by_name():

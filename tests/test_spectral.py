@@ -83,6 +83,21 @@ def test_equals_the_definition_within_half_precision(name, shape, decay):
     assert error(found.flatten(2), wanted) < 0.5
 
 
+def test_iso_cts_has_as_many_directions_of_each_expert_as_its_authors():
+    """Rounded to the nearest: of 64, 51 are common, and an eighth of 13 is 2."""
+    vectors = experts((8, 64, 96), 0.7)
+    merged = TRANSFORMS.build("iso_cts")("t", vectors).mean(dim=0)
+    own, common = 2, 64 - 2 * 8
+    total = vectors.double().sum(dim=0)
+    left, values, right = decomposed(total)
+    rest = vectors.double() - left[:, :common] @ (left[:, :common].T @ vectors.double())
+    parts = [tuple(found) for found in map(decomposed, rest)]
+    lefts = polar(torch.cat([left[:, :common], *(u[:, :own] for u, _, _ in parts)], dim=1))
+    rights = polar(torch.cat([right[:common], *(v[:own] for _, _, v in parts)]).T)
+    size = torch.cat([values[:common], *(s[:own] for _, s, _ in parts)]).mean()
+    assert error(merged, size * lefts @ rights.T) < 0.5
+
+
 @pytest.mark.parametrize("name", ["tsv", "low_rank"])
 def test_no_matrix_is_decomposed_in_full(name, monkeypatch):
     sides, svd = [], torch.linalg.svd

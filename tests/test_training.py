@@ -11,8 +11,9 @@ from typing import Any, get_type_hints
 import pytest
 import torch
 from conftest import TASKS, vit_slow
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import TrainingArguments
 
 from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments, SpecializeArguments
 from hf_mdft.core.sealed import seal
@@ -640,3 +641,91 @@ def test_a_training_without_log_lines_keeps_no_values():
     assert not trainer._terms
     PhaseTrainer.record(trainer, {"loss": torch.ones(())})
     assert len(trainer._terms["loss"]) == 1
+
+
+@pytest.mark.parametrize("given", ["0.1", None, -1.0, float("nan"), True])
+def test_weights_of_terms_are_numbers(tmp_path, given):
+    with pytest.raises(InputError, match="terms: the weight of 'aad' must be a number of at least 0"):
+        SpecializeArguments(output_dir=str(tmp_path), terms={"aad": given})
+
+
+def test_a_model_whose_coefficients_do_not_train_is_refused(make_trainer, merger, tmp_path):
+    def fresh():
+        return get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
+
+    fresh().save_pretrained(tmp_path / "saved")
+    frozen = PeftModel.from_pretrained(merger.pool.tower(), tmp_path / "saved")
+    merged, disabled = fresh(), fresh()
+    merged.merge_adapter()
+    disabled.base_model.disable_adapter_layers()
+    for model, said in (
+        (frozen, "coefficients are frozen"),
+        (merged, "merged or disabled"),
+        (disabled, "merged or disabled"),
+        (merger.pool.tower(), "expected a tower with an MDFT adapter"),
+    ):
+        with pytest.raises(InputError, match=said):
+            make_trainer(model=model)
+    again = PeftModel.from_pretrained(merger.pool.tower(), tmp_path / "saved", is_trainable=True)
+    assert make_trainer(model=again)
+
+
+def test_what_a_trainer_is_given_is_refused_in_one_line(merger, tmp_path):
+    model = get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
+    images = {task: merger.unlabelled(task) for task in TASKS}
+    heads = {task: merger.head(task) for task in TASKS}
+    given = {"model": model, "args": arguments(tmp_path), "train_dataset": images, "heads": heads}
+    for changes, said in (
+        ({"args": TrainingArguments(output_dir=str(tmp_path))}, "args must be MdftTrainingArguments"),
+        ({"train_dataset": images["shade"]}, r"train_dataset \(by task\) must be Mapping"),
+        ({"heads": dict.fromkeys(TASKS, "zero_shot")}, r"heads\['shade'\] must be Head, got str"),
+        ({"eval_dataset": {"shade": [1]}}, r"eval_dataset\['shade'\] must be LabelledImages"),
+        ({"compute_metrics": len}, "compute_metrics: MdftTrainer has its own"),
+        ({"data_collator": len}, "data_collator: MdftTrainer has its own"),
+        ({"compute_loss_func": len}, "compute_loss_func: MdftTrainer has its own"),
+    ):
+        with pytest.raises(InputError, match=said):
+            MdftTrainer(**given | changes)
+
+
+def test_an_optimizer_of_ones_own_keeps_the_range_and_needs_the_heads(merger, tmp_path):
+    def trainer(**options):
+        model = get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
+        own = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        images = {task: merger.unlabelled(task) for task in TASKS}
+        heads = {task: merger.head(task) for task in TASKS}
+        args = arguments(tmp_path, **options)
+        return MdftTrainer(model, args, train_dataset=images, heads=heads, optimizers=(own, None))
+
+    with pytest.raises(InputError, match="the one given lacks the heads"):
+        trainer(train_heads=True).train()
+    narrow = trainer(train_heads=False, head_steps=0, coefficient_range=[0.3, 0.31])
+    narrow.train()
+    assert coefficients(narrow).min() >= 0.3 - 1e-6 and coefficients(narrow).max() <= 0.31 + 1e-6
+
+
+def test_checkpoints_are_gone_on_from_by_the_run_that_wrote_them(merger, make_trainer, tmp_path):
+    """A trainer that writes to the folder of another run takes it over; the run begins anew."""
+    options = {"max_steps": 2, "save_steps": 2}
+    merger.fit(arguments(tmp_path / "run", **options))
+    wanted = torch.cat([p.detach().flatten() for n, p in merger.model.named_parameters() if "lambda" in n])
+    make_trainer(**options, learning_rate=0.5, seed=9).train()
+    merger.fit(arguments(tmp_path / "run", **options))
+    assert torch.equal(
+        wanted, torch.cat([p.detach().flatten() for n, p in merger.model.named_parameters() if "lambda" in n])
+    )
+
+
+def test_a_training_that_diverges_says_so(make_trainer, monkeypatch):
+    trainer = make_trainer(max_steps=1)
+    monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", lambda *_, **__: torch.tensor(1.0))
+    parameter = trainer._coefficients()[0]
+    parameter.register_hook(lambda grad: grad * torch.nan)
+    with pytest.raises(InputError, match="coefficients that are no finite numbers"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("name", ["save_only_model", "save_strategy"])
+def test_checkpoints_that_nothing_can_go_on_from_are_refused(make_trainer, name):
+    with pytest.raises(InputError, match="leave it off"):
+        make_trainer(**{name: True if name == "save_only_model" else "best", "metric_for_best_model": "accuracy"})
