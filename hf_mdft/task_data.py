@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.trainer_utils import IntervalStrategy
 
 from .cards import TaskInputs
 from .core.data_reference import DataReference
@@ -73,9 +74,12 @@ class TaskData:
         """A copy of a phase's arguments, or the defaults with this run's seed.
 
         Raises:
-            InputError: They are of another kind.
+            InputError: They are of another kind, or would evaluate while training.
         """
-        return copy.copy(expect(args, (kind, NoneType), f"args of {method}()")) or kind(seed=self.seed)
+        given = copy.copy(expect(args, (kind, NoneType), f"args of {method}()")) or kind(seed=self.seed)
+        if given.eval_strategy != IntervalStrategy.NO:
+            raise InputError(f"args of {method}(): training reads no labels; leave eval_strategy off, call evaluate()")
+        return given
 
     def take_from(self, other: TaskData) -> None:
         """Use another one's heads and images where it has made them."""

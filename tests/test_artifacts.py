@@ -358,3 +358,15 @@ def test_a_card_names_the_pool_that_the_adapter_loads(clip_done, tmp_path):
     (tmp_path / "a" / "mdft.json").write_text(json.dumps(content), encoding="utf-8")
     MetaMerger.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
     assert "lab/other" not in (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
+
+
+def test_another_adapter_is_not_saved_under_the_meta_models_figures(clip_done, tmp_path):
+    clip_done.model.add_adapter("other", MdftConfig(pool=clip_done.pool, init_coefficient=0.0))
+    clip_done.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved" / "other").exists()
+    clip_done.model.set_adapter("other")
+    for folded in (False, True):
+        with pytest.raises(InputError, match=r"adapter is 'default', active is other; call set_adapter\('default'\)"):
+            clip_done.save_pretrained(tmp_path / "again", folded=folded)
+    clip_done.model.set_adapter("default")
+    clip_done.model.delete_adapter("other")

@@ -672,7 +672,7 @@ def test_the_learning_rate_is_that_of_the_experts_that_are_trusted(clip_paths, t
     merger = MetaMerger(pool, {"shade": Task(make_dataset("shade", 12, 0))})
     head = merger.head("shade")
     experts = TaskExperts("shade", pool, dict.fromkeys(pool.experts_of("shade"), head))
-    args = specialize_arguments(tmp_path, max_steps=1)
+    args = specialize_arguments(tmp_path, max_steps=1, gate=False)
     specialize_task("shade", pool, pool.tower(), head, merger.unlabelled("shade"), args, experts=experts)
     assert seen["experts"] == ["shade/1"]
 

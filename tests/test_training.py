@@ -10,12 +10,21 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
-from conftest import TASKS, vit_slow
+from conftest import TASKS, make_dataset, vit_slow
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments
 
-from hf_mdft import InputError, MdftConfig, MdftTrainer, MdftTrainingArguments, SpecializeArguments
+from hf_mdft import (
+    InputError,
+    MdftConfig,
+    MdftTrainer,
+    MdftTrainingArguments,
+    MetaMerger,
+    ModelPool,
+    SpecializeArguments,
+    Task,
+)
 from hf_mdft.core.sealed import seal
 from hf_mdft.core.seeds import mixed_seed
 from hf_mdft.core.typed import checked
@@ -729,3 +738,28 @@ def test_a_training_that_diverges_says_so(make_trainer, monkeypatch):
 def test_checkpoints_that_nothing_can_go_on_from_are_refused(make_trainer, name):
     with pytest.raises(InputError, match="leave it off"):
         make_trainer(**{name: True if name == "save_only_model" else "best", "metric_for_best_model": "accuracy"})
+
+
+@pytest.mark.parametrize("phase", ["fit", "specialize"])
+def test_evaluation_while_training_is_refused(merger, tmp_path, phase):
+    kind = MdftTrainingArguments if phase == "fit" else SpecializeArguments
+    args = kind(output_dir=str(tmp_path), use_cpu=True, eval_strategy="steps", eval_steps=2)
+    with pytest.raises(InputError, match="training reads no labels; leave eval_strategy off"):
+        getattr(merger, phase)(args)
+
+
+def test_a_trainer_reads_images_as_the_experts_do(vit_paths, tmp_path):
+    for name in ("base", "shade"):
+        shutil.copytree(vit_paths[name], tmp_path / name)
+    file = tmp_path / "shade" / "preprocessor_config.json"
+    processor = json.loads((tmp_path / "base" / "preprocessor_config.json").read_text())
+    file.write_text(json.dumps({**processor, "image_mean": [0.1, 0.2, 0.3]}))
+    pool = ModelPool.from_pretrained(tmp_path / "base", {"shade": tmp_path / "shade"})
+    merger = MetaMerger(pool, {"shade": Task(make_dataset("shade", 8, 0))})
+    model = get_peft_model(pool.tower(), MdftConfig(pool=pool))
+    data, heads = {"shade": make_dataset("shade", 8, 0)}, merger.heads()
+    trainer = MdftTrainer(model, arguments(tmp_path / "run"), train_dataset=data, heads=heads, pool=pool)
+    (own,) = trainer._preprocessors
+    assert own.key() == merger.preprocessor("shade").key() and own._mean.flatten().tolist() == pytest.approx(
+        [0.1, 0.2, 0.3]
+    )

@@ -30,6 +30,9 @@ from .result import RESULTS, Result, push_result
 from .writing import measured_of, write_result
 
 
+ADAPTER = "default"
+"""Name of the adapter that is saved, and that PEFT loads without being told one."""
+
 TRAINED_HEAD = "trained_head"
 
 
@@ -61,14 +64,23 @@ class MetaModelParts:
 
     def tower(self) -> torch.nn.Module:
         """The combined tower, by itself; the adapter stays as it is."""
+        self._check_adapter()
         return folded_tower(self.model)
+
+    def _check_adapter(self) -> None:
+        if self.model.active_adapters != [ADAPTER]:  # else another one's figures would be told of this one
+            raise InputError(
+                f"the meta-model's adapter is '{ADAPTER}', active is {', '.join(self.model.active_adapters) or 'none'}; "
+                f"call set_adapter('{ADAPTER}')"
+            )
 
     def write(self, folder: Path) -> None:
         """Write the adapter (kilobytes), heads that no pool can build, and a card."""
+        self._check_adapter()
         options = {task: self._options(task) for task in self.heads}
 
         def write_files() -> Callable[[], ModelCard]:
-            self.model.save_pretrained(folder, save_embedding_layers=False)
+            self.model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[ADAPTER])
             for task, head in self.heads.items():
                 if task in self.trained:
                     options[task][TRAINED_HEAD] = _save_head(self.trained[task], folder, HEADS, task)

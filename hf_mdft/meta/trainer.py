@@ -20,7 +20,7 @@ from ..evaluation import accuracy, predict
 from ..experts import TaskExperts
 from ..heads import Head
 from ..pool import ModelPool
-from ..pool.processors import processor_of
+from ..pool.processors import check_processors, processor_of
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
 from ..tasks.preprocessor import normalize_mixed
 from ..trainers.base import own_arguments
@@ -85,6 +85,8 @@ class MdftTrainer(PushingTrainer):
         pool = pool or next((found.pool for found in experts.values()), None)
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
         self.heads, self._own_heads = dict(heads), dict(heads)
+        unread = [task for task, data in train_dataset.items() if not isinstance(data, Images)]
+        check_processors(self.pool, [task for task in unread if task in self.pool.tasks])
         with args.main_process_first(desc="preprocessing"):
             found = {task: self._images(task, data) for task, data in train_dataset.items()}
             images = {task: own.sample(args.images, args.seed) for task, own in found.items()}
