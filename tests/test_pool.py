@@ -27,6 +27,7 @@ from hf_mdft.pool.inspect import geometry_text, listing
 from hf_mdft.pool.names import model_folders
 from hf_mdft.pool.parity import parity, parity_text
 from hf_mdft.pool.vectors import write_vectors
+from hf_mdft.tasks import Preprocessor, has_processor
 from hf_mdft.transforms import TRANSFORMS
 
 
@@ -607,3 +608,46 @@ def test_models_of_gray_images_are_refused(vit_paths, tmp_path):
     shutil.copy(vit_paths["base"] / "preprocessor_config.json", tmp_path / "gray")
     with pytest.raises(InputError, match="gray: reads images of 1 channels"):
         ModelPool.from_pretrained(tmp_path / "gray", {"shade": vit_paths["shade"]})
+
+
+def processor_with(source, folder, **changes):
+    shutil.copytree(source, folder)
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return folder
+
+
+def test_one_mean_is_that_of_all_channels(vit_paths, tmp_path):
+    one = Preprocessor(processor_with(vit_paths["base"], tmp_path / "one", image_mean=0.4, image_std=0.3), "one")
+    many = Preprocessor(
+        processor_with(vit_paths["base"], tmp_path / "many", image_mean=[0.4] * 3, image_std=[0.3] * 3), "many"
+    )
+    pixels = torch.randint(0, 256, (2, *one.shape), dtype=torch.uint8)
+    assert torch.equal(one.normalize(pixels), many.normalize(pixels))
+
+
+def test_a_processor_config_without_an_image_processor_is_none(clip_paths, tmp_path):
+    folder = shutil.copytree(clip_paths["shade"], tmp_path / "expert")
+    (folder / "preprocessor_config.json").unlink(missing_ok=True)
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "CLIPProcessor"}))
+    assert not has_processor(folder)
+    assert max(parity(ModelPool.from_pretrained(clip_paths["base"], {"shade": folder})).values()) < 1e-4
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": {}}))
+    assert has_processor(folder)
+
+
+def test_why_an_image_processor_cannot_be_read(vit_paths, tmp_path, monkeypatch):
+    def lacking(*_, **__):
+        raise ImportError("OddProcessor requires the Torchvision library")
+
+    folder = shutil.copytree(vit_paths["base"], tmp_path / "base")
+    monkeypatch.setattr("hf_mdft.tasks.preprocessor.AutoImageProcessor.from_pretrained", lacking)
+    with pytest.raises(InputError, match="base: its image processor: OddProcessor requires the Torchvision library"):
+        Preprocessor(folder, "base")
+
+
+def test_classes_whose_texts_are_cut_off_to_the_same_are_refused(clip_pool):
+    long = "a photo of " * 100
+    task = Task(None, class_names=[long + "cats", long + "dogs"])
+    with pytest.raises(InputError, match="are cut off to the same [0-9]+ tokens; give shorter class_names"):
+        build_head("pets", task, clip_pool)

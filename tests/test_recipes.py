@@ -157,7 +157,7 @@ EXACTLY = {
             "distillation_distance": "hard", "distillation_temperature": 2.0, "prior_weight": 0.0,
             "diversity_weight": 0.0, "filter": "none", "restore": False, "distillation_views": False,
             "agreement_rule": True, "train_heads": True, "train_projection": False, "head_steps": 0, "coefficient_range": [0.0, 1.0],
-            "fewer_steps": False, "sharpness_radius": 0.0, "head_learning_rate": 1e-2, "terms": {},
+            "fewer_steps": False, "sharpness_radius": 0.0, "head_learning_rate": 1e-4, "terms": {},
         },
         "specialize": {"rounds": 0},
     },

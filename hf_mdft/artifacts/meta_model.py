@@ -69,9 +69,9 @@ class MetaModelParts:
 
     def _check_adapter(self) -> None:
         if self.model.active_adapters != [ADAPTER]:  # else another one's figures would be told of this one
+            active = ", ".join(self.model.active_adapters) or "none"
             raise InputError(
-                f"the meta-model's adapter is '{ADAPTER}', active is {', '.join(self.model.active_adapters) or 'none'}; "
-                f"call set_adapter('{ADAPTER}')"
+                f"the meta-model's adapter is '{ADAPTER}', active is {active}; call set_adapter('{ADAPTER}')"
             )
 
     def write(self, folder: Path) -> None:

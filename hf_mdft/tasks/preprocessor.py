@@ -54,6 +54,8 @@ class Preprocessor:
         try:
             self.processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # a stranger's file: the parser raises whatever it stumbles over
+            if has_processor(folder) and isinstance(error, ImportError):
+                raise InputError(f"{where}: its image processor: {' '.join(str(error).split())[:200]}") from error
             raise InputError(
                 f"{where}: no image processor that can be read beside the model; add its preprocessor_config.json"
             ) from error
@@ -73,8 +75,8 @@ class Preprocessor:
         scale = self._spec.get("rescale_factor", 1 / 255) if self._spec.get("do_rescale", True) else 1.0
         normalize = self._spec.get("do_normalize", False)
         try:
-            self._mean = torch.tensor(self._spec["image_mean"] if normalize else [0.0] * 3).view(3, 1, 1)
-            self._std = torch.tensor(self._spec["image_std"] if normalize else [1.0] * 3).view(3, 1, 1)
+            self._mean = _of_channels(self._spec["image_mean"] if normalize else 0.0)
+            self._std = _of_channels(self._spec["image_std"] if normalize else 1.0)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"{where}: image_mean and image_std of preprocessor_config.json must be three numbers each"
@@ -255,11 +257,20 @@ def normalize_mixed(pixels: torch.Tensor, task: Sequence[int], preprocessors: Se
     return found
 
 
+def _of_channels(numbers: float | list[float]) -> torch.Tensor:
+    """One number for each channel, `(3, 1, 1)`; one alone is that of all, as in transformers."""
+    found = torch.tensor(numbers)
+    return (found.expand(3) if found.dim() == 0 else found).reshape(3, 1, 1)
+
+
 def has_processor(folder: Path) -> bool:
     """Whether a model's folder says how its images are prepared; timm's models say it in their config."""
-    if any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+    if (folder / "preprocessor_config.json").is_file():
         return True
-    try:
-        return "pretrained_cfg" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
+    for name, part in (("processor_config.json", "image_processor"), ("config.json", "pretrained_cfg")):
+        try:
+            if any(str(key).startswith(part) for key in json.loads((folder / name).read_text(encoding="utf-8"))):
+                return True
+        except (OSError, ValueError, TypeError):
+            continue
+    return False
