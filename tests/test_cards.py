@@ -131,7 +131,8 @@ def test_golden_cards(name):
 
 def test_cards_tell_what_was_done():
     """Static merges, and phase 2 with other options than the defaults."""
-    static = " ".join(str(meta_card(replace(META, history=(), kept={}))).split())
+    options = {**RECIPE, "meta": {"max_steps": 0}}
+    static = " ".join(str(meta_card(replace(META, history=(), kept={}, recipe=options))).split())
     assert "static combination" in static and "learned" not in static and "saw no image and no label" in static
 
     def card(facts=SPECIALIST, **options):
@@ -143,6 +144,27 @@ def test_cards_tell_what_was_done():
     alone = card(teacher_views=False, ensemble_weight=0.0, ema_decay=0.0, gate=False)
     assert "soft targets of the expert. 3. The label-free gate was off" in alone and "can be wrong" not in alone
     assert "soft targets" not in card(distillation_weight=0.0) and "more consistent" not in card(teacher=["lda"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "history", "trained"),
+    [
+        ({"meta": {"max_steps": 4}}, (), True),
+        ({"meta": {"max_steps": -1}}, (), True),
+        ({"meta": {"max_steps": 0}}, (), False),
+        ({}, META.history, True),
+        ({}, (), False),
+        (None, (), False),
+        ({"meta": None}, (), False),
+    ],
+)
+def test_a_training_without_a_log_line_is_no_static_merge(recipe, history, trained):
+    """A finished training that is read from its checkpoint has no log line where it had few steps."""
+    meta = replace(META, recipe=recipe, history=history, kept={})
+    of_meta, of_task = str(meta_card(meta)), str(specialist_card(replace(SPECIALIST, meta=meta)))
+    assert ("were learned **without one" in of_meta) == ("were trained on unlabelled images" in of_meta) == trained
+    assert ("static" in of_meta) != trained
+    assert ("lambda were trained on" in of_task) == trained and ("fixed coefficients" in of_task) != trained
 
 
 def test_metadata_of_a_specialist():

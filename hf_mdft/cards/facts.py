@@ -144,7 +144,7 @@ class MetaFacts:
         statistics: Whether running statistics (BatchNorm) were estimated on unlabelled images.
         trained_heads: Tasks whose heads were trained with the coefficients.
         coefficients: Merging coefficients by tensor and expert.
-        history: Log lines of the training; none where nothing was trained.
+        history: Log lines of the training; none where nothing was trained, or too few steps for one.
         kept: Share of images that counted over the last steps, by task and term.
         recipe: How it was made, as a recipe.
         versions: Versions of Python and packages.
@@ -165,6 +165,14 @@ class MetaFacts:
     versions: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     statistics: bool = False
+
+    @property
+    def trained(self) -> bool:
+        """Whether coefficients were trained. A finished training of few steps, read from its checkpoint, may have no
+        log line, so its options decide; lines do where they are not known."""
+        options = (self.recipe or {}).get("meta")
+        steps = options.get("max_steps") if isinstance(options, Mapping) else None
+        return bool(self.history) if steps is None else steps != 0
 
 
 @dataclass(frozen=True)
