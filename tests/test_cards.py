@@ -167,6 +167,18 @@ def test_a_training_without_a_log_line_is_no_static_merge(recipe, history, train
     assert ("lambda were trained on" in of_task) == trained and ("fixed coefficients" in of_task) != trained
 
 
+@pytest.mark.parametrize("allowed", [True, False, None])
+def test_limitations_name_experts_that_were_not_compared_with_the_base(allowed):
+    pool = RECIPE["pool"] | ({} if allowed is None else {"allow_base_mismatch": allowed})
+    meta = replace(META, recipe={**RECIPE, "pool": pool})
+    for card in (meta_card(meta), meta_card(meta, folded=True), specialist_card(replace(SPECIALIST, meta=meta))):
+        limitations = str(card).partition("## Limitations")[2]
+        assert ("without a check that they come from its base (`allow_base_mismatch`)" in limitations) is bool(allowed)
+        assert re.search(r"\n\n## Versions", limitations) and "\n\n\n" not in limitations
+    of_others = replace(META, recipe={"pool": "lab/pool", "meta": 5})
+    assert "allow_base_mismatch" not in str(meta_card(of_others))
+
+
 def test_metadata_of_a_specialist():
     data = ModelCard(str(CARDS["specialist"]())).data
     assert data.base_model == ["openai/clip-vit-base-patch32", "tanganke/clip-vit-base-patch32_mnist"]

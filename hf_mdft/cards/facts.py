@@ -170,9 +170,18 @@ class MetaFacts:
     def trained(self) -> bool:
         """Whether coefficients were trained. A finished training of few steps, read from its checkpoint, may have no
         log line, so its options decide; lines do where they are not known."""
-        options = (self.recipe or {}).get("meta")
-        steps = options.get("max_steps") if isinstance(options, Mapping) else None
+        steps = self._options("meta").get("max_steps")
         return bool(self.history) if steps is None else steps != 0
+
+    @property
+    def of_any_base(self) -> bool:
+        """Whether experts were taken without a look at whether they come from the base."""
+        return self._options("pool").get("allow_base_mismatch") is True
+
+    def _options(self, part: str) -> Mapping[str, Any]:
+        """A part of the recipe, which may be somebody else's."""
+        found = (self.recipe or {}).get(part)
+        return found if isinstance(found, Mapping) else {}
 
 
 @dataclass(frozen=True)
