@@ -179,6 +179,42 @@ def test_limitations_name_experts_that_were_not_compared_with_the_base(allowed):
     assert "allow_base_mismatch" not in str(meta_card(of_others))
 
 
+@pytest.mark.parametrize(
+    ("task", "weights", "whose"),
+    [
+        ("mnist", {}, "the expert"),
+        ("mnist", {"mnist": 1.0}, "the expert"),
+        ("mnist", {"mnist": 0.25, "teacher res_net": 0.75}, "the expert and of teachers from outside the pool"),
+        ("mnist", {"mnist": 0.0, "teacher res_net": 1.0}, "teachers from outside the pool"),
+        (
+            "two",
+            {"two/1": 0.25, "two/2": 0.25, "teacher res_net": 0.5},
+            "the experts and of teachers from outside the",
+        ),
+        ("two", {"two/1": 0.5, "two/2": 0.0, "related mnist": 0.5}, "the experts and of experts of related tasks"),
+        ("none", {"teacher res_net": 1.0}, "teachers from outside the pool"),
+        ("none", {}, "the meta-model"),
+    ],
+)
+def test_a_card_tells_whom_the_student_learned_from(task, weights, whose):
+    pool = PoolFacts(PoolReference(BASE, {"mnist": MNIST, "two": (MNIST, OWN_FOLDER), "none": None}))
+    recipe = {"specialize": {"ensemble_weight": 1.0}}
+    trust = Trust({"mnist": "mnist", "two": "two/1"}.get(task), weights=weights)
+    facts = replace(SPECIALIST, task=task, meta=replace(META, pool=pool, recipe=recipe), trust=trust)
+    text = str(specialist_card(facts))
+    assert f"on soft targets of {whose}" in text
+    base = "the meta-model and base" if whose != "the meta-model" else "the base"
+    assert f"of {base}, each averaged" in text
+    shares = next((line for line in text.splitlines() if "lets each be trusted" in line), "")
+    others = {name: share for name, share in weights.items() if " " in name}
+    assert bool(shares) == (task == "two" or bool(others))
+    assert all(f"{name}, trusted {share:.0%}".replace("_", "\\_") in shares for name, share in others.items())
+    assert shares.count(", trusted ") == (len(weights) if shares else 0)
+    assert shares.startswith(
+        "- Models that may teach the task" if others else "- Experts of the task" if shares else ""
+    )
+
+
 def test_metadata_of_a_specialist():
     data = ModelCard(str(CARDS["specialist"]())).data
     assert data.base_model == ["openai/clip-vit-base-patch32", "tanganke/clip-vit-base-patch32_mnist"]
