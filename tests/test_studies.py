@@ -390,3 +390,12 @@ def test_remembered_makes_again_what_has_changed(tmp_path):
         return {"n": len(made)}
 
     assert [remembered(tmp_path / "x" / "o.json", key, make)["n"] for key in ("a", "a", "b")] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"key": "a", "fo', b"[]", b"5", b'{"found": {}}', b"\xff", b"[" * 100_000])
+def test_a_damaged_outcome_is_made_anew(content, tmp_path, caplog):
+    file = tmp_path / "o.json"
+    file.write_bytes(content)
+    assert remembered(file, "a", lambda: {"n": 1}) == {"n": 1}
+    assert [record.getMessage() for record in caplog.records] == [f"{file} is damaged; it is made anew"]
+    assert remembered(file, "a", lambda: pytest.fail("made again")) == {"n": 1} and len(caplog.records) == 1
