@@ -13,11 +13,11 @@ import yaml
 from conftest import TASKS, call, write_recipe
 from transformers import TrainerState
 
-from hf_mdft import InputError, Recipe, SpecializeArguments
+from hf_mdft import InputError, MdftTrainingArguments, Recipe, SpecializeArguments
 from hf_mdft.evaluation import average_p_value, mcnemar, paired_interval
 from hf_mdft.recipes.options import read_options
 from hf_mdft.studies.ablation import META_PARTS, SPECIALIST_PARTS, _slug
-from hf_mdft.studies.changes import read_changes
+from hf_mdft.studies.changes import left, read_changes
 from hf_mdft.studies.gate_record import as_text, gate_record
 from hf_mdft.studies.outcome import average, meta_outcome, remembered
 from hf_mdft.studies.time_to_quality import OURS, Look, Watch, as_lines, passed
@@ -71,6 +71,44 @@ def test_rows_of_ones_own_are_read_from_text():
             read_changes([wrong])
         assert str(caught.value).startswith(f"--change {wrong}"), caught.value
         assert reason.replace("specialize.max_steps", "max_steps") in str(caught.value)
+
+
+def test_rows_that_change_nothing_are_told(clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths, **QUICK, adapter={"transform": {"name": "identity"}})
+    same = [
+        "meta.max_steps=2", "meta.entropy_weight=" + str(MdftTrainingArguments.entropy_weight), "meta.terms={}",
+        "adapter.transform=identity", "adapter.granularity=tensor", "specialize.max_steps=2,specialize.restore=false",
+    ]  # fmt: skip
+    idle = ["specialize.further_experts=false", "specialize.max_steps=2,specialize.outside_teachers=false"]
+    monkeypatch.setattr("hf_mdft.merger.MetaMerger.fit", lambda *_: pytest.fail("trained for no row"))
+    command = ["ablate", recipe, "--output-dir", tmp_path / "out", *(f"--change={text}" for text in (*same, *idle))]
+    code, _, err = call(command, monkeypatch, capsys)
+    assert code == 2 and "recipe.yaml: none of the changes changes anything" in err
+    for text in same:
+        assert f"{text}: the recipe has that already, left out" in err
+    for text in idle:
+        assert f"{text}: without effect on this pool, left out" in err
+    assert not (tmp_path / "out" / "ablation.json").exists()
+
+
+def test_rows_that_change_something_stay(clip_paths, tmp_path):
+    recipe, told = Recipe.load(write_recipe(tmp_path, clip_paths, **QUICK)), []
+    meta, specialists = read_changes(
+        ["meta.max_steps=2", "meta.max_steps=3", "adapter.transform=ties", "specialize.further_experts=false,"
+         "specialize.max_steps=3", "specialize.teacher=[lda]"]
+    )  # fmt: skip
+    assert list(left(meta, recipe, told.append)) == ["meta.max_steps=3", "adapter.transform=ties"]
+    assert left(specialists, recipe, told.append, {"further_experts"}) == specialists
+    assert told == ["meta.max_steps=2: the recipe has that already, left out"]
+
+
+def test_rows_of_many_options_have_folders_of_their_own(tmp_path):
+    names = [",".join(f"specialize.option_{n}=0" for n in range(20)) + f",specialize.last={end}" for end in "ab"]
+    slugs = {_slug(name) for name in names}
+    assert len(slugs) == 2 and all(len(slug) < 100 for slug in slugs)
+    for slug in slugs:
+        (tmp_path / slug).mkdir()
+    assert _slug("Without LDA") == "without-lda"
 
 
 @pytest.mark.slow
