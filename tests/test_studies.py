@@ -403,6 +403,29 @@ def test_gate_record_counts(tmp_path):
         gate_record([tmp_path / "b2.json"])
 
 
+def test_finished_results_are_counted_once_and_as_they_are(tmp_path, monkeypatch, capsys):
+    report = {"gate": {"x": {"chosen": "specialist"}}, "comparison": {"x": {"difference": 0.04}}}
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file in files:
+        file.write_text(json.dumps(report), encoding="utf-8")
+    code, out, _ = call(["study", "gate", *files], monkeypatch, capsys)
+    assert code == 0 and "2 of 2 cases" in out
+    for option in ("--task=x", "--images=all", "--setting=own", "--max-steps=3", "--output-dir=gate"):
+        code, out, err = call(["study", "gate", *files, option], monkeypatch, capsys)
+        name = option.split("=")[0]
+        assert code == 2 and not out and err.startswith(f"Error: {name} is for recipes") and err.count("\n") == 1
+    again = tmp_path / "." / "folder" / ".." / "a.json"
+    (tmp_path / "folder").mkdir()
+    code, _, err = call(["study", "gate", *files, again], monkeypatch, capsys)
+    assert code == 2 and f"{again}: given twice" in err
+
+
+def test_steps_of_students_need_students(clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths)
+    code, _, err = call(["study", "rank", recipe, "--max-steps", "1"], monkeypatch, capsys)
+    assert code == 2 and "--max-steps is of the students: give --specialists too" in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize("few_shot", [False, True])
 def test_gate_record_of_weights_between(tmp_path, few_shot):
     """The whole specialist lost; what was kept of it gained."""
