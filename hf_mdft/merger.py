@@ -122,7 +122,7 @@ class MetaMerger(TaskData):
                 experts, images, heads = self.checked()
                 key = resume_key(self.pool, self.config, heads, images, args, experts)
                 checkpoint = resumable(Path(args.output_dir), key)
-            with self.timing.of("meta"):
+            with self.timing.of_work("meta", Path(args.output_dir)):
                 set_seed(args.seed)
                 model = get_peft_model(self.pool.tower(), copy.deepcopy(self.config))
                 trained, history, output = {}, [], TrainOutput(0, 0.0, {})

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import TASKS, call, specialize_arguments, write_recipe
+from conftest import TASKS, call, fit_arguments, specialize_arguments, write_recipe
 
 from hf_mdft import InputError, MdftConfig, MetaMerger, ModelPool
 from hf_mdft.artifacts import FoldedMetaModel, MetaModel, PoolFolder, SpecialistModel, VisionTower, open_result
@@ -43,6 +43,17 @@ def test_each_result_is_opened_as_what_was_written(done, tmp_path):
     assert str(tmp_path) not in "".join(
         (tmp_path / name / "mdft.json").read_text(encoding="utf-8") for name in kinds
     ), "no folders of this machine"
+
+
+def test_a_meta_model_that_is_made_again_stays_a_trained_one(clip_pool, tasks, tmp_path):
+    """Where a training ends before its first log line, its last checkpoint holds none."""
+    for number in range(2):
+        merger = MetaMerger(clip_pool, tasks)
+        merger.fit(fit_arguments(tmp_path, max_steps=2, logging_steps=10))
+        merger.save_pretrained(tmp_path / str(number))
+    assert merger.record.meta.history == () and merger.record.meta.trained
+    first, again = (str((tmp_path / str(number) / "README.md").read_text(encoding="utf-8")) for number in range(2))
+    assert first == again and "**without one" in again and "static merge" not in again
 
 
 def test_a_published_pool_is_a_result(tmp_path):

@@ -131,7 +131,8 @@ def test_golden_cards(name):
 
 def test_cards_tell_what_was_done():
     """Static merges, and phase 2 with other options than the defaults."""
-    static = " ".join(str(meta_card(replace(META, history=(), kept={}))).split())
+    options = {**RECIPE, "meta": {"max_steps": 0}}
+    static = " ".join(str(meta_card(replace(META, history=(), kept={}, recipe=options))).split())
     assert "static combination" in static and "learned" not in static and "saw no image and no label" in static
 
     def card(facts=SPECIALIST, **options):
@@ -143,6 +144,75 @@ def test_cards_tell_what_was_done():
     alone = card(teacher_views=False, ensemble_weight=0.0, ema_decay=0.0, gate=False)
     assert "soft targets of the expert. 3. The label-free gate was off" in alone and "can be wrong" not in alone
     assert "soft targets" not in card(distillation_weight=0.0) and "more consistent" not in card(teacher=["lda"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "history", "trained"),
+    [
+        ({"meta": {"max_steps": 4}}, (), True),
+        ({"meta": {"max_steps": -1}}, (), True),
+        ({"meta": {"max_steps": 0}}, (), False),
+        ({}, META.history, True),
+        ({}, (), False),
+        (None, (), False),
+        ({"meta": None}, (), False),
+    ],
+)
+def test_a_training_without_a_log_line_is_no_static_merge(recipe, history, trained):
+    """A finished training that is read from its checkpoint has no log line where it had few steps."""
+    meta = replace(META, recipe=recipe, history=history, kept={})
+    of_meta, of_task = str(meta_card(meta)), str(specialist_card(replace(SPECIALIST, meta=meta)))
+    assert ("were learned **without one" in of_meta) == ("were trained on unlabelled images" in of_meta) == trained
+    assert ("static" in of_meta) != trained
+    assert ("lambda were trained on" in of_task) == trained and ("fixed coefficients" in of_task) != trained
+
+
+@pytest.mark.parametrize("allowed", [True, False, None])
+def test_limitations_name_experts_that_were_not_compared_with_the_base(allowed):
+    pool = RECIPE["pool"] | ({} if allowed is None else {"allow_base_mismatch": allowed})
+    meta = replace(META, recipe={**RECIPE, "pool": pool})
+    for card in (meta_card(meta), meta_card(meta, folded=True), specialist_card(replace(SPECIALIST, meta=meta))):
+        limitations = str(card).partition("## Limitations")[2]
+        assert ("without a check that they come from its base (`allow_base_mismatch`)" in limitations) is bool(allowed)
+        assert re.search(r"\n\n## Versions", limitations) and "\n\n\n" not in limitations
+    of_others = replace(META, recipe={"pool": "lab/pool", "meta": 5})
+    assert "allow_base_mismatch" not in str(meta_card(of_others))
+
+
+@pytest.mark.parametrize(
+    ("task", "weights", "whose"),
+    [
+        ("mnist", {}, "the expert"),
+        ("mnist", {"mnist": 1.0}, "the expert"),
+        ("mnist", {"mnist": 0.25, "teacher res_net": 0.75}, "the expert and of teachers from outside the pool"),
+        ("mnist", {"mnist": 0.0, "teacher res_net": 1.0}, "teachers from outside the pool"),
+        (
+            "two",
+            {"two/1": 0.25, "two/2": 0.25, "teacher res_net": 0.5},
+            "the experts and of teachers from outside the",
+        ),
+        ("two", {"two/1": 0.5, "two/2": 0.0, "related mnist": 0.5}, "the experts and of experts of related tasks"),
+        ("none", {"teacher res_net": 1.0}, "teachers from outside the pool"),
+        ("none", {}, "the meta-model"),
+    ],
+)
+def test_a_card_tells_whom_the_student_learned_from(task, weights, whose):
+    pool = PoolFacts(PoolReference(BASE, {"mnist": MNIST, "two": (MNIST, OWN_FOLDER), "none": None}))
+    recipe = {"specialize": {"ensemble_weight": 1.0}}
+    trust = Trust({"mnist": "mnist", "two": "two/1"}.get(task), weights=weights)
+    facts = replace(SPECIALIST, task=task, meta=replace(META, pool=pool, recipe=recipe), trust=trust)
+    text = str(specialist_card(facts))
+    assert f"on soft targets of {whose}" in text
+    base = "the meta-model and base" if whose != "the meta-model" else "the base"
+    assert f"of {base}, each averaged" in text
+    shares = next((line for line in text.splitlines() if "lets each be trusted" in line), "")
+    others = {name: share for name, share in weights.items() if " " in name}
+    assert bool(shares) == (task == "two" or bool(others))
+    assert all(f"{name}, trusted {share:.0%}".replace("_", "\\_") in shares for name, share in others.items())
+    assert shares.count(", trusted ") == (len(weights) if shares else 0)
+    assert shares.startswith(
+        "- Models that may teach the task" if others else "- Experts of the task" if shares else ""
+    )
 
 
 def test_metadata_of_a_specialist():

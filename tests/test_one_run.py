@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
 import sys
 
 import pytest
-from conftest import call, edited, fit_arguments, write_recipe
+from conftest import call, edited, fit_arguments, specialize_arguments, write_recipe
 
 from hf_mdft import InputError, MetaMerger
 from hf_mdft.core.lock import locked
 from hf_mdft.core.scratch import PREFIX, scratch
+from hf_mdft.core.timing import Timing
 
 
 WAIT = """
@@ -50,8 +52,6 @@ def test_a_second_run_is_refused_and_a_killed_one_holds_nothing(holder, clip_pat
 def test_both_phases_keep_others_out(clip_done, tasks, tmp_path):
     with locked(tmp_path / "meta"), pytest.raises(InputError, match="another run works here"):
         MetaMerger(clip_done.pool, tasks).fit(fit_arguments(tmp_path))
-    from conftest import specialize_arguments
-
     with locked(tmp_path / "specialists"), pytest.raises(InputError, match="another run works here"):
         clip_done.specialize(specialize_arguments(tmp_path))
 
@@ -111,3 +111,38 @@ def test_files_follow_the_umask(clip_paths, tmp_path, mask):
         for path in (tmp_path / place).rglob("*"):
             wanted = (0o777 if path.is_dir() else 0o666) & ~mask
             assert stat.S_IMODE(path.stat().st_mode) == wanted or path.name == ".mdft.lock", path
+
+
+def test_seconds_of_work_are_those_of_the_starts_that_did_it(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("hf_mdft.core.timing.time.perf_counter", lambda: clock[0])
+
+    def start(key, seconds, stopped=False):
+        timing = Timing()
+        with contextlib.suppress(KeyboardInterrupt), timing.of_work("meta", tmp_path):
+            (tmp_path / "run.key").write_text(key, encoding="utf-8")
+            clock[0] += seconds
+            if stopped:
+                raise KeyboardInterrupt
+        return timing["meta"]
+
+    assert start("a", 5, stopped=True) == 5
+    assert start("a", 30, stopped=True) == 35, "it went on"
+    assert start("a", 100) == 135
+    assert start("a", 2) == 135, "it was only read"
+    assert start("b", 7) == 7, "another run"
+    for damaged in ("", "[]", '{"key": "b"}', '{"key": "b", "seconds": "x", "done": true}'):
+        (tmp_path / "seconds.json").write_text(damaged, encoding="utf-8")
+        assert start("b", 3) == 3 and start("b", 1) == 3
+
+
+def test_a_run_that_is_given_again_has_the_seconds_of_its_training(clip_pool, tasks, tmp_path):
+    stages, found = ["meta", *(f"specialist {task}" for task in tasks)], []
+    for _ in range(2):
+        merger = MetaMerger(clip_pool, tasks)
+        merger.fit(fit_arguments(tmp_path))
+        merger.specialize(specialize_arguments(tmp_path))
+        found.append({stage: merger.evaluate().timing_s[stage] for stage in stages})
+    assert found[0] == found[1] and all(seconds > 0 for seconds in found[0].values())
+    merger.fit(fit_arguments(tmp_path, learning_rate=0.02))
+    assert merger.timing["meta"] != found[0]["meta"], "another training"

@@ -13,11 +13,11 @@ import yaml
 from conftest import TASKS, call, write_recipe
 from transformers import TrainerState
 
-from hf_mdft import InputError, Recipe, SpecializeArguments
+from hf_mdft import InputError, MdftTrainingArguments, Recipe, SpecializeArguments
 from hf_mdft.evaluation import average_p_value, mcnemar, paired_interval
 from hf_mdft.recipes.options import read_options
 from hf_mdft.studies.ablation import META_PARTS, SPECIALIST_PARTS, _slug
-from hf_mdft.studies.changes import read_changes
+from hf_mdft.studies.changes import left, read_changes
 from hf_mdft.studies.gate_record import as_text, gate_record
 from hf_mdft.studies.outcome import average, meta_outcome, remembered
 from hf_mdft.studies.time_to_quality import OURS, Look, Watch, as_lines, passed
@@ -71,6 +71,44 @@ def test_rows_of_ones_own_are_read_from_text():
             read_changes([wrong])
         assert str(caught.value).startswith(f"--change {wrong}"), caught.value
         assert reason.replace("specialize.max_steps", "max_steps") in str(caught.value)
+
+
+def test_rows_that_change_nothing_are_told(clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths, **QUICK, adapter={"transform": {"name": "identity"}})
+    same = [
+        "meta.max_steps=2", "meta.entropy_weight=" + str(MdftTrainingArguments.entropy_weight), "meta.terms={}",
+        "adapter.transform=identity", "adapter.granularity=tensor", "specialize.max_steps=2,specialize.restore=false",
+    ]  # fmt: skip
+    idle = ["specialize.further_experts=false", "specialize.max_steps=2,specialize.outside_teachers=false"]
+    monkeypatch.setattr("hf_mdft.merger.MetaMerger.fit", lambda *_: pytest.fail("trained for no row"))
+    command = ["ablate", recipe, "--output-dir", tmp_path / "out", *(f"--change={text}" for text in (*same, *idle))]
+    code, _, err = call(command, monkeypatch, capsys)
+    assert code == 2 and "recipe.yaml: none of the changes changes anything" in err
+    for text in same:
+        assert f"{text}: the recipe has that already, left out" in err
+    for text in idle:
+        assert f"{text}: without effect on this pool, left out" in err
+    assert not (tmp_path / "out" / "ablation.json").exists()
+
+
+def test_rows_that_change_something_stay(clip_paths, tmp_path):
+    recipe, told = Recipe.load(write_recipe(tmp_path, clip_paths, **QUICK)), []
+    meta, specialists = read_changes(
+        ["meta.max_steps=2", "meta.max_steps=3", "adapter.transform=ties", "specialize.further_experts=false,"
+         "specialize.max_steps=3", "specialize.teacher=[lda]"]
+    )  # fmt: skip
+    assert list(left(meta, recipe, told.append)) == ["meta.max_steps=3", "adapter.transform=ties"]
+    assert left(specialists, recipe, told.append, {"further_experts"}) == specialists
+    assert told == ["meta.max_steps=2: the recipe has that already, left out"]
+
+
+def test_rows_of_many_options_have_folders_of_their_own(tmp_path):
+    names = [",".join(f"specialize.option_{n}=0" for n in range(20)) + f",specialize.last={end}" for end in "ab"]
+    slugs = {_slug(name) for name in names}
+    assert len(slugs) == 2 and all(len(slug) < 100 for slug in slugs)
+    for slug in slugs:
+        (tmp_path / slug).mkdir()
+    assert _slug("Without LDA") == "without-lda"
 
 
 @pytest.mark.slow
@@ -365,6 +403,29 @@ def test_gate_record_counts(tmp_path):
         gate_record([tmp_path / "b2.json"])
 
 
+def test_finished_results_are_counted_once_and_as_they_are(tmp_path, monkeypatch, capsys):
+    report = {"gate": {"x": {"chosen": "specialist"}}, "comparison": {"x": {"difference": 0.04}}}
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file in files:
+        file.write_text(json.dumps(report), encoding="utf-8")
+    code, out, _ = call(["study", "gate", *files], monkeypatch, capsys)
+    assert code == 0 and "2 of 2 cases" in out
+    for option in ("--task=x", "--images=all", "--setting=own", "--max-steps=3", "--output-dir=gate"):
+        code, out, err = call(["study", "gate", *files, option], monkeypatch, capsys)
+        name = option.split("=")[0]
+        assert code == 2 and not out and err.startswith(f"Error: {name} is for recipes") and err.count("\n") == 1
+    again = tmp_path / "." / "folder" / ".." / "a.json"
+    (tmp_path / "folder").mkdir()
+    code, _, err = call(["study", "gate", *files, again], monkeypatch, capsys)
+    assert code == 2 and f"{again}: given twice" in err
+
+
+def test_steps_of_students_need_students(clip_paths, tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path, clip_paths)
+    code, _, err = call(["study", "rank", recipe, "--max-steps", "1"], monkeypatch, capsys)
+    assert code == 2 and "--max-steps is of the students: give --specialists too" in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize("few_shot", [False, True])
 def test_gate_record_of_weights_between(tmp_path, few_shot):
     """The whole specialist lost; what was kept of it gained."""
@@ -390,3 +451,12 @@ def test_remembered_makes_again_what_has_changed(tmp_path):
         return {"n": len(made)}
 
     assert [remembered(tmp_path / "x" / "o.json", key, make)["n"] for key in ("a", "a", "b")] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"key": "a", "fo', b"[]", b"5", b'{"found": {}}', b"\xff", b"[" * 100_000])
+def test_a_damaged_outcome_is_made_anew(content, tmp_path, caplog):
+    file = tmp_path / "o.json"
+    file.write_bytes(content)
+    assert remembered(file, "a", lambda: {"n": 1}) == {"n": 1}
+    assert [record.getMessage() for record in caplog.records] == [f"{file} is damaged; it is made anew"]
+    assert remembered(file, "a", lambda: pytest.fail("made again")) == {"n": 1} and len(caplog.records) == 1

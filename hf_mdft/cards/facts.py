@@ -144,7 +144,7 @@ class MetaFacts:
         statistics: Whether running statistics (BatchNorm) were estimated on unlabelled images.
         trained_heads: Tasks whose heads were trained with the coefficients.
         coefficients: Merging coefficients by tensor and expert.
-        history: Log lines of the training; none where nothing was trained.
+        history: Log lines of the training; none where nothing was trained, or too few steps for one.
         kept: Share of images that counted over the last steps, by task and term.
         recipe: How it was made, as a recipe.
         versions: Versions of Python and packages.
@@ -165,6 +165,23 @@ class MetaFacts:
     versions: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     statistics: bool = False
+
+    @property
+    def trained(self) -> bool:
+        """Whether coefficients were trained. A finished training of few steps, read from its checkpoint, may have no
+        log line, so its options decide; lines do where they are not known."""
+        steps = self._options("meta").get("max_steps")
+        return bool(self.history) if steps is None else steps != 0
+
+    @property
+    def of_any_base(self) -> bool:
+        """Whether experts were taken without a look at whether they come from the base."""
+        return self._options("pool").get("allow_base_mismatch") is True
+
+    def _options(self, part: str) -> Mapping[str, Any]:
+        """A part of the recipe, which may be somebody else's."""
+        found = (self.recipe or {}).get(part)
+        return found if isinstance(found, Mapping) else {}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from huggingface_hub import ModelCard
@@ -70,6 +70,8 @@ def specialist_card(
         for model in ROSTER
         if model.name in SHOWN and model.name in accuracy and model.name not in left_out
     }
+    trusted = {name: f", trusted {share:.0%}" for name, share in trust.weights.items()}
+    others = [f"{escaped(name)}{share}" for name, share in trusted.items() if name not in experts]
     return model_card(
         "specialist.md",
         data,
@@ -83,10 +85,9 @@ def specialist_card(
         features=facts.features,
         tower_loader=facts.tower_loader,
         expert=model_link(expert) if expert else None,
-        experts=[
-            f"{model_link(model)}{f', trusted {trust.weights[name]:.0%}' if name in trust.weights else ''}"
-            for name, model in experts.items()
-        ],
+        experts=[f"{model_link(model)}{trusted.get(name, '')}" for name, model in experts.items()],
+        others=others,
+        taught_by=_taught_by(trust, experts),
         class_names=[escaped(name) for name in facts.class_names],
         longest=LONGEST_LIST,
         labels=literal(list(facts.class_names[:LONGEST_LIST])),
@@ -101,6 +102,18 @@ def specialist_card(
         skipped=meta.skipped.get(facts.task),
         **_training(meta.recipe, escaped(trust.start) if expert else "meta-model"),
     )
+
+
+def _taught_by(trust: Trust, experts: Collection[str]) -> str | None:
+    """Whose soft targets the student learned from: those with a share of the trust. `None`: the meta-model's."""
+    having = [name for name, share in trust.weights.items() if share] or experts
+    others = [name for name in having if name not in experts]
+    found = {
+        "the experts" if len(experts) > 1 else "the expert": len(having) > len(others),
+        "teachers from outside the pool": any(name.startswith("teacher ") for name in others),
+        "experts of related tasks": any(name.startswith("related ") for name in others),
+    }
+    return " and of ".join(whose for whose, is_there in found.items() if is_there) or None
 
 
 def _verdict(found: Difference) -> str:

@@ -77,6 +77,8 @@ def rank(
     verbose: Verbose = False,
 ) -> None:
     """Measure how well label-free scores (`pool rank`) order the experts of tasks that have several."""
+    if max_steps is not None and not specialists:
+        raise InputError("--max-steps is of the students: give --specialists too, or leave it out")
     prepare(verbose, token)
     from ..core.tables import markdown_table
     from ..recipes.schema import Recipe
@@ -153,6 +155,7 @@ def shift(
 
 @commands.command(epilog="Example: `hf-mdft study gate A/recipe.yaml B/recipe.yaml --output-dir gate`")
 def gate(
+    context: typer.Context,
     files: Annotated[
         list[Path],
         typer.Argument(help="Recipes; or results.json and few-shot.json files, to count.", show_default=False),
@@ -175,6 +178,12 @@ def gate(
     """
     finished = [file for file in files if file.suffix == ".json"]
     if len(finished) == len(files):
+        for name in ("images", "setting", "task", "max_steps", "output_dir"):
+            if getattr(context.get_parameter_source(name), "name", None) == "COMMANDLINE":
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(
+                    f"{option} is for recipes, and finished results are counted as they are: leave it out"
+                )
         from ..studies.gate_record import as_text, gate_record
 
         typer.echo(as_text(gate_record(files)))

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import PartialState
+
+from .errors import InputError
+from .json_files import read_json, write_json
+from .typed import read
+
+
+KEY_FILE = "run.key"
+"""File of a folder of work in progress that tells which run it is of."""
+
+SECONDS = "seconds.json"
+"""File beside it that keeps the seconds that the work took."""
 
 
 class Timing(dict[str, float]):
@@ -25,3 +40,48 @@ class Timing(dict[str, float]):
         start = time.perf_counter()
         yield
         self.add(stage, time.perf_counter() - start)
+
+    @contextmanager
+    def of_work(self, stage: str, folder: Path) -> Iterator[None]:
+        """What is done within, as the seconds of a stage, with those of earlier starts that worked on the same; where
+        one of them was done, its seconds alone, for then this start only reads what was made.
+
+        Args:
+            stage: Name of the stage.
+            folder: Folder of its work in progress, which keeps the seconds. Those of a start that is killed are lost.
+        """
+        start, done = time.perf_counter(), False
+        try:
+            yield
+            done = True
+        finally:
+            self[stage] = _with_earlier(folder, time.perf_counter() - start, done)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Seconds that work took so far.
+
+    Args:
+        key: What was in `KEY_FILE`.
+        seconds: Seconds of all starts.
+        done: Whether it was done.
+    """
+
+    key: str
+    seconds: float
+    done: bool
+
+
+def _with_earlier(folder: Path, seconds: float, done: bool) -> float:
+    file = folder / SECONDS
+    with suppress(OSError):  # no result is lost for its seconds
+        key = (folder / KEY_FILE).read_text(encoding="utf-8", errors="replace")
+        with suppress(InputError):
+            kept = read(_Kept, read_json(file, str(folder)), str(file))
+            if kept.key == key and kept.done:
+                return kept.seconds
+            seconds += kept.seconds if kept.key == key else 0.0
+        if PartialState().is_main_process:
+            write_json(file, _Kept(key, seconds, done))
+    return seconds

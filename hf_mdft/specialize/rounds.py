@@ -96,7 +96,7 @@ def _rounds(
         own = copy.copy(args)
         own.output_dir = str(folder)
         make = partial(_specialist, data, pool, meta, fingerprint(meta.tower.state_dict()), own, experts, new, asked)
-        found, seconds = _made(make, {task: len(data.unlabelled(task)) for task in todo})
+        found, seconds = _made(make, {task: len(data.unlabelled(task)) for task in todo}, folder)
         if number > 1:  # what was found of the experts that the user gave
             trusts = {task: replace(held[task].trust, start=LATER_START) for task in found}
             found = {task: replace(made, trust=trusts[task]) for task, made in found.items()}
@@ -146,7 +146,7 @@ def _asked(
 
 
 def _made(
-    make: Callable[[str, tuple[str, ...]], Specialist], sizes: Mapping[str, int]
+    make: Callable[[str, tuple[str, ...]], Specialist], sizes: Mapping[str, int], folder: Path
 ) -> tuple[dict[str, Specialist], dict[str, float]]:
     """Specialists and the seconds that they took, by task. Tasks are independent: several processes make several of
     them side by side, each alone, and read each other's; one task they train together.
@@ -155,22 +155,23 @@ def _made(
         make: Makes the specialist of a task, or reads the one that its folder holds; is told all tasks that this
             process makes.
         sizes: Number of images by task.
+        folder: Folder of this round, with one for each task.
     """
     if PartialState().num_processes == 1 or len(sizes) == 1:
-        return _timed(make, tuple(sizes))
+        return _timed(make, tuple(sizes), folder)
     mine = tuple(own_share(sizes))
     with alone():
-        _, seconds = _timed(make, mine)
+        _, seconds = _timed(make, mine, folder)
     seconds = dict(ChainMap(*gather_object([seconds])))  # waits for all
     with alone():
         return {task: make(task, mine) for task in sizes}, seconds
 
 
 def _timed(
-    make: Callable[[str, tuple[str, ...]], Specialist], tasks: tuple[str, ...]
+    make: Callable[[str, tuple[str, ...]], Specialist], tasks: tuple[str, ...], folder: Path
 ) -> tuple[dict[str, Specialist], Timing]:
     found, seconds = {}, Timing()
     for task in tasks:
-        with seconds.of(task):
+        with seconds.of_work(task, folder / task):
             found[task] = make(task, tasks)
     return found, seconds

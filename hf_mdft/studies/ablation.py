@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..adapter import MdftConfig
+from ..core.cache import key_of
 from ..core.errors import InputError
 from ..core.tables import markdown_table
 from ..evaluation import average_p_value, paired_interval
 from ..merger import MetaMerger
-from ..recipes.options import KINDS, check_epochs
+from ..recipes.options import check_epochs
 from ..recipes.schema import Recipe
-from .changes import Change
+from .changes import Change, left
 from .outcome import (
     Outcome,
     average,
@@ -137,7 +138,8 @@ def ablate(
         Rows by phase, the full recipe first.
 
     Raises:
-        InputError: No task has evaluation images, or a change makes options that do not go together.
+        InputError: No task has evaluation images, a change makes options that do not go together, or none of the
+            changes changes anything.
     """
     meta_changes, specialist_changes = changes
     for change in meta_changes.values():
@@ -150,13 +152,19 @@ def ablate(
     tasks = measured_tasks(merger, str(recipe.path))
     tables: dict[str, list[Row]] = {}
     study = Variants(merger, recipe, output_dir, tasks, progress)
-    if "meta" in phases and meta_changes:
+    meta_changes = left(meta_changes, recipe, progress) if "meta" in phases else {}
+    if "specialists" in phases and specialist_changes:
+        specialist_changes = left(specialist_changes, recipe, progress, without_effect(merger))
+    else:
+        specialist_changes = {}
+    if not (meta_changes or specialist_changes):
+        raise InputError(f"{recipe.path}: none of the changes changes anything; give others")
+    if meta_changes:
         full = study.meta("in full", {})
         tables["meta"] = [Row.compare("in full", full)]
         for name, change in meta_changes.items():
-            if _changes(recipe, change):
-                tables["meta"].append(Row.compare(name, study.meta(name, change), full))
-    if "specialists" in phases and specialist_changes:
+            tables["meta"].append(Row.compare(name, study.meta(name, change), full))
+    if specialist_changes:
         needs_specialists(recipe)
         experts = [task for task in tasks if merger.pool.experts_of(task)]
         full = study.specialists("in full", {})
@@ -166,8 +174,7 @@ def ablate(
             found = outcome(merger, tasks, merger.expert_tower, merger.expert_head)
             tables["specialists"].append(Row.compare("the experts themselves", found, full))
         for name, change in specialist_changes.items():
-            if _changes(recipe, change) and not without_effect(merger).issuperset(change["specialize"]):
-                tables["specialists"].append(Row.compare(name, study.specialists(name, change), full))
+            tables["specialists"].append(Row.compare(name, study.specialists(name, change), full))
     return tables
 
 
@@ -242,20 +249,13 @@ def _changed(recipe: Recipe, change: Mapping[str, Mapping[str, Any]]) -> Recipe:
     return dataclasses.replace(recipe, **merged)
 
 
-def _changes(recipe: Recipe, change: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether a change gives other options than the recipe has."""
-    for part, options in change.items():
-        kind, mine = KINDS[part], getattr(recipe, part)
-        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-        if part == "adapter":
-            defaults["transform"] = MdftConfig().transform
-        if any(mine.get(name, defaults[name]) != value for name, value in options.items()):
-            return True
-    return False
+LONGEST = 80
+"""Letters of a folder's name: file systems refuse 255 bytes."""
 
 
 def _slug(name: str) -> str:
-    return "".join(char if char.isalnum() else "-" for char in name.lower()).strip("-")
+    slug = "".join(char if char.isalnum() else "-" for char in name.lower()).strip("-")
+    return slug if len(slug) <= LONGEST else f"{slug[:LONGEST]}-{key_of(name)[:8]}"
 
 
 HEADER = ("", "average", "difference", "95 % interval", "p")

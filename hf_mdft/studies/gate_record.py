@@ -44,10 +44,14 @@ def gate_record(files: Iterable[Path]) -> GateRecord:
     """Read `results.json` files of runs with specialists, and `few-shot.json` files of that study.
 
     Raises:
-        InputError: A file is no such result.
+        InputError: A file is no such result, or is given twice.
     """
     cases: list[tuple[bool, float, float]] = []  # accepted, difference of the whole specialist and of what was kept
+    seen: set[Path] = set()
     for file in files:
+        if (place := Path(file).resolve()) in seen:
+            raise InputError(f"{file}: given twice, and each run counts once; leave one out")
+        seen.add(place)
         try:
             found = json.loads(Path(file).read_text(encoding="utf-8"))
             for report in found if isinstance(found, list) else [found]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from ..heads import Head
 from ..merger import MetaMerger
 from ..recipes.schema import Recipe
 
+
+logger = logging.getLogger(__name__)
 
 Outcome = dict[str, torch.Tensor]
 """By task: which evaluation images were classified correctly, `(N,)`."""
@@ -99,7 +102,8 @@ def average(found: Mapping[str, torch.Tensor]) -> float:
 
 
 def remembered(file: Path, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Result of `make()`, from the file where it is there already: a study that was cut off goes on.
+    """Result of `make()`, from the file where it is there already: a study that was cut off goes on. A damaged file is
+    made anew.
 
     Args:
         file: File that keeps the result.
@@ -108,8 +112,8 @@ def remembered(file: Path, key: Any, make: Callable[[], dict[str, Any]]) -> dict
     """
     wanted = key_of(key, versions()["hf-mdft"])
     if file.is_file():
-        saved = json.loads(file.read_text(encoding="utf-8"))
-        if saved.get("key") == wanted:
+        saved = _read(file)
+        if saved["key"] == wanted:
             return saved["found"]
     found = make()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -117,6 +121,16 @@ def remembered(file: Path, key: Any, make: Callable[[], dict[str, Any]]) -> dict
     work.write_text(json.dumps({"key": wanted, "found": found}), encoding="utf-8")
     work.replace(file)
     return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What `remembered` wrote; without a key, and a warning, where the file is damaged."""
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        return {"key": saved["key"], "found": saved["found"]}
+    except (ValueError, KeyError, TypeError, RecursionError):  # no JSON, or JSON of something else
+        logger.warning("%s is damaged; it is made anew", file)
+        return {"key": None}
 
 
 def pack(found: Outcome) -> dict[str, str]:

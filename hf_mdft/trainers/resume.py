@@ -13,10 +13,9 @@ from ..core.cache import key_of
 from ..core.errors import InputError
 from ..core.json_files import replace_text
 from ..core.sealed import ASIDE, SEAL
+from ..core.timing import KEY_FILE
 from .checkpoints import checkpoints, last_whole
 
-
-KEY_FILE = "run.key"
 
 ADVICE = "move it away, or choose another output folder"
 
