@@ -145,6 +145,62 @@ def test_damaged_archives(tmp_path, preprocessor):
         count(str(tmp_path / "photos.zip"), preprocessor)
 
 
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_links_in_archives(tmp_path, preprocessor, caplog, ending):
+    """A hard link, a link to it over another one, and such as lead to nothing in the archive."""
+    with tarfile.open(tmp_path / f"photos{ending}", f"w{':gz' if ending.endswith('gz') else ''}") as opened:
+        for name, kind, target in (
+            ("p/dog/3.png", tarfile.SYMTYPE, "../cat/2.png"),
+            ("p/cat/2.png", tarfile.LNKTYPE, "p/.store/1.png"),
+            ("p/cat/out.png", tarfile.SYMTYPE, str(tmp_path / "1.png")),
+            ("p/cat/up.png", tarfile.SYMTYPE, "../../../1.png"),
+            ("p/cat/round.png", tarfile.SYMTYPE, "round.png"),
+            ("p/all", tarfile.SYMTYPE, "cat"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            opened.addfile(link)
+        opened.add(picture(tmp_path / "1.png", 1), "p/.store/1.png")
+        opened.add(picture(tmp_path / "2.png", 2), "p/cat/1.png")
+    found = read_labelled("x", Task(None, str(tmp_path / f"photos{ending}")), ["dog", "cat"], preprocessor)
+    assert found.labels.tolist() == [1, 1, 0] and found.images.pixels([1]).equal(found.images.pixels([2]))
+    assert found.images.pixels([0]).ne(found.images.pixels([1])).any()
+    assert "4 links in " in caplog.text and "lead to no file in it, and are passed over: p/" in caplog.text
+
+
+@pytest.mark.parametrize("names", [("a", "a/b.png"), ("a/b.png", "a"), ("a", "a/b/c.png"), (f"{'n' * 300}.png",)])
+def test_archives_with_names_that_no_disk_holds(tmp_path, preprocessor, names):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as opened:
+        for name in names:
+            opened.writestr(name, b"x")
+    with pytest.raises(InputError, match=r"photos.zip cannot be unpacked \(.*; unpack it, give the folder") as error:
+        count(str(tmp_path / "photos.zip"), preprocessor)
+    assert "free space" not in str(error.value) and "Errno" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_archives_that_are_damaged_within(tmp_path, preprocessor):
+    noise = np.random.default_rng(0).integers(0, 256, 1_200_000, dtype=np.uint8).tobytes()
+    (tmp_path / "x.png").write_bytes(noise)
+    with tarfile.open(tmp_path / "p.tar.bz2", "w:bz2") as opened:
+        opened.add(tmp_path / "x.png", "x.png")
+    content = bytearray((tmp_path / "p.tar.bz2").read_bytes())
+    content[1_100_000:1_100_100] = bytes(100)  # in the second block
+    (tmp_path / "p.tar.bz2").write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot be unpacked .*; unpack it, give the folder"):
+        count(str(tmp_path / "p.tar.bz2"), preprocessor)
+
+
+def test_what_network_drives_leave_behind(tmp_path, preprocessor):
+    left = ("cat/@eaDir/0.png/SYNOFILE_THUMB_M.png", "$Recycle.Bin/1.png", "#recycle/2.png", "cat/@EADIR/3.png")
+    root = tree(tmp_path / "pics", "cat/0.png", "#recycled/4.png", *left)
+    with zipfile.ZipFile(tmp_path / "pics.zip", "w") as opened:
+        for file in sorted(root.rglob("*.png")):
+            if file.is_file():
+                opened.write(file, str(file.relative_to(root)))
+    for spec in (str(root), str(tmp_path / "pics.zip"), imagefolder(root)):
+        assert count(spec, preprocessor) == 2
+
+
 def test_evaluation_in_folders_of_classes(tmp_path, preprocessor):
     root = tree(tmp_path / "photos", "test/dog/0.png", "test/cat/1.png", "train/cat/2.png")
     for spec in (str(root / "test"), imagefolder(root, "test"), {"path": str(root), "split": "test"}):
