@@ -350,6 +350,33 @@ def test_label_names_are_read_one_way(preprocessor):
         matched([0], animals, preprocessor, feature, label_names={**texts, "kitten": "cat"})
 
 
+@pytest.mark.parametrize("stated", ["in_order", ["cat", "dog"]])
+def test_an_order_that_the_data_sets_names_contradict_is_refused(preprocessor, stated):
+    turned = datasets.ClassLabel(names=["Dog", "cat"])
+    with pytest.raises(InputError, match=r"order of the classes \(cat, dog\), but the data set calls label 0 'Dog'"):
+        matched([0, 1], ["cat", "dog"], preprocessor, turned, label_names=stated)
+    assert matched([0, 1], ["cat", "dog"], preprocessor, turned) == [1, 0]
+    pairs = {"Dog": "cat", "cat": "dog"}
+    assert matched([0, 1], ["cat", "dog"], preprocessor, turned, label_names=pairs) == [0, 1], "each one is stated"
+    same = datasets.ClassLabel(names=["Cat", "hound"])
+    assert matched([1, 0], ["cat", "dog"], preprocessor, same, label_names=stated) == [1, 0]
+
+
+def test_words_are_matched_by_name_where_label_names_lists_the_classes(preprocessor):
+    assert matched(["dog", "Cat"], ["cat", "dog"], preprocessor, label_names=["cat", "dog"]) == [1, 0]
+    with pytest.raises(InputError, match="label 'cow' is none of the classes"):
+        matched(["dog", "cow"], ["cat", "dog"], preprocessor, label_names=["cat", "dog"])
+    with pytest.raises(InputError, match="label_names: its list: label '2' is no number from 0 to 1"):
+        matched([0, 2], ["cat", "dog"], preprocessor, label_names=["cat", "dog"])
+
+
+def test_numbers_that_two_classes_have_tell_none(preprocessor):
+    names = ["label 3", "class 3", "4"]
+    with pytest.raises(InputError, match="label '3' is none of the classes"):
+        matched(["3", "4"], names, preprocessor)
+    assert matched(["Label_3", "4"], names, preprocessor) == [0, 2]
+
+
 def test_classes_that_differ_in_case_alone(preprocessor):
     names = ["A", "B", "a", "b"]
     assert matched([0, 3, 2], names, preprocessor, label_names="in_order") == [0, 3, 2]
@@ -375,7 +402,16 @@ def test_proposals_keep_what_matches(preprocessor):
 
 @pytest.mark.parametrize(
     ("a", "b", "same"),
-    [("A-", "A", False), ("-0.5", "0.5", False), ("ice-cream", "Ice_Cream", True), ("T - shirt", "t shirt", True)],
+    [
+        ("A-", "A", False),
+        ("-0.5", "0.5", False),
+        ("temp -5", "temp 5", False),
+        ("temp_-5", "Temp -5", True),
+        ("covid-19", "Covid 19", True),
+        ("covid - 19", "covid 19", True),
+        ("ice-cream", "Ice_Cream", True),
+        ("T - shirt", "t shirt", True),
+    ],
 )
 def test_signs_are_no_hyphens(a, b, same):
     assert (plain_name(a) == plain_name(b)) == same
@@ -386,7 +422,8 @@ def test_signs_are_no_hyphens(a, b, same):
     [
         ["", "dog"], ["train", "test", "__MACOSX"], ["train", "val", "test", "unlabeled"],
         ["n01440764", "n01443537", "other"], ["n01440764 tench", "n01443537 goldfish"], ["2023", "2022", "misc"],
-        ["IMG_0001", "IMG_0002"], ["c0", "c1", "c2"], ["fold1", "fold2"], ["images", "masks"], ["cat"],
+        ["IMG_0001", "IMG_0002"], ["-5", "temp", "10 -20"], ["c0", "c1", "c2"], ["fold1", "fold2"],
+        ["images", "masks"], ["cat"],
     ],
 )  # fmt: skip
 def test_names_that_say_nothing(names):
