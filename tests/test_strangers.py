@@ -68,6 +68,21 @@ def test_metadata_of_parts(tmp_path, preprocessor):
     assert found.labels.tolist() == [1]
 
 
+def test_metadata_of_parts_that_are_links(tmp_path, preprocessor):
+    root = tree(tmp_path / "real", "train/a.png", "train/b.png", "test/c.png")
+    (root / "train" / "metadata.csv").write_text("file_name,label\na.png,x\nb.png,y\n")
+    (root / "test" / "metadata.csv").write_text("file_name,label\nc.png,x\n")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("train", "test"):
+        (linked / name).symlink_to(root / name)
+    (linked / "train" / "round").symlink_to(linked)
+    for spec in (imagefolder(linked), {"path": str(linked), "split": "train"}):
+        assert count(spec, preprocessor) == 2
+        found = read_labelled("x", Task(None, {**spec, "split": "test"}), ["y", "x"], preprocessor)
+        assert found.labels.tolist() == [1]
+
+
 @pytest.mark.parametrize(
     "names",
     [

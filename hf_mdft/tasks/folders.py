@@ -106,8 +106,9 @@ def pictures_in(root: Path, where: str) -> list[Found]:
     return sorted(found)
 
 
-def names_in(root: Path) -> list[str]:
-    """Names of all files in a folder and those in it; a folder that links lead to twice is looked at once."""
+def files_in(root: Path) -> list[Path]:
+    """All files in a folder and those in it, but for hidden ones; a folder that links lead to twice is looked at once,
+    as in `pictures_in`."""
     found, seen = [], set()
     for here, folders, names in os.walk(root, followlinks=True):
         state = os.stat(here)
@@ -115,8 +116,9 @@ def names_in(root: Path) -> list[str]:
             folders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
-        found += names
-    return found
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        found += [Path(here, name) for name in names if not is_hidden(name)]
+    return sorted(found)
 
 
 def _walk(

@@ -17,8 +17,8 @@ from datasets.data_files import get_data_patterns, resolve_pattern
 from huggingface_hub import metadata_load
 
 from ..core.errors import InputError
-from .archives import is_archive, is_hidden
-from .folders import Found, chosen, endings, names_in, part_of_images, pictures_in
+from .archives import is_archive
+from .folders import Found, chosen, endings, files_in, part_of_images, pictures_in
 
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def local_images(spec: Mapping[str, Any], where: str) -> Any:
     folder = _folder_of(spec)
     if folder is None or files is not None or spec.keys() - SAME_PICTURES or _states_files(spec):
         return None
-    pictures, metadata = _is_of_pictures(path, names_in(folder))
+    pictures, metadata = _is_of_pictures(path, [file.name for file in files_in(folder)])
     return part_of_images(folder, split, "image", where) if pictures and not metadata else None
 
 
@@ -91,7 +91,7 @@ def as_meant(spec: dict[str, Any], where: str) -> dict[str, Any]:
     if "data_files" in spec:
         spec["data_files"] = _each(spec["data_files"], _literal)
     elif root is not None and not _states_files(spec):
-        found = [path for path in sorted(root.rglob("*")) if not is_hidden(path.name)]
+        found = files_in(root)
         kinds = KINDS.get(spec["path"])
         if kinds:
             files = _parts_of_tables(root, kinds)
