@@ -582,6 +582,11 @@ def test_tables_of_a_folder_keep_their_parts(tmp_path, names):
         (("cat/train/0.png", "dog/test/0.png"), ["cat", "dog"]),
         (("train/train/0.png", "test/test/0.png"), None),
         (("train/0.png", "test/0.png"), None),
+        (("cat/images/0.png", "dog/images/0.png"), ["cat", "dog"]),
+        (("train/cat/images/0.png", "train/dog/images/0.png", "val/images/0.png"), ["cat", "dog"]),
+        (("cat/images/0.png", "cat/images/1.png"), ["images"]),
+        (("cat/images/0.png", "dog/labels/0.png"), ["images", "labels"]),
+        (("train/images/0.png", "test/images/0.png"), ["images"]),
     ],
 )
 def test_classes_whose_names_are_words_of_parts(tmp_path, names, classes):
@@ -591,6 +596,20 @@ def test_classes_whose_names_are_words_of_parts(tmp_path, names, classes):
         spec = imagefolder(root, "validation")
         found = open_dataset(spec, "x")
         assert (len(found), found.features["label"].names) == as_datasets(spec)
+
+
+@pytest.mark.parametrize("form", ["text", "imagefolder", "zip"])
+def test_a_folder_of_pictures_within_that_of_each_class(tmp_path, preprocessor, form):
+    """Unless the last one is called as a class."""
+    root = tree(tmp_path / "pics", "cat/images/0.png", "dog/images/1.png", "dog/images/2.png")
+    spec = str(root) if form == "text" else imagefolder(root)
+    if form == "zip":
+        with zipfile.ZipFile(tmp_path / "pics.zip", "w") as file:
+            for path in root.rglob("*.png"):
+                file.write(path, str(path.relative_to(root)))
+        spec = {"path": "imagefolder", "data_files": str(tmp_path / "pics.zip"), "split": "train"}
+    assert read_labelled("x", Task(None, spec), ["dog", "cat"], preprocessor).labels.tolist() == [1, 0, 0]
+    assert read_labelled("x", Task(None, spec), ["texts", "Images"], preprocessor).labels.tolist() == [1, 1, 1]
 
 
 def test_links_and_equal_archives(tmp_path, preprocessor):
