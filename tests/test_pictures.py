@@ -621,19 +621,54 @@ def test_a_picture_in_a_list_is_turned_once(tmp_path, preprocessor, ending):
         assert torch.equal(pixels(read_unlabelled("x", Task([image]), preprocessor)), wanted)
 
 
+def png_of(bits, kind, width, row, hidden=()):
+    """A PNG of one row of pixels, with a value or color that is transparent."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, kind, 0, 0, 0))
+    header += chunk(b"tRNS", struct.pack(f">{len(hidden)}H", *hidden)) if hidden else b""
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+
+
 @pytest.mark.parametrize("hidden", HIDDEN)
 def test_the_transparent_color_of_sixteen_bits(hidden):
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    row = b"\0" + struct.pack(">6H", 65535, 0, 0, 1000, 2000, 3000)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)) + chunk(
-        b"tRNS", struct.pack(">3H", *hidden)
-    )
-    png = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    png = png_of(16, 2, 2, struct.pack(">6H", 65535, 0, 0, 1000, 2000, 3000), hidden)
     found = np.asarray(decode({"bytes": png, "path": None}, Showing(background="blue")))[0].tolist()
     plain = [[255, 0, 0], [3, 7, 11]]
     assert found == [[0, 0, 255] if color == hidden else plain[n] for n, color in enumerate(HIDDEN)]
+
+
+@pytest.mark.parametrize(("bits", "row"), [(1, b"\x40"), (2, b"\x1b"), (4, b"\x01\x23")])
+def test_the_transparent_gray_of_few_bits(bits, row):
+    """Values from 0 on, of which 1 is transparent."""
+    width = min(4, 2**bits)
+    png, white = png_of(bits, 0, width, row, (1,)), 255 // (2**bits - 1)
+    wanted = [[0, 0, 255] if value == 1 else [value * white] * 3 for value in range(width)]
+    opened = listed([Image.open(io.BytesIO(png))], "image", "x")[0]["image"]
+    for value in ({"bytes": png, "path": None}, opened):
+        assert np.asarray(decode(value, Showing(background="blue")))[0].tolist() == wanted
+
+
+def test_gray_with_transparency_of_sixteen_bits_has_no_range(tmp_path, preprocessor):
+    """Pillow gives its upper eight bits alone, which a 12-bit scan hardly uses."""
+    (tmp_path / "a.png").write_bytes(png_of(16, 4, 2, struct.pack(">4H", 4000, 65535, 1000, 65535)))
+    with pytest.raises(InputError, match=r"a.png \(gray of 16 bits with transparency, read by its upper 8: save it"):
+        read_unlabelled("x", Task([str(tmp_path / "a.png")], image_range=[0, 4095]), preprocessor)
+    for limits in (None, [0, 65535]):
+        assert len(read_unlabelled("x", Task([str(tmp_path / "a.png")], image_range=limits), preprocessor)) == 1
+
+
+@pytest.mark.parametrize(("array", "white"), [(np.uint16([[60_000]]), 65_535), (np.float32([[0.75]]), 1)])
+def test_deep_pictures_whose_zero_is_white(tmp_path, array, white):
+    """As a path, as a picture of Pillow and as a row of a data set they are the same."""
+    path = str(tmp_path / "a.tif")
+    Image.fromarray(array).save(path, tiffinfo={262: 0})
+    rows = datasets.Dataset.from_dict({"image": [path]}).cast_column("image", datasets.Image())
+    for items in ([path], [Image.open(path)], list(rows)):
+        found = np.asarray(decode(listed(items, "image", "x")[0]["image"], Showing((0, white))))
+        assert found[0, 0].tolist() == [round(255 * (1 - array[0, 0] / white))] * 3
 
 
 def test_hairlines_are_bad_pictures(clip_paths, tmp_path, preprocessor):
@@ -678,12 +713,15 @@ SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01
 
 
 def color_profile(primaries=P3, gamma=2.2, name=b"Wide", kind=b"RGB "):
-    """An ICC profile of a display: primaries, and a power for each channel."""
+    """An ICC profile of a display: primaries, and a power for each channel, or `None` for the curve of sRGB."""
 
     def xyz(values):
         return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
 
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    x = np.linspace(0, 1, 1024)
+    table = 65535 * np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+    values = np.array([gamma * 256, 0]) if gamma else table  # one number, and what makes it four bytes long
+    curve = b"curv\0\0\0\0" + struct.pack(">I", 1 if gamma else 1024) + values.round().astype(">u2").tobytes()
     text = b"desc\0\0\0\0" + struct.pack(">I", len(name) + 1) + name + b"\0" * 79
     tags = {b"desc": text + b"\0" * (-len(text) % 4), b"cprt": b"text\0\0\0\0none", b"wtpt": xyz((0.9642, 1, 0.8249))}
     if kind == b"RGB ":
@@ -761,9 +799,24 @@ def test_gray_and_transparent_pictures_have_profiles_too():
 
 @pytest.mark.parametrize(
     "profile",
-    [color_profile(name=b"sRGB IEC61966-2.1"), b"damaged", color_profile()[:200], color_profile(kind=b"GRAY")],
+    [
+        color_profile(SRGB, gamma=None, name=b"sRGB IEC61966-2.1"),
+        color_profile(SRGB, gamma=None, name=b"c2"),
+        color_profile(SRGB + np.eye(3) * 2e-4, gamma=None, name=b"Rounded sRGB"),
+        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        b"damaged",
+        color_profile()[:200],
+        color_profile(kind=b"GRAY"),
+    ],
 )
 def test_profiles_that_change_nothing(profile):
     """Of sRGB, damaged ones, and those of another kind of pictures, as viewers have it."""
     array = noise(0, channels=(3,))
     assert np.array_equal(np.asarray(decode(saved(Image.fromarray(array), "PNG", profile))), array)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("RGB", b"RGB "), ("RGBA", b"RGB "), ("L", b"GRAY")])
+def test_linear_profiles_that_are_called_srgb(mode, kind):
+    profile = color_profile(SRGB, gamma=1.0, name=b"GIMP built-in Linear sRGB", kind=kind)
+    found = np.asarray(decode(saved(Image.new("RGB", (4, 4), (55, 55, 55)).convert(mode), "PNG", profile)))
+    assert abs(found.astype(int) - 128).max() <= 1

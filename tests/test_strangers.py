@@ -68,6 +68,21 @@ def test_metadata_of_parts(tmp_path, preprocessor):
     assert found.labels.tolist() == [1]
 
 
+def test_metadata_of_parts_that_are_links(tmp_path, preprocessor):
+    root = tree(tmp_path / "real", "train/a.png", "train/b.png", "test/c.png")
+    (root / "train" / "metadata.csv").write_text("file_name,label\na.png,x\nb.png,y\n")
+    (root / "test" / "metadata.csv").write_text("file_name,label\nc.png,x\n")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("train", "test"):
+        (linked / name).symlink_to(root / name)
+    (linked / "train" / "round").symlink_to(linked)
+    for spec in (imagefolder(linked), {"path": str(linked), "split": "train"}):
+        assert count(spec, preprocessor) == 2
+        found = read_labelled("x", Task(None, {**spec, "split": "test"}), ["y", "x"], preprocessor)
+        assert found.labels.tolist() == [1]
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -143,6 +158,62 @@ def test_damaged_archives(tmp_path, preprocessor):
     (tmp_path / "photos.zip").write_bytes(b"PK\x03\x04 half")
     with pytest.raises(InputError, match=r"photos.zip cannot be unpacked .*; unpack it, give the folder"):
         count(str(tmp_path / "photos.zip"), preprocessor)
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_links_in_archives(tmp_path, preprocessor, caplog, ending):
+    """A hard link, a link to it over another one, and such as lead to nothing in the archive."""
+    with tarfile.open(tmp_path / f"photos{ending}", f"w{':gz' if ending.endswith('gz') else ''}") as opened:
+        for name, kind, target in (
+            ("p/dog/3.png", tarfile.SYMTYPE, "../cat/2.png"),
+            ("p/cat/2.png", tarfile.LNKTYPE, "p/.store/1.png"),
+            ("p/cat/out.png", tarfile.SYMTYPE, str(tmp_path / "1.png")),
+            ("p/cat/up.png", tarfile.SYMTYPE, "../../../1.png"),
+            ("p/cat/round.png", tarfile.SYMTYPE, "round.png"),
+            ("p/all", tarfile.SYMTYPE, "cat"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            opened.addfile(link)
+        opened.add(picture(tmp_path / "1.png", 1), "p/.store/1.png")
+        opened.add(picture(tmp_path / "2.png", 2), "p/cat/1.png")
+    found = read_labelled("x", Task(None, str(tmp_path / f"photos{ending}")), ["dog", "cat"], preprocessor)
+    assert found.labels.tolist() == [1, 1, 0] and found.images.pixels([1]).equal(found.images.pixels([2]))
+    assert found.images.pixels([0]).ne(found.images.pixels([1])).any()
+    assert "4 links in " in caplog.text and "lead to no file in it, and are passed over: p/" in caplog.text
+
+
+@pytest.mark.parametrize("names", [("a", "a/b.png"), ("a/b.png", "a"), ("a", "a/b/c.png"), (f"{'n' * 300}.png",)])
+def test_archives_with_names_that_no_disk_holds(tmp_path, preprocessor, names):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as opened:
+        for name in names:
+            opened.writestr(name, b"x")
+    with pytest.raises(InputError, match=r"photos.zip cannot be unpacked \(.*; unpack it, give the folder") as error:
+        count(str(tmp_path / "photos.zip"), preprocessor)
+    assert "free space" not in str(error.value) and "Errno" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_archives_that_are_damaged_within(tmp_path, preprocessor):
+    noise = np.random.default_rng(0).integers(0, 256, 1_200_000, dtype=np.uint8).tobytes()
+    (tmp_path / "x.png").write_bytes(noise)
+    with tarfile.open(tmp_path / "p.tar.bz2", "w:bz2") as opened:
+        opened.add(tmp_path / "x.png", "x.png")
+    content = bytearray((tmp_path / "p.tar.bz2").read_bytes())
+    content[1_100_000:1_100_100] = bytes(100)  # in the second block
+    (tmp_path / "p.tar.bz2").write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot be unpacked .*; unpack it, give the folder"):
+        count(str(tmp_path / "p.tar.bz2"), preprocessor)
+
+
+def test_what_network_drives_leave_behind(tmp_path, preprocessor):
+    left = ("cat/@eaDir/0.png/SYNOFILE_THUMB_M.png", "$Recycle.Bin/1.png", "#recycle/2.png", "cat/@EADIR/3.png")
+    root = tree(tmp_path / "pics", "cat/0.png", "#recycled/4.png", *left)
+    with zipfile.ZipFile(tmp_path / "pics.zip", "w") as opened:
+        for file in sorted(root.rglob("*.png")):
+            if file.is_file():
+                opened.write(file, str(file.relative_to(root)))
+    for spec in (str(root), str(tmp_path / "pics.zip"), imagefolder(root)):
+        assert count(spec, preprocessor) == 2
 
 
 def test_evaluation_in_folders_of_classes(tmp_path, preprocessor):
@@ -294,6 +365,33 @@ def test_label_names_are_read_one_way(preprocessor):
         matched([0], animals, preprocessor, feature, label_names={**texts, "kitten": "cat"})
 
 
+@pytest.mark.parametrize("stated", ["in_order", ["cat", "dog"]])
+def test_an_order_that_the_data_sets_names_contradict_is_refused(preprocessor, stated):
+    turned = datasets.ClassLabel(names=["Dog", "cat"])
+    with pytest.raises(InputError, match=r"order of the classes \(cat, dog\), but the data set calls label 0 'Dog'"):
+        matched([0, 1], ["cat", "dog"], preprocessor, turned, label_names=stated)
+    assert matched([0, 1], ["cat", "dog"], preprocessor, turned) == [1, 0]
+    pairs = {"Dog": "cat", "cat": "dog"}
+    assert matched([0, 1], ["cat", "dog"], preprocessor, turned, label_names=pairs) == [0, 1], "each one is stated"
+    same = datasets.ClassLabel(names=["Cat", "hound"])
+    assert matched([1, 0], ["cat", "dog"], preprocessor, same, label_names=stated) == [1, 0]
+
+
+def test_words_are_matched_by_name_where_label_names_lists_the_classes(preprocessor):
+    assert matched(["dog", "Cat"], ["cat", "dog"], preprocessor, label_names=["cat", "dog"]) == [1, 0]
+    with pytest.raises(InputError, match="label 'cow' is none of the classes"):
+        matched(["dog", "cow"], ["cat", "dog"], preprocessor, label_names=["cat", "dog"])
+    with pytest.raises(InputError, match="label_names: its list: label '2' is no number from 0 to 1"):
+        matched([0, 2], ["cat", "dog"], preprocessor, label_names=["cat", "dog"])
+
+
+def test_numbers_that_two_classes_have_tell_none(preprocessor):
+    names = ["label 3", "class 3", "4"]
+    with pytest.raises(InputError, match="label '3' is none of the classes"):
+        matched(["3", "4"], names, preprocessor)
+    assert matched(["Label_3", "4"], names, preprocessor) == [0, 2]
+
+
 def test_classes_that_differ_in_case_alone(preprocessor):
     names = ["A", "B", "a", "b"]
     assert matched([0, 3, 2], names, preprocessor, label_names="in_order") == [0, 3, 2]
@@ -319,7 +417,16 @@ def test_proposals_keep_what_matches(preprocessor):
 
 @pytest.mark.parametrize(
     ("a", "b", "same"),
-    [("A-", "A", False), ("-0.5", "0.5", False), ("ice-cream", "Ice_Cream", True), ("T - shirt", "t shirt", True)],
+    [
+        ("A-", "A", False),
+        ("-0.5", "0.5", False),
+        ("temp -5", "temp 5", False),
+        ("temp_-5", "Temp -5", True),
+        ("covid-19", "Covid 19", True),
+        ("covid - 19", "covid 19", True),
+        ("ice-cream", "Ice_Cream", True),
+        ("T - shirt", "t shirt", True),
+    ],
 )
 def test_signs_are_no_hyphens(a, b, same):
     assert (plain_name(a) == plain_name(b)) == same
@@ -330,7 +437,8 @@ def test_signs_are_no_hyphens(a, b, same):
     [
         ["", "dog"], ["train", "test", "__MACOSX"], ["train", "val", "test", "unlabeled"],
         ["n01440764", "n01443537", "other"], ["n01440764 tench", "n01443537 goldfish"], ["2023", "2022", "misc"],
-        ["IMG_0001", "IMG_0002"], ["c0", "c1", "c2"], ["fold1", "fold2"], ["images", "masks"], ["cat"],
+        ["IMG_0001", "IMG_0002"], ["-5", "temp", "10 -20"], ["c0", "c1", "c2"], ["fold1", "fold2"],
+        ["images", "masks"], ["cat"],
     ],
 )  # fmt: skip
 def test_names_that_say_nothing(names):
@@ -474,6 +582,11 @@ def test_tables_of_a_folder_keep_their_parts(tmp_path, names):
         (("cat/train/0.png", "dog/test/0.png"), ["cat", "dog"]),
         (("train/train/0.png", "test/test/0.png"), None),
         (("train/0.png", "test/0.png"), None),
+        (("cat/images/0.png", "dog/images/0.png"), ["cat", "dog"]),
+        (("train/cat/images/0.png", "train/dog/images/0.png", "val/images/0.png"), ["cat", "dog"]),
+        (("cat/images/0.png", "cat/images/1.png"), ["images"]),
+        (("cat/images/0.png", "dog/labels/0.png"), ["images", "labels"]),
+        (("train/images/0.png", "test/images/0.png"), ["images"]),
     ],
 )
 def test_classes_whose_names_are_words_of_parts(tmp_path, names, classes):
@@ -483,6 +596,20 @@ def test_classes_whose_names_are_words_of_parts(tmp_path, names, classes):
         spec = imagefolder(root, "validation")
         found = open_dataset(spec, "x")
         assert (len(found), found.features["label"].names) == as_datasets(spec)
+
+
+@pytest.mark.parametrize("form", ["text", "imagefolder", "zip"])
+def test_a_folder_of_pictures_within_that_of_each_class(tmp_path, preprocessor, form):
+    """Unless the last one is called as a class."""
+    root = tree(tmp_path / "pics", "cat/images/0.png", "dog/images/1.png", "dog/images/2.png")
+    spec = str(root) if form == "text" else imagefolder(root)
+    if form == "zip":
+        with zipfile.ZipFile(tmp_path / "pics.zip", "w") as file:
+            for path in root.rglob("*.png"):
+                file.write(path, str(path.relative_to(root)))
+        spec = {"path": "imagefolder", "data_files": str(tmp_path / "pics.zip"), "split": "train"}
+    assert read_labelled("x", Task(None, spec), ["dog", "cat"], preprocessor).labels.tolist() == [1, 0, 0]
+    assert read_labelled("x", Task(None, spec), ["texts", "Images"], preprocessor).labels.tolist() == [1, 1, 1]
 
 
 def test_links_and_equal_archives(tmp_path, preprocessor):

@@ -182,6 +182,45 @@ def test_labels_follow_names(preprocessor):
     assert read_labelled("shade", stated, other, preprocessor).labels.tolist() == [0, 1, 2, 0, 1, 2]
 
 
+def test_transforms_and_modes_that_are_not_applied_are_told(preprocessor, caplog):
+    data = make_dataset("shade", 6, seed=6)
+    turned = data.with_transform(lambda rows: {"image": [ImageOps.invert(image) for image in rows["image"]]})
+    gray = data.cast_column("image", datasets.Image(mode="L"))
+    for found, said in (
+        (turned, "without its transform; apply it"),
+        (gray, "without mode 'L' of its column; apply it"),
+    ):
+        for part in ("unlabelled", "evaluation"):
+            caplog.clear()
+            task = Task(**{"unlabelled": None, part: found})
+            if part == "unlabelled":
+                read_unlabelled("shade", task, preprocessor)
+            else:
+                read_labelled("shade", task, TASKS["shade"], preprocessor)
+            (line,) = [r.getMessage() for r in caplog.records if "as they are" in r.getMessage()]
+            assert line.startswith(f"task 'shade', {part}: the stored pictures are read as they are") and said in line
+    caplog.clear()
+    for plain in (data.with_format("numpy"), data.with_transform(lambda rows: rows, columns=["label"])):
+        read_unlabelled("shade", Task(plain), preprocessor)
+    assert "as they are" not in caplog.text
+
+
+def test_a_list_has_no_labels(preprocessor):
+    rows = list(make_dataset("shade", 6, seed=7))
+    with pytest.raises(
+        InputError, match=r"task 'shade', evaluation: a list of images has no labels; give .*from_list"
+    ):
+        read_labelled("shade", Task(None, rows), TASKS["shade"], preprocessor)
+    task = Task(None, datasets.Dataset.from_list(rows), label_names="in_order")
+    assert read_labelled("shade", task, TASKS["shade"], preprocessor).labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("spec", [{"split": "train"}, {"train": make_dataset("shade", 2, 0)}])
+def test_arguments_without_a_path_are_refused(preprocessor, spec):
+    with pytest.raises(InputError, match=r"task 'shade', unlabelled: 'path' is missing \(a dataset's Hub id, or"):
+        read_unlabelled("shade", Task(spec), preprocessor)
+
+
 def test_bad_data_are_named(preprocessor, tmp_path):
     data = make_dataset("shade", 6, seed=6)
 

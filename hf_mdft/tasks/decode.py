@@ -33,8 +33,17 @@ GRAY = ("L", "LA", "La")
 DEEP = ("I", "F")
 """So begin Pillow's modes of gray with more than eight bits (`I;16`): conversion to RGB cuts off above 255."""
 
-ORIENTATION = 0x0112
-"""Number of the EXIF entry."""
+SHALLOW = {"L;2": 85, "L;4": 17}
+"""Gray of two and four bits, as Pillow calls what a PNG holds, and by what it multiplies such values."""
+
+GRAY_ALPHA_16 = "LA;16B"
+"""So Pillow calls a PNG of gray with transparency of sixteen bits each, of which it reads the upper eight."""
+
+ALL_16 = (0.0, 65535.0)
+"""The range that the upper eight of sixteen bits stand for."""
+
+ORIENTATION, WHITENESS = 0x0112, 262
+"""Numbers of entries of EXIF and TIFF: how a picture is turned, and whether white is the largest value or zero."""
 
 TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -99,7 +108,9 @@ def open_picture(value: Mapping[str, Any] | None, showing: Showing) -> Image.Ima
         width, height = image.size
         if width * height > showing.max_pixels:
             raise ValueError(f"{width} x {height} pixels, more than max_pixels: {showing.max_pixels}")
-        image.load()  # turns TIFF as its entries say, and takes them out
+        if _stored_as(image) == GRAY_ALPHA_16 and showing.range not in (None, ALL_16):
+            raise ValueError("gray of 16 bits with transparency, read by its upper 8: save it without transparency")
+        load(image)
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     return image
@@ -110,6 +121,21 @@ def _formats() -> tuple[str, ...]:
     """Those of `FORMATS` that this Pillow was built with."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def load(image: Image.Image) -> None:
+    """Read a picture's pixels, where that is still to be done. TIFF is turned as its entries say, which are taken out;
+    the gray of a PNG that is transparent is one of the pixels' values, which Pillow leaves as it is in the file."""
+    factor, hidden = SHALLOW.get(_stored_as(image)), image.info.get("transparency")
+    if factor and isinstance(hidden, int):
+        image.info["transparency"] = hidden % (255 // factor + 1) * factor
+    image.load()
+
+
+def _stored_as(image: Image.Image) -> str:
+    """What Pillow calls the form of pixels that are still in their file."""
+    tiles = getattr(image, "tile", None)
+    return tiles[0][3] if tiles and isinstance(tiles[0][3], str) else ""
 
 
 def decode(value: Mapping[str, Any] | None, showing: Showing = Showing()) -> Image.Image:
@@ -129,13 +155,13 @@ def as_shown(image: Image.Image, showing: Showing = Showing()) -> Image.Image:
     Raises:
         DeepPicture: It has more than eight bits, and no range is known.
     """
-    image.load()
+    load(image)
     turn = TURNED.get(_orientation(image))
     if image.mode.startswith(DEEP):
         if showing.range is None:
             raise DeepPicture(f"mode {image.mode} is gray of more than 8 bits, of which it is not known what is white")
         low, high = showing.range
-        image = _scaled(image, *((high, low) if _white_is_zero(image) else (low, high)))
+        image = _scaled(image, *((high, low) if white_is_zero(image) else (low, high)))
     if turn is not None:
         image = image.transpose(turn)
     if not image.has_transparency_data:
@@ -154,9 +180,9 @@ def as_shown(image: Image.Image, showing: Showing = Showing()) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, showing.background), shown).convert("RGB")
 
 
-def _white_is_zero(image: Image.Image) -> bool:
+def white_is_zero(image: Image.Image) -> bool:
     """Whether a TIFF says that its smallest value is white; Pillow heeds it for eight bits only."""
-    return getattr(image, "tag_v2", {}).get(262) == 0
+    return getattr(image, "tag_v2", {}).get(WHITENESS) == 0
 
 
 def _scaled(image: Image.Image, low: float, high: float) -> Image.Image:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import datasets
 from PIL import Image
 
-from ..core.class_names import SPLITS
+from ..core.class_names import SPLITS, plain_name
 from ..core.errors import InputError
 from .archives import is_archive, is_hidden, stem, unpacked
 from .decode import FORMATS
@@ -45,15 +45,30 @@ class Found(NamedTuple):
         """Part of the data set that a folder names, as `datasets` calls it."""
         return next((part for name in self.folders if (part := part_named(name))), None)
 
-    def label(self, mixed: Collection[tuple[str, ...]]) -> str | None:
-        """Name of its class: of the last folder that names no part.
+    def classes(self, mixed: Collection[tuple[str, ...]]) -> list[str]:
+        """Names that its class may have, the last one first: of folders that name no part.
 
         Args:
             mixed: See `mixed_folders`.
         """
-        of_class = (i for i, name in enumerate(self.folders) if not part_named(name) or self.folders[:i] in mixed)
-        last = max(of_class, default=None)
-        return None if last is None else self.folders[last]
+        folders = enumerate(self.folders)
+        return [name for i, name in folders if not part_named(name) or self.folders[:i] in mixed][::-1]
+
+
+def labels_of(pictures: Sequence[Found], class_names: Collection[str] = ()) -> list[str | None]:
+    """Names of pictures' classes: of the last folder that names no part. Where that is called the same for all of
+    them, and no class is called so (`cat/images`, `dog/images`), of the folder above.
+
+    Args:
+        pictures: All pictures of a data set.
+        class_names: Names of the task's classes, where they are known.
+    """
+    mixed = mixed_folders(pictures)
+    found = [picture.classes(mixed) for picture in pictures]
+    last, above = ({names[depth] for names in found if len(names) > depth} for depth in (0, 1))
+    is_class = last & above or {plain_name(name) for name in last} & {plain_name(name) for name in class_names}
+    depth = 1 if len(last) == 1 and len(above) > 1 and all(found) and not is_class else 0
+    return [names[depth] if len(names) > depth else None for names in found]
 
 
 def mixed_folders(pictures: Sequence[Found]) -> set[tuple[str, ...]]:
@@ -106,8 +121,9 @@ def pictures_in(root: Path, where: str) -> list[Found]:
     return sorted(found)
 
 
-def names_in(root: Path) -> list[str]:
-    """Names of all files in a folder and those in it; a folder that links lead to twice is looked at once."""
+def files_in(root: Path) -> list[Path]:
+    """All files in a folder and those in it, but for hidden ones; a folder that links lead to twice is looked at once,
+    as in `pictures_in`."""
     found, seen = [], set()
     for here, folders, names in os.walk(root, followlinks=True):
         state = os.stat(here)
@@ -115,8 +131,9 @@ def names_in(root: Path) -> list[str]:
             folders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
-        found += names
-    return found
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        found += [Path(here, name) for name in names if not is_hidden(name)]
+    return sorted(found)
 
 
 def _walk(
@@ -150,7 +167,7 @@ def endings() -> frozenset[str]:
     return frozenset({ending for ending, kind in Image.EXTENSION.items() if kind in FORMATS} | {".mpo"})
 
 
-def folder_of_images(root: Path, column: str, where: str) -> datasets.Dataset:
+def folder_of_images(root: Path, column: str, where: str, class_names: Collection[str] = ()) -> datasets.Dataset:
     """All pictures in a folder, whatever parts its folders name, with their classes. A folder that may be a part or a
     class is a class beside folders that name no part.
 
@@ -158,17 +175,19 @@ def folder_of_images(root: Path, column: str, where: str) -> datasets.Dataset:
         root: The folder or archive.
         column: Name of the column of images.
         where: Names the data set in messages.
+        class_names: See `labels_of`.
 
     Raises:
         InputError: There is none.
     """
     pictures = pictures_in(root, where)
-    mixed = mixed_folders(pictures)
-    labels = [picture.label(mixed) for picture in pictures]
+    labels = labels_of(pictures, class_names)
     return _table(pictures, labels, column, _classes(labels))
 
 
-def part_of_images(root: Path, split: Any, column: str, where: str) -> datasets.Dataset | datasets.DatasetDict:
+def part_of_images(
+    root: Path, split: Any, column: str, where: str, class_names: Collection[str] = ()
+) -> datasets.Dataset | datasets.DatasetDict:
     """Pictures of a part of a folder; all parts, where none is named.
 
     Args:
@@ -176,6 +195,7 @@ def part_of_images(root: Path, split: Any, column: str, where: str) -> datasets.
         split: As in `load_dataset`; a folder without parts is all `train`.
         column: Name of the column of images.
         where: Names the data set in messages.
+        class_names: See `labels_of`.
 
     Raises:
         InputError: There is no such part, or a folder's name may be a part's or a class's.
@@ -192,23 +212,23 @@ def part_of_images(root: Path, split: Any, column: str, where: str) -> datasets.
     parts: dict[str, list[Found]] = {}
     for picture in pictures:
         parts.setdefault(picture.part or "train", []).append(picture)
-    return chosen(parts, split, column, where)
+    return chosen(parts, split, column, where, class_names)
 
 
 def chosen(
-    pictures: Mapping[str, Sequence[Found]], split: Any, column: str, where: str
+    pictures: Mapping[str, Sequence[Found]], split: Any, column: str, where: str, class_names: Collection[str] = ()
 ) -> datasets.Dataset | datasets.DatasetDict:
     """The part that `split` says, as `load_dataset` does; all parts know the classes of all.
 
     Args:
         pictures: Pictures by part.
-        split, column, where: As in `part_of_images`.
+        split, column, where, class_names: As in `part_of_images`.
 
     Raises:
         InputError: There is no such part.
     """
-    mixed = mixed_folders([picture for part in pictures.values() for picture in part])
-    labels = {name: [picture.label(mixed) for picture in part] for name, part in pictures.items()}
+    found = iter(labels_of([picture for part in pictures.values() for picture in part], class_names))
+    labels = {name: [next(found) for _ in part] for name, part in pictures.items()}
     classes = _classes([label for part in labels.values() for label in part])
     parts = {name: _table(part, labels[name], column, classes) for name, part in pictures.items()}
     if split is None:

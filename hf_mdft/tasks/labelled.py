@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
+from ..core.errors import InputError
 from .images import Images
 from .labels import label_classes
 from .preprocessor import Preprocessor
-from .source import check_column, open_dataset, open_images
+from .source import LISTS, check_column, open_dataset, open_images, warn_of_dropped
 from .task import Task
 from .unlabelled import reading_of
 
@@ -33,13 +34,19 @@ def read_labelled(
     among them by class.
 
     Raises:
-        InputError: The data cannot be loaded, lack a column, or have labels that are not the task's.
+        InputError: The data cannot be loaded, are a list, lack a column, or have labels that are not the task's.
     """
-    where = f"task '{name}', {part}"
-    dataset = open_dataset(getattr(task, part), where, task.image_column)
+    spec, where = getattr(task, part), f"task '{name}', {part}"
+    if isinstance(spec, LISTS):
+        raise InputError(
+            f"{where}: a list of images has no labels; give a datasets.Dataset, which Dataset.from_list(rows) makes "
+            "of rows that have them, or a folder with a folder for each class"
+        )
+    dataset = open_dataset(spec, where, task.image_column, class_names)
     check_column(dataset, task.image_column, "image_column", where)
     check_column(dataset, task.label_column, "label_column", where)
-    columns = open_images(getattr(task, part), task.image_column, where)
+    columns = open_images(spec, task.image_column, where)
+    warn_of_dropped(spec, columns, task.image_column, where)
     images = Images.prepare(columns, task.image_column, preprocessor, where, reading_of(name, task))
     rows = images.rows.tolist()
     labels, matched = label_classes(dataset, task.label_column, rows, class_names, task.label_names, where)

@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 
-from ..core.class_names import plain_name
+from ..core.class_names import displaced_classes, plain_name
 from ..core.errors import InputError
 
 
@@ -85,8 +85,18 @@ def _stated(
     """Classes as `label_names` gives them: a list by number, names by the label's text or by its number."""
     if label_names is None:
         return None
-    if label_names == IN_ORDER or (not isinstance(label_names, Mapping) and list(label_names) == list(class_names)):
-        return {value: _in_order(value, text, len(class_names), where) for value, text in shown.items()}
+    is_list = label_names != IN_ORDER and not isinstance(label_names, Mapping)
+    if label_names == IN_ORDER or (is_list and list(label_names) == list(class_names)):
+        if names and (displaced := displaced_classes(names, class_names)):
+            raise InputError(
+                f"{where}: label_names says that labels are in the order of the classes ({_short(class_names)}), but "
+                f"the data set calls label {names.index(displaced[0])} '{displaced[0]}': leave label_names out, and "
+                "labels are matched by name, or say which class each label is, {LABEL: CLASS, ...}"
+            )
+        if is_list and not all(_is_number(value, text) for value, text in shown.items()):
+            return None  # words, which are matched by name
+        said = "its list" if is_list else IN_ORDER
+        return {value: _in_order(value, text, len(class_names), said, where) for value, text in shown.items()}
     stated = _by_label(shown, label_names, names, where)
     positions = _positions(class_names)
     found = {}
@@ -101,12 +111,16 @@ def _stated(
     return found
 
 
-def _in_order(value: Any, text: str, count: int, where: str) -> int:
+def _in_order(value: Any, text: str, count: int, said: str, where: str) -> int:
     """The class that a label's number says."""
-    number = value if isinstance(value, int) else int(text) if re.fullmatch(r"[0-9]+", text) else None
+    number = int(value if isinstance(value, int) else text) if _is_number(value, text) else None
     if number is None or not 0 <= number < count:
-        raise InputError(f"{where}: label_names: {IN_ORDER}: label {text!r} is no number from 0 to {count - 1}")
-    return int(number)
+        raise InputError(f"{where}: label_names: {said}: label {text!r} is no number from 0 to {count - 1}")
+    return number
+
+
+def _is_number(value: Any, text: str) -> bool:
+    return isinstance(value, int) or re.fullmatch(r"[0-9]+", text) is not None
 
 
 def _by_label(shown: Mapping[Any, str], label_names: Any, names: Sequence[str] | None, where: str) -> dict[Any, Any]:
@@ -225,9 +239,9 @@ def _positions(names: Sequence[str]) -> dict[str, int]:
 
 
 def _numbers(names: Sequence[str]) -> dict[int, int]:
-    """Index by the number that a class has for a name, where all classes have only numbers."""
+    """Index by the number that a class has for a name, where all classes have only numbers, each its own."""
     found = [_number(name) for name in names]
-    return {} if None in found else {number: index for index, number in enumerate(found)}
+    return {} if None in found or len(set(found)) < len(found) else {number: n for n, number in enumerate(found)}
 
 
 def _number(name: str) -> int | None:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import InputError
+from .decode import DEEP, WHITENESS, load, white_is_zero
 
 
 AS_PNG, AS_TIFF = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), ("I", "F", "CMYK", "LAB", "I;16B")
@@ -52,8 +53,11 @@ def _stored(item: Any) -> dict[str, Any]:
         item = Image.fromarray(_pixels(np.asarray(item)))
     if item.mode not in AS_PNG + AS_TIFF:
         item = item.convert({"La": "LA", "RGBa": "RGBA"}.get(item.mode, "RGB"))
-    item.load()  # turns TIFF as its entries say, and takes them out
+    load(item)
     file = io.BytesIO()  # not its file, which may have other pixels
+    if item.mode.startswith(DEEP) and white_is_zero(item):  # PNG cannot say so
+        item.save(file, "TIFF", compression="raw", tiffinfo={WHITENESS: 0})
+        return {"bytes": file.getvalue(), "path": None}
     try:
         exif = item.getexif().tobytes()
     except Exception:  # damaged entries: a parser raises whatever it stumbles over

@@ -7,7 +7,7 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from datasets.data_files import get_data_patterns, resolve_pattern
 from huggingface_hub import metadata_load
 
 from ..core.errors import InputError
-from .archives import is_archive, is_hidden
-from .folders import Found, chosen, endings, names_in, part_of_images, pictures_in
+from .archives import is_archive
+from .folders import Found, chosen, endings, files_in, part_of_images, pictures_in
 
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ TABLES = frozenset({".arrow", *(ending for kind in KINDS.values() for ending in 
 """Endings of files that `datasets` reads as tables."""
 
 
-def local_images(spec: Mapping[str, Any], where: str) -> Any:
+def local_images(spec: Mapping[str, Any], where: str, class_names: Collection[str] = ()) -> Any:
     """Images of a local folder or local archives: all of them, where `datasets` drops what a word such as `train` in
     a file's name seems to leave to another part; `None` where it is something else that `datasets` reads."""
     path, files, split = spec.get("path"), spec.get("data_files"), spec.get("split")
@@ -46,12 +46,12 @@ def local_images(spec: Mapping[str, Any], where: str) -> Any:
             return None
         parts = files if isinstance(files, Mapping) else {"train": files}
         found = {n: [p for file in flat(part) for p in pictures_in(Path(file), where)] for n, part in parts.items()}
-        return chosen(found, split, "image", where)
+        return chosen(found, split, "image", where, class_names)
     folder = _folder_of(spec)
     if folder is None or files is not None or spec.keys() - SAME_PICTURES or _states_files(spec):
         return None
-    pictures, metadata = _is_of_pictures(path, names_in(folder))
-    return part_of_images(folder, split, "image", where) if pictures and not metadata else None
+    pictures, metadata = _is_of_pictures(path, [file.name for file in files_in(folder)])
+    return part_of_images(folder, split, "image", where, class_names) if pictures and not metadata else None
 
 
 def _is_of_pictures(path: Any, names: Sequence[str]) -> tuple[bool, bool]:
@@ -91,7 +91,7 @@ def as_meant(spec: dict[str, Any], where: str) -> dict[str, Any]:
     if "data_files" in spec:
         spec["data_files"] = _each(spec["data_files"], _literal)
     elif root is not None and not _states_files(spec):
-        found = [path for path in sorted(root.rglob("*")) if not is_hidden(path.name)]
+        found = files_in(root)
         kinds = KINDS.get(spec["path"])
         if kinds:
             files = _parts_of_tables(root, kinds)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from .folders import LABEL, folder_of_images
 from .listed import listed
 from .meant import KINDS, SAME_PICTURES, as_meant, check_metadata, flat, local_images
 from .saved import is_saved, saved
+from .task import NO_PATH
 
+
+logger = logging.getLogger(__name__)
+
+LISTS = (list, tuple, np.ndarray, datasets.arrow_dataset.Column)
+"""What is taken as a list of images."""
 
 DELIMITERS = ("\t", ";", "|")
 """What may be between the columns of a table that is read as if it were commas."""
@@ -43,7 +50,7 @@ def open_images(spec: Any, column: str, where: str) -> datasets.Dataset:
     return _with_files(dataset.select_columns([column]), column, spec, where)
 
 
-def open_dataset(spec: Any, where: str, column: str = "image") -> datasets.Dataset:
+def open_dataset(spec: Any, where: str, column: str = "image", class_names: Collection[str] = ()) -> datasets.Dataset:
     """A data set in memory or on the disk, without formats and transforms that were set on it.
 
     Args:
@@ -51,15 +58,16 @@ def open_dataset(spec: Any, where: str, column: str = "image") -> datasets.Datas
             of images; or a list of paths, pictures or arrays.
         where: Names it in messages.
         column: Name of the column that a list or a folder becomes.
+        class_names: Names of the task's classes, where they are known: they tell which folders are classes.
 
     Raises:
         InputError: It cannot be loaded, is a stream of unknown length, or has several splits.
     """
     if isinstance(spec, str | Path):
-        spec = _folder(spec, column, where)
+        spec = _folder(spec, column, where, class_names)
     elif isinstance(spec, Mapping) and not isinstance(spec, datasets.DatasetDict | datasets.IterableDatasetDict):
-        spec = _loaded(dict(spec), where)
-    elif isinstance(spec, list | tuple | np.ndarray | datasets.arrow_dataset.Column):
+        spec = _loaded(dict(spec), where, class_names)
+    elif isinstance(spec, LISTS):
         spec = listed(spec, column, where)
     if isinstance(spec, datasets.DatasetDict | datasets.IterableDatasetDict):
         raise InputError(f"{where}: the dataset has splits {', '.join(spec)}; name one with 'split'")
@@ -76,6 +84,27 @@ def open_dataset(spec: Any, where: str, column: str = "image") -> datasets.Datas
     if len(spec) == 0:
         raise InputError(f"{where}: the dataset has no rows")
     return spec.with_format(None)
+
+
+def warn_of_dropped(spec: Any, dataset: datasets.Dataset, column: str, where: str) -> None:
+    """Say where a transform or a mode that is set on a data set is not applied.
+
+    Args:
+        spec: What the task has.
+        dataset: What `open_images` made of it.
+        column: Name of the column of images.
+        where: Names the data set.
+    """
+    form = spec.format if isinstance(spec, datasets.Dataset) else {"type": None}
+    dropped = ["its transform"] if form["type"] == "custom" and column in form["columns"] else []
+    if mode := getattr(dataset.features[column], "mode", None):
+        dropped.append(f"mode '{mode}' of its column")
+    if dropped:
+        logger.warning(
+            "%s: the stored pictures are read as they are, without %s; apply it with .map first, if it is needed",
+            where,
+            " and ".join(dropped),
+        )
 
 
 def check_column(dataset: datasets.Dataset, column: str, setting: str, where: str) -> None:
@@ -99,7 +128,9 @@ def check_column(dataset: datasets.Dataset, column: str, setting: str, where: st
     raise InputError(f"{where}: no column '{column}' ({setting}): {advice}")
 
 
-def _loaded(spec: dict[str, Any], where: str) -> Any:
+def _loaded(spec: dict[str, Any], where: str, class_names: Collection[str]) -> Any:
+    if "path" not in spec:
+        raise InputError(f"{where}: {NO_PATH}")
     count = spec.pop(TAKE, None)
     if count is not None and (type(count) is not int or count < 1):
         raise InputError(f"{where}: {TAKE} must be a whole number, got {count!r}")
@@ -112,7 +143,7 @@ def _loaded(spec: dict[str, Any], where: str) -> Any:
     if is_saved(place) and not (spec.keys() - SAME_PICTURES or spec.get("data_files")):
         found = saved(place, spec.get("split"), where)
     else:
-        found = local_images(spec, where)
+        found = local_images(spec, where, class_names)
     try:
         if found is None:
             meant = as_meant(dict(spec), where)
@@ -146,12 +177,14 @@ def _read(stream: datasets.IterableDataset, count: int) -> datasets.Dataset:
     return datasets.Dataset.from_list(list(stream.take(count)), features=stream.features)
 
 
-def _folder(spec: str | Path, column: str, where: str) -> datasets.Dataset | datasets.DatasetDict:
+def _folder(
+    spec: str | Path, column: str, where: str, class_names: Collection[str]
+) -> datasets.Dataset | datasets.DatasetDict:
     path = Path(os.path.expanduser(spec))
     if is_saved(path):
         return saved(path, None, where)
     if path.is_dir() or (path.is_file() and is_archive(path.name)):
-        return folder_of_images(path, column, where)
+        return folder_of_images(path, column, where, class_names)
     advice = "no such folder of images"
     if path.is_file():
         advice = (

@@ -29,6 +29,8 @@ FILES = ("data_files", "data_dir")
 READING = ("label_names", "on_bad_image", "image_range", "background", "max_pixels")
 """Options of how pictures and labels are read."""
 
+NO_PATH = "'path' is missing (a dataset's Hub id, or a format such as parquet with data_files)"
+
 POOL_HEADS = ("zero_shot", "linear")
 """Heads that are built from a pool; others are files or objects."""
 
@@ -41,7 +43,8 @@ class Task:
         unlabelled: Images to learn from: a `datasets.Dataset`, keyword arguments of `datasets.load_dataset`, a folder,
             or a list of paths, pictures or arrays. Every column but the image is dropped on load; labels are never
             read.
-        evaluation: Labelled images, in the first two forms; optional, and the only place where labels are read.
+        evaluation: Labelled images, in any of these forms but a list; optional, and the only place where labels are
+            read.
         image_column: Name of the image column, in both.
         label_column: Name of the label column in `evaluation`.
         class_names: Names of the classes in label order. The default is the linear head's, or those of the dataset's
@@ -174,9 +177,7 @@ def _images(value: Any, where: str, folder: Path | None) -> Any:
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: expected keys and values, got {type(value).__name__}")
     if "path" not in value:
-        raise InputError(
-            f"{where}: 'path' is missing (a dataset's Hub id, or a format such as parquet with data_files)"
-        )
+        raise InputError(f"{where}: {NO_PATH}")
     found = dict(value)
     if found["path"] not in LOADERS:  # files lie in its folder, or the data set's repo
         return found | {"path": resolve_path(found["path"], folder)}

@@ -6,7 +6,7 @@ from .depth import find_range
 from .images import Images, undecoded
 from .preprocessor import Preprocessor
 from .reading import Reading
-from .source import open_images
+from .source import open_images, warn_of_dropped
 from .task import Task
 
 
@@ -20,6 +20,7 @@ def read_unlabelled(name: str, task: Task, preprocessor: Preprocessor) -> Images
     """
     where = f"task '{name}', unlabelled"
     dataset = open_images(task.unlabelled, task.image_column, where)
+    warn_of_dropped(task.unlabelled, dataset, task.image_column, where)
     return Images.prepare(dataset, task.image_column, preprocessor, where, reading_of(name, task))
 
 
