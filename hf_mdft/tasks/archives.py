@@ -134,7 +134,7 @@ def _is_link(info: tarfile.TarInfo) -> bool:
 def _target(link: tarfile.TarInfo, members: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
     """The file of an archive that a link leads to, over others too; `None` where it leads in circles or elsewhere."""
     info: tarfile.TarInfo | None = link
-    for _ in members:
+    for _ in range(40):  # links, as many as Linux follows
         if info is None or not _is_link(info):
             break
         folder = posixpath.dirname(info.name) if info.issym() else ""
