@@ -585,6 +585,7 @@ def test_tables_of_a_folder_keep_their_parts(tmp_path, names):
         (("cat/images/0.png", "dog/images/0.png"), ["cat", "dog"]),
         (("train/cat/images/0.png", "train/dog/images/0.png", "val/images/0.png"), ["cat", "dog"]),
         (("cat/images/0.png", "cat/images/1.png"), ["images"]),
+        (("north/cat/0.png", "south/cat/0.png"), ["cat"]),
         (("cat/images/0.png", "dog/labels/0.png"), ["images", "labels"]),
         (("train/images/0.png", "test/images/0.png"), ["images"]),
     ],

@@ -111,6 +111,11 @@ MOST = 0.5
 """Share of such names from which on a list is refused: a class may be called train among others."""
 
 
+def is_no_word(plain: str) -> bool:
+    """Whether a plain name is of a form in `NO_WORDS`."""
+    return any(re.fullmatch(form, plain) for form in NO_WORDS.values())
+
+
 def no_words(names: Sequence[str]) -> str | None:
     """What names are that texts cannot be made of; `None` where they may be meant as classes."""
     plain = [plain_name(name) for name in names]
@@ -120,7 +125,7 @@ def no_words(names: Sequence[str]) -> str | None:
         return "partly empty"
     alike = {what: sum(re.fullmatch(form, name) is not None for name in plain) for what, form in NO_WORDS.items()}
     what = max(alike, key=alike.__getitem__)
-    if sum(any(re.fullmatch(form, name) for form in NO_WORDS.values()) for name in plain) > MOST * len(plain):
+    if sum(map(is_no_word, plain)) > MOST * len(plain):
         return what
     return None
 

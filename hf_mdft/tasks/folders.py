@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import datasets
 from PIL import Image
 
-from ..core.class_names import SPLITS, plain_name
+from ..core.class_names import SPLITS, is_no_word, plain_name
 from ..core.errors import InputError
 from .archives import is_archive, is_hidden, stem, unpacked
 from .decode import FORMATS
@@ -57,7 +57,7 @@ class Found(NamedTuple):
 
 def labels_of(pictures: Sequence[Found], class_names: Collection[str] = ()) -> list[str | None]:
     """Names of pictures' classes: of the last folder that names no part. Where that is called the same for all of
-    them, and no class is called so (`cat/images`, `dog/images`), of the folder above.
+    them, and it is no class (`cat/images`, `dog/images`), of the folder above.
 
     Args:
         pictures: All pictures of a data set.
@@ -66,7 +66,10 @@ def labels_of(pictures: Sequence[Found], class_names: Collection[str] = ()) -> l
     mixed = mixed_folders(pictures)
     found = [picture.classes(mixed) for picture in pictures]
     last, above = ({names[depth] for names in found if len(names) > depth} for depth in (0, 1))
-    is_class = last & above or {plain_name(name) for name in last} & {plain_name(name) for name in class_names}
+    known = {plain_name(name) for name in class_names}
+    named = {plain_name(name) for name in last}
+    # Where classes are not known, words as `images` are none: `siteA/cat` and `siteB/cat` are one class.
+    is_class = last & above or (named & known if known else not all(map(is_no_word, named)))
     depth = 1 if len(last) == 1 and len(above) > 1 and all(found) and not is_class else 0
     return [names[depth] if len(names) > depth else None for names in found]
 
