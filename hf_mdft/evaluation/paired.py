@@ -23,12 +23,13 @@ def mcnemar(correct_a: torch.Tensor, correct_b: torch.Tensor) -> float:
     b = int((correct_a & ~correct_b).sum())
     c = int((~correct_a & correct_b).sum())
     n, k = b + c, min(b, c)
-    if n == 0:
-        return 1.0
-    log_tail = [
-        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)
-    ]
-    return min(1.0, 2 * sum(math.exp(term) for term in log_tail))
+    return float(min(1.0, 2 * _chances(n)[: k + 1].sum()))
+
+
+def _chances(count: int) -> np.ndarray:
+    """Chance of each number, from 0 to `count`, of so many that each come about with probability 1/2."""
+    log = np.array([math.lgamma(number + 1) for number in range(count + 1)])
+    return np.exp(log[-1] - log - log[::-1] - count * math.log(2))
 
 
 def paired_interval(
@@ -96,7 +97,7 @@ def _exact_p_value(told: Mapping[int, int], observed: float) -> float:
     for size, count in told.items():
         gained = np.arange(count + 1)
         values = np.add.outer(values, (2 * gained - count) / size).ravel()
-        chances = np.multiply.outer(chances, [math.comb(count, k) / 2**count for k in gained]).ravel()
+        chances = np.multiply.outer(chances, _chances(count)).ravel()
         values, place = np.unique(values.round(12), return_inverse=True)
         chances = np.bincount(place.ravel(), chances)
     return float(min(1.0, chances[np.abs(values) >= abs(observed) - 1e-9].sum()))
