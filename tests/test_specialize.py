@@ -677,3 +677,44 @@ def test_consistency_of_some_images_is_their_own():
     assert seen.steady.tolist() == [True, True, False, False]
     joint = combined({"a": seen, "b": seen}, {"a": 0.7, "b": 0.3})
     assert joint.on(torch.tensor([2, 3])).consistency == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("epochs", "more"), [(0.5, 0), (1.5, 0), (2.0, 0), (1.5, 3.0)])
+def test_a_finished_run_of_epochs_is_only_loaded_and_a_longer_one_goes_on(setting, tmp_path, epochs, more):
+    pool, _, head, images = setting
+    targets = torch.nn.functional.one_hot(torch.arange(len(images)) % 3, 3).float()
+    teacher = Teacher(targets, torch.ones(len(images)), torch.randn(len(images), 16))
+
+    def trainer(epochs):
+        args = arguments(
+            tmp_path, max_steps=-1, num_train_epochs=epochs, learning_rate=1e-3, save_steps=1, alignment_weight=0
+        )
+        return StudentTrainer(
+            pool.tower("shade"), args, architecture=pool.architecture, head=head, images=images, teacher=teacher
+        )
+
+    first = trainer(epochs)
+    steps = first.train().global_step
+    again = trainer(more or epochs)
+    assert (again.train(resume_from_checkpoint=True).global_step == steps) is not bool(more)
+    if not more:
+        wanted, found = first.finish(), again.finish()
+        assert all(torch.equal(wanted[name], tensor) for name, tensor in found.items())
+
+
+def test_the_average_begins_at_the_start(setting, tmp_path):
+    pool, _, head, images = setting
+    targets = torch.nn.functional.one_hot(torch.arange(len(images)) % 3, 3).float()
+    teacher = Teacher(targets, torch.ones(len(images)), torch.randn(len(images), 16))
+    args = arguments(
+        tmp_path, max_steps=1, learning_rate=1e-2, warmup_steps=0, lr_scheduler_type="constant", ema_decay=0.9,
+        alignment_weight=0,
+    )  # fmt: skip
+    student = pool.tower("shade")
+    before = {name: p.detach().clone() for name, p in student.named_parameters()}
+    trainer = StudentTrainer(student, args, architecture=pool.architecture, head=head, images=images, teacher=teacher)
+    trainer.train()
+    kept = trainer.finish()
+    for name, p in student.named_parameters():
+        torch.testing.assert_close(kept[name], 0.9 * before[name] + 0.1 * p.detach())
+    assert any(not torch.equal(before[name], p) for name, p in student.named_parameters())

@@ -94,7 +94,10 @@ class PhaseTrainer(Trainer):
             if problem is not None:
                 raise InputError(f"{resume_from_checkpoint}: {problem}; go on from another checkpoint")
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
-            if 0 < state.max_steps <= state.global_step or (ends_where_flat(self.args) and flat(state)):
+            wanted = self.args.max_steps
+            if wanted < 0 and self.args.num_train_epochs <= state.num_train_epochs:
+                wanted = state.max_steps  # of the same epochs
+            if 0 < wanted <= state.global_step or (ends_where_flat(self.args) and flat(state)):
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = state
                 return TrainOutput(state.global_step, 0.0, {})
