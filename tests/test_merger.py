@@ -474,6 +474,7 @@ def test_trained_heads_go_by_the_names_of_classes(merger, test_data, tmp_path):
         MetaMerger.from_pretrained(tmp_path / "saved", tasks={"shade": strange}).meta_head("shade")
 
 
+@vit_slow
 def test_a_specialist_whose_folder_another_run_took_over_is_refused(merger, tmp_path):
     merger.fit(fit_arguments(tmp_path))
     first = merger.specialize(specialize_arguments(tmp_path, gate=False, learning_rate=1e-5), ["shade"])["shade"]
@@ -486,6 +487,7 @@ def test_a_specialist_whose_folder_another_run_took_over_is_refused(merger, tmp_
     shutil.rmtree(tmp_path / "specialists", ignore_errors=True)
 
 
+@vit_slow
 def test_the_gate_asks_the_meta_model_with_the_head_that_was_trained_with_it(merger, tmp_path, monkeypatch):
     asked, head_of = [], Meta.head
     monkeypatch.setattr(Meta, "head", staticmethod(lambda models: asked.append(head_of(models)) or asked[-1]))

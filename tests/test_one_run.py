@@ -136,6 +136,7 @@ def test_seconds_of_work_are_those_of_the_starts_that_did_it(tmp_path, monkeypat
         assert start("b", 3) == 3 and start("b", 1) == 3
 
 
+@pytest.mark.slow
 def test_a_run_that_is_given_again_has_the_seconds_of_its_training(clip_pool, tasks, tmp_path):
     stages, found = ["meta", *(f"specialist {task}" for task in tasks)], []
     for _ in range(2):

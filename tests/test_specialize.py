@@ -679,6 +679,7 @@ def test_consistency_of_some_images_is_their_own():
     assert joint.on(torch.tensor([2, 3])).consistency == pytest.approx(0.25)
 
 
+@vit_slow
 @pytest.mark.parametrize(("epochs", "more"), [(0.5, 0), (1.5, 0), (2.0, 0), (1.5, 3.0)])
 def test_a_finished_run_of_epochs_is_only_loaded_and_a_longer_one_goes_on(setting, tmp_path, epochs, more):
     pool, _, head, images = setting
@@ -702,6 +703,7 @@ def test_a_finished_run_of_epochs_is_only_loaded_and_a_longer_one_goes_on(settin
         assert all(torch.equal(wanted[name], tensor) for name, tensor in found.items())
 
 
+@vit_slow
 def test_the_average_begins_at_the_start(setting, tmp_path):
     pool, _, head, images = setting
     targets = torch.nn.functional.one_hot(torch.arange(len(images)) % 3, 3).float()

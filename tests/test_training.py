@@ -476,6 +476,7 @@ def test_schedule(merger):
     assert [other.locate(item) for item in range(len(other))] != located
 
 
+@vit_slow
 def test_the_order_of_images_has_a_seed_of_its_own(make_trainer):
     assert make_trainer(seed=3, data_seed=5).train_dataset.seed == 5
     assert make_trainer(seed=3).train_dataset.seed == 3
@@ -658,6 +659,7 @@ def test_weights_of_terms_are_numbers(tmp_path, given):
         SpecializeArguments(output_dir=str(tmp_path), terms={"aad": given})
 
 
+@vit_slow
 def test_a_model_whose_coefficients_do_not_train_is_refused(make_trainer, merger, tmp_path):
     def fresh():
         return get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
@@ -679,6 +681,7 @@ def test_a_model_whose_coefficients_do_not_train_is_refused(make_trainer, merger
     assert make_trainer(model=again)
 
 
+@vit_slow
 def test_what_a_trainer_is_given_is_refused_in_one_line(merger, tmp_path):
     model = get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
     images = {task: merger.unlabelled(task) for task in TASKS}
@@ -697,6 +700,7 @@ def test_what_a_trainer_is_given_is_refused_in_one_line(merger, tmp_path):
             MdftTrainer(**given | changes)
 
 
+@vit_slow
 def test_an_optimizer_of_ones_own_keeps_the_range_and_needs_the_heads(merger, tmp_path):
     def trainer(**options):
         model = get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
@@ -713,6 +717,7 @@ def test_an_optimizer_of_ones_own_keeps_the_range_and_needs_the_heads(merger, tm
     assert coefficients(narrow).min() >= 0.3 - 1e-6 and coefficients(narrow).max() <= 0.31 + 1e-6
 
 
+@vit_slow
 def test_checkpoints_are_gone_on_from_by_the_run_that_wrote_them(merger, make_trainer, tmp_path):
     """A trainer that writes to the folder of another run takes it over; the run begins anew."""
     options = {"max_steps": 2, "save_steps": 2}
@@ -725,6 +730,7 @@ def test_checkpoints_are_gone_on_from_by_the_run_that_wrote_them(merger, make_tr
     )
 
 
+@vit_slow
 def test_a_training_that_diverges_says_so(make_trainer, monkeypatch):
     trainer = make_trainer(max_steps=1)
     monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", lambda *_, **__: torch.tensor(1.0))
@@ -734,12 +740,14 @@ def test_a_training_that_diverges_says_so(make_trainer, monkeypatch):
         trainer.train()
 
 
+@vit_slow
 @pytest.mark.parametrize("name", ["save_only_model", "save_strategy"])
 def test_checkpoints_that_nothing_can_go_on_from_are_refused(make_trainer, name):
     with pytest.raises(InputError, match="leave it off"):
         make_trainer(**{name: True if name == "save_only_model" else "best", "metric_for_best_model": "accuracy"})
 
 
+@vit_slow
 @pytest.mark.parametrize("phase", ["fit", "specialize"])
 def test_evaluation_while_training_is_refused(merger, tmp_path, phase):
     kind = MdftTrainingArguments if phase == "fit" else SpecializeArguments
