@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import torch
@@ -38,3 +39,10 @@ def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     (A copy to a CUDA device from memory that is not pinned waits for all that the device has been given.)
     """
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def join_on_cpu() -> None:
+    """Have accelerate join the processes of a launch on a machine without accelerators, whatever `use_cpu` says: else
+    it takes each of them for the only one."""
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and best_device().type == "cpu":
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")

@@ -10,6 +10,7 @@ from transformers import SchedulerType, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from ..adapter import Shard
+from ..core.device import join_on_cpu
 from ..core.errors import InputError, suggest
 from ..objectives import FILTERS
 from ..trainers.precision import choose_precision
@@ -157,6 +158,7 @@ class MdftTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        join_on_cpu()
         check_arguments(self)
         choose_precision(self)
         super().__post_init__()

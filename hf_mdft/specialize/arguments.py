@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from transformers import SchedulerType, TrainingArguments
 
+from ..core.device import join_on_cpu
 from ..core.errors import InputError, suggest
 from ..embedding.augment import AUGMENTATIONS
 from ..trainers.precision import choose_precision
@@ -174,6 +175,7 @@ class SpecializeArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        join_on_cpu()
         check_arguments(self)
         choose_precision(self)
         super().__post_init__()
