@@ -98,6 +98,15 @@ def test_iso_cts_has_as_many_directions_of_each_expert_as_its_authors():
     assert error(merged, size * lefts @ rights.T) < 0.5
 
 
+@pytest.mark.parametrize(("count", "size"), [(3, 5), (3, 2), (8, 4)])
+def test_iso_cts_takes_no_more_directions_than_there_are(count, size):
+    """With next to nothing in common, as many as fit of each expert, all of one length."""
+    vectors = experts((count, size, 6), 0.3)
+    merged = TRANSFORMS.build({"name": "iso_cts", "common": 0.01})("t", vectors).mean(dim=0)
+    values = torch.linalg.svdvals(merged.double())
+    torch.testing.assert_close(values, values.mean().expand(size), rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["tsv", "low_rank"])
 def test_no_matrix_is_decomposed_in_full(name, monkeypatch):
     sides, svd = [], torch.linalg.svd

@@ -82,6 +82,7 @@ class IsoCts(Transform):
         count = len(matrices)
         left, values, right = full(matrices.sum(dim=0))
         own = round((len(values) - math.floor(self.common * len(values) + 1e-9)) / count)
+        own = min(own, len(values) // count)  # rounded up, there may be fewer directions than that
         rank = len(values) - own * count
         there = present(values, matrices)[:rank]
         left, values, right = left[:, :rank] * there, values[:rank], right[:rank] * there[:, None]
