@@ -253,14 +253,14 @@ def vit_pool(vit_paths: dict[str, Path]) -> ModelPool:
     return pool_of(vit_paths)
 
 
-@pytest.fixture(params=["clip", "vit"])
+@pytest.fixture(params=["clip", pytest.param("vit", marks=pytest.mark.slow)])
 def pool(request: pytest.FixtureRequest) -> ModelPool:
-    """The same test on both architectures."""
+    """The same test on both architectures; the second one is among the slow tests."""
     return request.getfixturevalue(f"{request.param}_pool")
 
 
-vit_slow = pytest.mark.parametrize("pool", ["clip", pytest.param("vit", marks=pytest.mark.slow)], indirect=True)
-"""For long tests of what does not depend on the architecture: the second one is among the slow tests."""
+both_architectures = pytest.mark.parametrize("pool", ["clip", "vit"], indirect=True)
+"""For tests of what depends on the architecture: the second one is not left to the slow tests."""
 
 
 @pytest.fixture(scope="session")
@@ -464,9 +464,9 @@ def hub(hub_session: tuple, clip_paths: dict[str, Path]) -> LocalHub:
     return hub
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def results(tmp_path_factory, clip_paths):
-    """Output folder of a run on local folders, made once."""
+    """Output folder of a run on local folders, made once; nobody writes into it."""
     from typer.testing import CliRunner
 
     from hf_mdft.cli.app import app

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from conftest import both_architectures
 from peft import AutoPeftModel, PeftConfig, PeftModel, PeftType, get_peft_model
 from transformers import AutoModel, CLIPModel, CLIPVisionModel
 
@@ -106,6 +107,7 @@ def test_combine_equals_the_formula(dtype, fused, shape, monkeypatch):
 
 @pytest.mark.usefixtures("unrounded")
 @pytest.mark.parametrize("granularity", GRANULARITIES)
+@both_architectures
 def test_any_coefficients_equal_the_reference(pool, pixels, granularity):
     model = randomise(adapted(pool, granularity=granularity))
     coefficients = model.base_model.coefficients()
@@ -113,11 +115,13 @@ def test_any_coefficients_equal_the_reference(pool, pixels, granularity):
     close(output(model, pixels), output(reference(pool, coefficients), pixels))
 
 
+@both_architectures
 def test_zero_gives_the_base_exactly(pool, pixels):
     model = adapted(pool, init_coefficient=0.0)
     assert torch.equal(output(model, pixels), output(pool.tower(), pixels))
 
 
+@both_architectures
 def test_one_hot_gives_the_expert(pool, pixels):
     """Up to the rounding of half precision: 2^-11 of the task vector, in weights, and what comes of it in outputs."""
     base = dict(pool.tower().named_parameters())
@@ -133,6 +137,7 @@ def test_one_hot_gives_the_expert(pool, pixels):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@both_architectures
 def test_a_model_that_is_not_the_base_is_refused(pool, dtype):
     """The same size is not the same model; the base itself is taken in any precision."""
     config = MdftConfig(pool=pool.reference())
@@ -159,12 +164,14 @@ def test_a_saved_adapter_is_not_loaded_on_another_model(clip_pool, tmp_path):
 
 
 @pytest.mark.usefixtures("unrounded")
+@both_architectures
 def test_default_start_is_the_weight_average(pool, pixels):
     average = {name: torch.full((3,), 1 / 3) for name, _ in pool.tower().named_parameters()}
     close(output(adapted(pool), pixels), output(reference(pool, average), pixels))
 
 
 @pytest.mark.parametrize(("granularity", "count"), [("task", 3), ("layer", 3 * 4), ("tensor", None)])
+@both_architectures
 def test_number_of_coefficients(pool, granularity, count):
     model = adapted(pool, granularity=granularity)
     tensors = len(list(pool.tower().parameters()))
@@ -242,6 +249,7 @@ def test_combined_once_adds_to_the_gradient_and_lets_go(clip_pool, pixels, granu
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
+@both_architectures
 def test_save_and_load(pool, pixels, granularity, low_cpu_mem_usage, tmp_path):
     model = randomise(adapted(pool, granularity=granularity))
     model.save_pretrained(tmp_path)
@@ -281,6 +289,7 @@ def test_native_add_and_delete(clip_pool, pixels):
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
+@both_architectures
 def test_merge_unmerge_disable(pool, pixels, granularity):
     model = randomise(adapted(pool, granularity=granularity))
     expected, base = output(model, pixels), output(pool.tower(), pixels)
@@ -295,6 +304,7 @@ def test_merge_unmerge_disable(pool, pixels, granularity):
 
 
 @pytest.mark.parametrize("safe_merge", [False, True])
+@both_architectures
 def test_merge_and_unload_gives_a_plain_model(pool, pixels, safe_merge, tmp_path):
     model = randomise(adapted(pool))
     expected = output(model, pixels)
@@ -317,6 +327,7 @@ def test_safe_merge_refuses_and_changes_nothing(clip_pool, pixels):
         assert torch.equal(output(model, pixels), output(clip_pool.tower(), pixels))
 
 
+@both_architectures
 def test_unload_gives_the_base_back(pool, pixels):
     model = randomise(adapted(pool))
     assert torch.equal(output(model.unload(), pixels), output(pool.tower(), pixels))
@@ -324,6 +335,7 @@ def test_unload_gives_the_base_back(pool, pixels):
 
 @pytest.mark.usefixtures("unrounded")
 @pytest.mark.parametrize("granularity", GRANULARITIES)
+@both_architectures
 def test_several_adapters(pool, pixels, granularity):
     model = randomise(adapted(pool, granularity=granularity), seed=1)
     first = output(model, pixels)
@@ -374,6 +386,7 @@ def test_inside_a_full_clip_model(clip_pool, clip_paths, pixels):
     assert not any(isinstance(module, MdftLayer) for module in full.text_model.modules())
 
 
+@both_architectures
 def test_gradient_checkpointing_changes_nothing(pool, pixels):
     grads = []
     for checkpointing in (False, True):

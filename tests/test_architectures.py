@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import TASKS, perturbed
+from conftest import TASKS, both_architectures, perturbed
 from peft import get_peft_model
 from safetensors.torch import load_file
 from torch import nn
@@ -161,6 +161,7 @@ def test_a_tower_without_blocks_has_no_depth():
 # What else a kind of model is known for
 
 
+@both_architectures
 def test_tokens_are_those_that_the_tower_computes(pool, pixels):
     config = pool.architecture.tower_config(pool.config)
     shape = (3, config.image_size, config.image_size)
@@ -168,6 +169,7 @@ def test_tokens_are_those_that_the_tower_computes(pool, pixels):
     assert pool.architecture.tokens_per_image(pool.config, shape) == outputs.last_hidden_state.shape[1]
 
 
+@both_architectures
 def test_the_loader_loads_a_complete_model(pool, tmp_path):
     head = None if not pool.architecture.own_heads else build_head("shade", Task(unlabelled=None), pool)
     pool.save_complete(pool.tower("shade").state_dict(), head, tmp_path)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import TASKS, call, fit_arguments, specialize_arguments, write_recipe
+from conftest import TASKS, both_architectures, call, fit_arguments, specialize_arguments, write_recipe
 
 from hf_mdft import InputError, MdftConfig, MetaMerger, ModelPool
 from hf_mdft.artifacts import FoldedMetaModel, MetaModel, PoolFolder, SpecialistModel, VisionTower, open_result
@@ -113,6 +113,7 @@ def test_a_recipe_takes_experts_of_another_base_where_its_maker_did(clip_paths):
         assert continued(recipe, again, {})["pool"] == recipe["pool"], "models that are pinned are taken as they are"
 
 
+@both_architectures
 def test_facts_are_values(done, tmp_path):
     """What was found after one phase stays as it was when the next one is over, and belongs to what it is of."""
     first, before = done.specialists["shade"], done.record.meta

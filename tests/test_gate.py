@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from conftest import specialize_arguments, vit_slow
+from conftest import specialize_arguments
 
 from hf_mdft import InputError
 from hf_mdft.evaluation import accuracy, predict
@@ -185,7 +185,6 @@ def test_a_task_without_an_expert_goes_half_way_from_the_meta_model(merger, tmp_
         torch.testing.assert_close(kept[name], (start[name] + end[name]) / 2)
 
 
-@vit_slow
 def test_results_are_of_the_weights_between(done, tmp_path, monkeypatch):
     """In the report, in later rounds, and in what is written of the report."""
     assert all("interpolation" not in gate for gate in done.evaluate().to_dict()["gate"].values())

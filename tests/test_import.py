@@ -20,7 +20,6 @@ def run(code):
 @pytest.mark.parametrize(
     "imports",
     [
-        "import hf_mdft, peft",
         "import peft, hf_mdft",
         *[
             pytest.param(line, marks=pytest.mark.slow)
@@ -70,6 +69,7 @@ def test_without_peft_the_error_is_pefts_own():
 
 
 def test_finders_of_others_may_be_odd():
+    """And PEFT knows the adapter where it is imported last."""
     odd = "import sys\nclass Odd: find_module = staticmethod(lambda *_: None)\nsys.meta_path.append(Odd())\n"
     code = f"{odd}import hf_mdft, peft\n"
     found = run(code + REGISTERED)

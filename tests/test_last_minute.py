@@ -56,10 +56,10 @@ def test_what_stands_beside_a_result_costs_no_result(small, tmp_path, monkeypatc
     open_result(tmp_path / "out" / "specialists" / "shade")
 
 
-SLOW = [pytest.param(part, marks=pytest.mark.slow) for part in ("shade", "report.html")]
+SLOW = [pytest.param(part, marks=pytest.mark.slow) for part in ("meta", "shade", "report.html")]
 
 
-@pytest.mark.parametrize("part", ["meta", "results.json", *SLOW])
+@pytest.mark.parametrize("part", ["results.json", *SLOW])
 def test_one_part_that_cannot_be_written_costs_no_other(small, tmp_path, monkeypatch, capsys, part):
     def full_for(write, place):
         def wrapped(*args):

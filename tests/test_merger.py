@@ -12,7 +12,7 @@ import datasets
 import pytest
 import torch
 import yaml
-from conftest import TASKS, fit_arguments, make_dataset, specialize_arguments, vit_slow
+from conftest import TASKS, both_architectures, fit_arguments, make_dataset, specialize_arguments
 from transformers import (
     AutoImageProcessor,
     AutoModel,
@@ -45,6 +45,7 @@ def improved(specialist, chosen=True):
     return replace(specialist, decision=decision)
 
 
+@both_architectures
 def test_everything(done):
     report = done.evaluate()
     models = {
@@ -107,7 +108,6 @@ def test_no_card_claims_what_was_not_compared(done, tasks, tmp_path, monkeypatch
     assert plain.evaluate().accuracy["expert"]
 
 
-@vit_slow
 def test_a_loaded_meta_model_tells_what_was_done_since(merger, tasks, tmp_path):
     two = {name: tasks[name] for name in ("shade", "colour")}
     first = MetaMerger(merger.pool, two)
@@ -154,7 +154,6 @@ def labels_that_raise(task):
     return images.remove_columns("label").add_column("label", broken).cast_column("label", datasets.Image())
 
 
-@vit_slow
 def test_labels_are_never_read_outside_evaluation(pool, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_mdft.task_data.read_labelled", lambda *_: pytest.fail("labels were read"))
     data = {task: labels_that_raise(task) for task in TASKS}
@@ -170,7 +169,6 @@ def test_labels_are_never_read_outside_evaluation(pool, tmp_path, monkeypatch):
     assert set(specialists) == set(TASKS)
 
 
-@vit_slow
 def test_labels_do_not_change_anything(pool, tasks, tmp_path):
     """The same images with shuffled labels give the same models."""
     results = []
@@ -192,6 +190,7 @@ def test_labels_do_not_change_anything(pool, tasks, tmp_path):
         assert all(torch.equal(x[name], y[name]) for name in x) and first[task].decision == second[task].decision
 
 
+@both_architectures
 def test_meta_model_round_trip(done, tmp_path, pixels):
     done.evaluate()
     done.save_pretrained(tmp_path / "saved")
@@ -226,7 +225,6 @@ with torch.no_grad():
 """
 
 
-@vit_slow
 def test_specialist_loads_without_this_package(done, tmp_path, pixels):
     done.evaluate()
     specialist = improved(done.specialists["shade"])
@@ -248,6 +246,7 @@ def test_specialist_loads_without_this_package(done, tmp_path, pixels):
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
 
 
+@both_architectures
 def test_towers_alone_and_folded(done, tmp_path, pixels):
     """Of both architectures, with plain transformers' classes."""
     specialist, clip = done.specialists["shade"], done.pool.architecture.name == "clip"
@@ -271,6 +270,7 @@ def test_towers_alone_and_folded(done, tmp_path, pixels):
         MetaMerger.from_pretrained(tmp_path / "folded")
 
 
+@both_architectures
 def test_specialist_folder_is_complete(done, tmp_path, unlabelled_data):
     done.evaluate()
     for task, specialist in done.specialists.items():
@@ -303,7 +303,6 @@ def test_overall_difference_is_the_averages(done):
     assert "Specialists over experts" in str(report)
 
 
-@vit_slow
 def test_phases_may_differ_in_precision(merger, tmp_path):
     """Both sets of arguments are made before either phase runs, as a recipe does."""
     first = fit_arguments(tmp_path / "meta")
@@ -314,7 +313,6 @@ def test_phases_may_differ_in_precision(merger, tmp_path):
     merger.fit(fit_arguments(tmp_path / "again"))
 
 
-@vit_slow
 def test_a_second_call_of_specialize_does_not_keep_the_first_ones_results(merger, tmp_path, monkeypatch):
     merger.fit(fit_arguments(tmp_path))
     first = merger.specialize(specialize_arguments(tmp_path / "first", gate=False))
@@ -344,7 +342,6 @@ def test_rounds_put_specialists_into_the_pool(merger, tmp_path):
     assert "specialists, round 1" in str(report)
 
 
-@vit_slow
 def test_rounds_end_when_the_gate_finds_nothing(done, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", Thresholds(consistency_gain=2.0, information_gain=2.0))
     found = done.specialize(specialize_arguments(tmp_path, rounds=3))
@@ -474,7 +471,6 @@ def test_trained_heads_go_by_the_names_of_classes(merger, test_data, tmp_path):
         MetaMerger.from_pretrained(tmp_path / "saved", tasks={"shade": strange}).meta_head("shade")
 
 
-@vit_slow
 def test_a_specialist_whose_folder_another_run_took_over_is_refused(merger, tmp_path):
     merger.fit(fit_arguments(tmp_path))
     first = merger.specialize(specialize_arguments(tmp_path, gate=False, learning_rate=1e-5), ["shade"])["shade"]
@@ -487,7 +483,6 @@ def test_a_specialist_whose_folder_another_run_took_over_is_refused(merger, tmp_
     shutil.rmtree(tmp_path / "specialists", ignore_errors=True)
 
 
-@vit_slow
 def test_the_gate_asks_the_meta_model_with_the_head_that_was_trained_with_it(merger, tmp_path, monkeypatch):
     asked, head_of = [], Meta.head
     monkeypatch.setattr(Meta, "head", staticmethod(lambda models: asked.append(head_of(models)) or asked[-1]))

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import call, vit_slow, write_recipe
+from conftest import both_architectures, call, write_recipe
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -277,6 +277,7 @@ def test_norm_layers_are_found_by_their_class():
 
 
 @pytest.mark.parametrize("name", ["tent", "eata"])
+@both_architectures
 def test_norms_move_and_nothing_else(setting, tmp_path, name):
     pool, meta, head, images = setting
     made = specialize_task("shade", pool, meta, head, images, preset_arguments(name, tmp_path))
@@ -517,7 +518,6 @@ def test_preset_from_end_to_end(name, clip_paths, tmp_path):
         assert any(not torch.equal(expert[key], student[key]) for key in expert)
 
 
-@vit_slow
 @pytest.mark.parametrize("name", ["aad", "eata", "must", "shot"])
 def test_interrupted_training_goes_on_exactly(setting, tmp_path, monkeypatch, name):
     """With what each remembers: killed in the fifth of six steps, in the second epoch."""

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TASKS, layouts, pool_of
+from conftest import TASKS, both_architectures, layouts, pool_of
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, ViTConfig, ViTForImageClassification
 
@@ -31,6 +31,7 @@ from hf_mdft.tasks import Preprocessor, has_processor
 from hf_mdft.transforms import TRANSFORMS
 
 
+@both_architectures
 def test_reference_finds_the_same_pool(pool):
     reference = json.loads(json.dumps(pool.reference(), sort_keys=True))
     again = ModelPool.from_reference(reference)
@@ -80,6 +81,7 @@ def test_weights_in_folders_are_hashed_once(tmp_path, monkeypatch):
     assert in_a_new_process(10)
 
 
+@both_architectures
 def test_task_vectors_are_the_differences(pool):
     vectors = pool.vectors()
     base = pool.tower().state_dict()
@@ -316,6 +318,7 @@ def test_prefixes_of_wrappers_are_undone(vit_paths, tmp_path, prefix):
     assert torch.equal(heads[0].weight, heads[1].weight) and heads[0].class_names == heads[1].class_names
 
 
+@both_architectures
 def test_parity_with_plain_transformers(pool, monkeypatch, tmp_path):
     found = parity(pool)
     assert list(found) == ["base", *pool.experts] and max(found.values()) < 5e-6

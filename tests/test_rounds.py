@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import TASKS, vit_slow
+from conftest import TASKS
 
 from hf_mdft import SpecializeArguments
 from hf_mdft.core.hashing import fingerprint
@@ -66,7 +66,6 @@ def test_specialists_become_the_experts_of_the_next_round(run, merger, tmp_path)
         assert any(not torch.equal(a[name], b[name]) for name in a), "the second round trains on"
 
 
-@vit_slow
 def test_only_tasks_that_the_gate_chose_go_on(run, merger, monkeypatch):
     """Five rounds are allowed; in the second one the gate finds nothing."""
     chosen = iter(["specialist", "expert", "expert"])
@@ -87,7 +86,6 @@ def test_only_tasks_that_the_gate_chose_go_on(run, merger, monkeypatch):
     assert changed == {"shade"}
 
 
-@vit_slow
 def test_rounds_without_a_gain_end_after_the_first(run, monkeypatch):
     monkeypatch.setattr("hf_mdft.specialize.one_task.RULE", lambda found: Verdict(0.0, "no"))
     rounds, seen = run(rounds=3)
@@ -96,7 +94,6 @@ def test_rounds_without_a_gain_end_after_the_first(run, monkeypatch):
     assert run("none", rounds=0) == ([], {"pools": [], "folders": [], "stages": []})
 
 
-@vit_slow
 def test_a_task_does_not_depend_on_those_before_it(run):
     """The seed is set for each."""
     together = run("together", ("shade", "stripes"))[0][0]["stripes"]

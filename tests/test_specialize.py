@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import perturbed, vit_slow
+from conftest import both_architectures, perturbed
 from safetensors.torch import load_file
 
 from hf_mdft import InputError, ModelPool, SpecializeArguments
@@ -179,6 +179,7 @@ def setting(merger):
     return merger.pool, meta, merger.head("shade"), merger.unlabelled("shade")
 
 
+@both_architectures
 def test_observation_averages_views(setting):
     pool, meta, head, images = setting
     features = list(embed_views(meta, pool.architecture, images, TEACHER_VIEWS))
@@ -245,6 +246,7 @@ def test_the_gate_looks_at_some_of_the_images(setting, monkeypatch):
     assert torch.allclose(seen.of(meta, head, "meta").logits, seen.others["meta"].logits)
 
 
+@both_architectures
 def test_student_moves_towards_the_teacher_and_the_head_stays(setting, tmp_path):
     pool, _, head, images = setting
     key = head.key()
@@ -267,7 +269,6 @@ def test_student_moves_towards_the_teacher_and_the_head_stays(setting, tmp_path)
     assert any(not torch.equal(averaged[name], p) for name, p in student.state_dict().items())
 
 
-@vit_slow
 def test_l2_sp_keeps_the_student_near_its_start(setting, tmp_path):
     pool, _, head, images = setting
     targets = torch.nn.functional.one_hot(torch.arange(len(images)) % 3, 3).float()
@@ -335,7 +336,6 @@ def own_terms():
     del STUDENT_TERMS._parts["flatness"], STUDENT_TERMS._parts["growth"]
 
 
-@vit_slow
 def test_a_registered_term_takes_part_and_changes_the_result(setting, tmp_path, own_terms):
     pool, meta, head, images = setting
     found = {}
@@ -456,7 +456,6 @@ def test_another_meta_model_makes_another_specialist(setting, tmp_path, monkeypa
     assert calls == [1]
 
 
-@vit_slow
 def test_the_student_joins_its_teacher_half_way(setting, tmp_path, monkeypatch):
     pool, meta, head, images = setting
     built = []
@@ -479,7 +478,6 @@ def test_the_student_joins_its_teacher_half_way(setting, tmp_path, monkeypatch):
     assert len(built) == 1
 
 
-@vit_slow
 def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_are(setting, tmp_path, monkeypatch):
     pool, meta, head, images = setting
     taught, compared, seen, indices = [], [], [], []
@@ -541,7 +539,6 @@ def test_experts_teach_from_restored_images_and_the_student_sees_most_as_they_ar
     )
 
 
-@vit_slow
 def test_finished_work_is_used_again_and_only_for_the_same_input(setting, tmp_path, monkeypatch):
     pool, meta, head, images = setting
     first = specialize_task("shade", pool, meta, head, images, arguments(tmp_path))
@@ -571,6 +568,7 @@ def test_a_checkpoint_holds_the_whole_student(setting, tmp_path, ema_decay):
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+@both_architectures
 def test_interrupted_training_goes_on_exactly(setting, tmp_path, monkeypatch):
     pool, meta, head, images = setting
     whole = specialize_task("shade", pool, meta, head, images, arguments(tmp_path / "whole"))
@@ -637,7 +635,6 @@ def test_some_batch_is_left_where_the_last_one_is_dropped(setting, tmp_path, mon
     assert kept[0].dataloader_drop_last == dropped
 
 
-@vit_slow
 def test_a_result_is_not_kept_where_experts_of_other_tasks_change(merger, tmp_path, monkeypatch):
     """They tell whether the images are of another task."""
     told = []
@@ -679,7 +676,6 @@ def test_consistency_of_some_images_is_their_own():
     assert joint.on(torch.tensor([2, 3])).consistency == pytest.approx(0.25)
 
 
-@vit_slow
 @pytest.mark.parametrize(("epochs", "more"), [(0.5, 0), (1.5, 0), (2.0, 0), (1.5, 3.0)])
 def test_a_finished_run_of_epochs_is_only_loaded_and_a_longer_one_goes_on(setting, tmp_path, epochs, more):
     pool, _, head, images = setting
@@ -703,7 +699,6 @@ def test_a_finished_run_of_epochs_is_only_loaded_and_a_longer_one_goes_on(settin
         assert all(torch.equal(wanted[name], tensor) for name, tensor in found.items())
 
 
-@vit_slow
 def test_the_average_begins_at_the_start(setting, tmp_path):
     pool, _, head, images = setting
     targets = torch.nn.functional.one_hot(torch.arange(len(images)) % 3, 3).float()

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from conftest import TASKS, fit_arguments, make_dataset, specialize_arguments
+from conftest import TASKS, both_architectures, fit_arguments, make_dataset, specialize_arguments
 from peft import get_peft_model
 from PIL import Image, ImageOps
 
@@ -26,6 +26,7 @@ def preprocessor(pool):
     return Preprocessor(pool.base.folder, "base")
 
 
+@both_architectures
 def test_pixels_equal_the_processor(preprocessor):
     rng = np.random.default_rng(0)
     images = [
@@ -169,6 +170,7 @@ def test_labels_are_never_decoded(preprocessor):
     assert images._table.column_names == ["pixels", "shape", "problem"]
 
 
+@both_architectures
 def test_labels_follow_names(preprocessor):
     data = make_dataset("shade", 6, seed=5)
     task = Task(unlabelled=None, evaluation=data)
@@ -268,6 +270,7 @@ def test_bad_labels_are_named(preprocessor):
         read(TASKS["shade"], evaluation=data.remove_columns("label").add_column("label", [0.5] * 6))
 
 
+@both_architectures
 def test_embeddings_come_in_order(pool, preprocessor):
     images = read_unlabelled("shade", Task(unlabelled=make_dataset("shade", 7, seed=8)), preprocessor)
     tower = pool.tower("shade")

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
-from conftest import TASKS, make_dataset, vit_slow
+from conftest import TASKS, both_architectures, make_dataset
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments
@@ -71,6 +71,7 @@ def test_no_more_images_are_used_than_asked_for(make_trainer, merger):
     assert drawn["index"].max() == 7
 
 
+@both_architectures
 def test_only_coefficients_move(make_trainer):
     trainer = make_trainer(train_heads=False)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
@@ -82,6 +83,7 @@ def test_only_coefficients_move(make_trainer):
 
 
 @pytest.mark.parametrize("projection", [True, False])
+@both_architectures
 def test_trained_heads_are_copies(make_trainer, merger, projection):
     """The expert keeps the head as it was; what the head does not train stays."""
     own = {task: merger.head(task).key() for task in TASKS}
@@ -96,7 +98,6 @@ def test_trained_heads_are_copies(make_trainer, merger, projection):
             assert torch.equal(tensor.cpu(), before[name]) != trained, name
 
 
-@vit_slow
 def test_finished_heads_follow_the_expert_better_and_leave_the_tower(make_trainer, merger):
     """Same coefficients, and heads that are nearer to the experts on the images they were trained on."""
     trainers = {steps: make_trainer(f"steps-{steps}", head_steps=steps) for steps in (0, 200)}
@@ -120,6 +121,7 @@ def test_coefficients_stay_in_their_range(make_trainer):
     assert len(coefficients(trainer).unique()) > 1
 
 
+@both_architectures
 def test_sharpness_aware_step_is_the_gradient_uphill(make_trainer):
     """One step of SGD against the same by hand: the gradient at the perturbed point, applied at the start."""
     options = dict(max_steps=1, optim="sgd", learning_rate=0.5, max_grad_norm=0.0, train_heads=False, filter="none")
@@ -191,7 +193,6 @@ def test_a_skipped_step_leaves_no_gradient_behind(make_trainer):
         torch.testing.assert_close(p.grad, 2 * once, rtol=1e-3, atol=1e-6)
 
 
-@vit_slow
 @pytest.mark.parametrize("options", [{}, {"sharpness_radius": 0.3}, {"gradient_accumulation_steps": 2}])
 def test_a_step_in_micro_batches_is_the_step(make_trainer, options, monkeypatch):
     """Same coefficients, heads and log lines; more forward passes, no more combines."""
@@ -264,7 +265,6 @@ def own_term():
     del META_TERMS._parts["flatness"]
 
 
-@vit_slow
 @pytest.mark.parametrize("radius", [0.0, 0.3])
 def test_a_registered_term_takes_part_and_changes_the_result(make_trainer, own_term, radius):
     options = dict(filter="none", sharpness_radius=radius, head_steps=0)
@@ -306,6 +306,7 @@ def test_a_term_can_be_switched_off(make_trainer, term):
     assert f"loss_{term}" not in line and len([key for key in line if key.startswith("loss_")]) == 2
 
 
+@both_architectures
 def test_loss_equals_plain_tensors(make_trainer, merger, monkeypatch):
     """Routing of mixed rows to heads, against one task at a time."""
     monkeypatch.setattr("hf_mdft.embedding.expert_outputs.fast_bf16", lambda _: False)
@@ -326,7 +327,6 @@ def test_loss_equals_plain_tensors(make_trainer, merger, monkeypatch):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-@vit_slow
 def test_training_follows_the_experts(make_trainer):
     trainer = make_trainer(max_steps=60, images_per_task=8, learning_rate=0.02, save_strategy="no")
     trainer.train()
@@ -334,6 +334,7 @@ def test_training_follows_the_experts(make_trainer):
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
 
+@both_architectures
 def test_resuming_is_exact(make_trainer, tmp_path):
     whole = make_trainer("whole")
     whole.train()
@@ -351,7 +352,6 @@ def test_resuming_is_exact(make_trainer, tmp_path):
     assert a and all(torch.equal(a[key], b[key]) for key in a)
 
 
-@vit_slow
 def test_a_lost_filter_memory_would_be_noticed(make_trainer, tmp_path):
     """The test above can fail: without the filters' memory the coefficients differ."""
     options = dict(entropy_weight=5.0, filter={"name": "eata", "margin": 1.1, "redundancy": 1.0})
@@ -368,7 +368,6 @@ def test_a_lost_filter_memory_would_be_noticed(make_trainer, tmp_path):
     assert not torch.equal(coefficients(whole), coefficients(second))
 
 
-@vit_slow
 def test_a_checkpoint_that_was_cut_off_is_not_used(make_trainer, tmp_path):
     make_trainer(save_total_limit=None).train()
     folder = tmp_path / "run"
@@ -476,7 +475,6 @@ def test_schedule(merger):
     assert [other.locate(item) for item in range(len(other))] != located
 
 
-@vit_slow
 def test_the_order_of_images_has_a_seed_of_its_own(make_trainer):
     assert make_trainer(seed=3, data_seed=5).train_dataset.seed == 5
     assert make_trainer(seed=3).train_dataset.seed == 3
@@ -542,7 +540,6 @@ def test_evaluate_by_task(make_trainer, merger):
     assert trainer.evaluate(perfect)["eval_accuracy"] == 1.0
 
 
-@vit_slow
 def test_plain_datasets_will_do(merger, unlabelled_data, tmp_path):
     model = get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
     heads = {task: merger.head(task) for task in TASKS}
@@ -659,7 +656,6 @@ def test_weights_of_terms_are_numbers(tmp_path, given):
         SpecializeArguments(output_dir=str(tmp_path), terms={"aad": given})
 
 
-@vit_slow
 def test_a_model_whose_coefficients_do_not_train_is_refused(make_trainer, merger, tmp_path):
     def fresh():
         return get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
@@ -681,7 +677,6 @@ def test_a_model_whose_coefficients_do_not_train_is_refused(make_trainer, merger
     assert make_trainer(model=again)
 
 
-@vit_slow
 def test_what_a_trainer_is_given_is_refused_in_one_line(merger, tmp_path):
     model = get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
     images = {task: merger.unlabelled(task) for task in TASKS}
@@ -700,7 +695,6 @@ def test_what_a_trainer_is_given_is_refused_in_one_line(merger, tmp_path):
             MdftTrainer(**given | changes)
 
 
-@vit_slow
 def test_an_optimizer_of_ones_own_keeps_the_range_and_needs_the_heads(merger, tmp_path):
     def trainer(**options):
         model = get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
@@ -717,7 +711,6 @@ def test_an_optimizer_of_ones_own_keeps_the_range_and_needs_the_heads(merger, tm
     assert coefficients(narrow).min() >= 0.3 - 1e-6 and coefficients(narrow).max() <= 0.31 + 1e-6
 
 
-@vit_slow
 def test_checkpoints_are_gone_on_from_by_the_run_that_wrote_them(merger, make_trainer, tmp_path):
     """A trainer that writes to the folder of another run takes it over; the run begins anew."""
     options = {"max_steps": 2, "save_steps": 2}
@@ -730,7 +723,6 @@ def test_checkpoints_are_gone_on_from_by_the_run_that_wrote_them(merger, make_tr
     )
 
 
-@vit_slow
 def test_a_training_that_diverges_says_so(make_trainer, monkeypatch):
     trainer = make_trainer(max_steps=1)
     monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", lambda *_, **__: torch.tensor(1.0))
@@ -740,14 +732,12 @@ def test_a_training_that_diverges_says_so(make_trainer, monkeypatch):
         trainer.train()
 
 
-@vit_slow
 @pytest.mark.parametrize("name", ["save_only_model", "save_strategy"])
 def test_checkpoints_that_nothing_can_go_on_from_are_refused(make_trainer, name):
     with pytest.raises(InputError, match="leave it off"):
         make_trainer(**{name: True if name == "save_only_model" else "best", "metric_for_best_model": "accuracy"})
 
 
-@vit_slow
 @pytest.mark.parametrize("phase", ["fit", "specialize"])
 def test_evaluation_while_training_is_refused(merger, tmp_path, phase):
     kind = MdftTrainingArguments if phase == "fit" else SpecializeArguments

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import TASKS, call, write_recipe
+from conftest import TASKS, both_architectures, call, write_recipe
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -173,6 +173,7 @@ def test_the_graph_never_holds_all_pairs(monkeypatch):
 # In a comparison
 
 
+@both_architectures
 def test_rows_are_the_methods_on_the_experts_outputs(pool, tasks):
     merger = MetaMerger(pool, tasks)
     report = merger.evaluate({"transclip": transclip, "stata": stata})

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TASKS, fit_arguments, specialize_arguments
+from conftest import TASKS, both_architectures, fit_arguments, specialize_arguments
 
 from hf_mdft import MetaMerger, ModelPool
 from hf_mdft.artifacts.report_page import write_report
@@ -53,6 +53,7 @@ def correct(merger, task, classes):
     return (classes == merger.labelled(task).labels).float().mean().item()
 
 
+@both_architectures
 def test_outputs_of_a_model_are_those_of_its_views(pool, merger):
     images, head = merger.labelled("colour").images, merger.head("colour")
     found = look(pool.tower("colour"), pool.architecture, head, images, views=TEST_VIEWS, desc="x")

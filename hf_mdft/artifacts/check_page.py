@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ..cards import TaskInputs
 from ..cards.inputs import HEADER
 from ..core.errors import InputError
+from ..core.pages import template
 
 
 CHECK_PAGE = "check.html"
@@ -37,11 +36,8 @@ def write_check(
     Raises:
         InputError: It cannot be written.
     """
-    loader = FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
-    page = environment.get_template(CHECK_PAGE).render(
-        inputs=inputs, cost=cost, sheet=sheet, header=HEADER, notes=notes
+    page = template(Path(__file__).parent / "templates" / CHECK_PAGE, html=True).render(
+        inputs=inputs, cost=cost, sheet=sheet, header=HEADER, notes=notes, base64=_base64
     )
     if path.exists() and not (path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace")):
         raise InputError(f"{path}: not written by hf_mdft; choose another --page")
@@ -50,3 +46,7 @@ def write_check(
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -12,6 +11,7 @@ from ..cards.inputs import HEADER
 from ..cards.roster import VIEWS
 from ..core.attempt import attempted
 from ..core.json_files import replace_text
+from ..core.pages import template
 from ..evaluation import Report
 from .figures import accuracy_figure, coefficient_figure, gain_figure, history_figure, svg
 
@@ -31,9 +31,7 @@ def write_report(report: Report, path: str | Path) -> None:
         title: attempted(lambda draw=draw, args=args: _drawn(draw(*args)), f"the figure '{title}'")
         for title, (draw, *args) in figures.items()
     }
-    loader = FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8")
-    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template("report.html")
-    page = template.render(
+    page = template(Path(__file__).parent / "templates" / "report.html", html=True).render(
         report=report,
         views=VIEWS,
         inputs_header=HEADER,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..core.data_reference import DataReference
+from ..core.pages import template
 from ..core.plain_text import is_plain, one_line
 from ..core.reference import ModelReference
 
@@ -22,10 +22,9 @@ OPENS = re.compile(r"(?<!\\)((?:\\\\)*)<(?=[A-Za-z/!?])")
 """What opens an element of HTML: not after an odd number of backslashes."""
 
 
-def render(template: str, **words: Any) -> str:
+def render(name: str, **words: Any) -> str:
     """A template of this room; a word that it needs and does not get is an error."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES, encoding="utf-8"), undefined=StrictUndefined)
-    return without_html(environment.get_template(template).render(**words))
+    return without_html(template(TEMPLATES / name).render(**words))
 
 
 def without_html(text: str) -> str:

@@ -70,6 +70,11 @@ class Fit:
             return None
         return self.architecture.features(outputs).shape[-1]
 
+    @cached_property
+    def depths(self) -> dict[str, int]:
+        """Depth of every parameter of the tower; see `Architecture.depths`."""
+        return self.architecture.depths(self.tower)
+
     def check(self, source: ModelSource) -> None:
         """Whether a model (the base itself, too) has the base's architecture and tensors.
 

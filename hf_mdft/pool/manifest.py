@@ -285,7 +285,7 @@ class ModelPool:
 
     def depths(self) -> dict[str, int]:
         """Depth of every parameter of the tower; see `Architecture.depths`."""
-        return self.architecture.depths(self._fit.tower)
+        return self._fit.depths
 
     def _relative_depths(self) -> dict[str, float]:
         """How deep every parameter lies: from 0 (embeddings) to 1 (behind the last block)."""
