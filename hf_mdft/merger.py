@@ -24,7 +24,7 @@ from .heads import Head
 from .meta import MdftTrainer, MdftTrainingArguments, resume_key
 from .pool import ModelPool
 from .reporting import compare, report_of
-from .specialize import MetaTower, Specialist, SpecializeArguments, specialize_in_rounds
+from .specialize import LATER_META, MetaTower, Specialist, SpecializeArguments, specialize_in_rounds
 from .task_data import TaskData
 from .tasks import Task
 from .trainers import options_of, resumable
@@ -130,7 +130,7 @@ class MetaMerger(TaskData):
                     estimate_statistics(model, list(images.values()))
                 else:
                     trainer = MdftTrainer(model, args, train_dataset=images, heads=heads, experts=experts)
-                    output = trainer.train(resume_from_checkpoint=checkpoint)
+                    output = trainer.train(resume_from_checkpoint=checkpoint, keyed=True)
                     model, history = trainer.finish(), trainer.state.log_history
                     trained = {t: h.cpu().requires_grad_(False) for t, h in trainer.trained_heads.items()}
         phases = {"meta": options_of(args)}
@@ -157,7 +157,7 @@ class MetaMerger(TaskData):
         """
         args, names = self.arguments(args, SpecializeArguments, "specialize"), self.named(tasks)
         meta = MetaTower(self.meta_tower(), self.meta_head)
-        self.timing.drop(f"specialist {task}" for task in names)
+        self.timing.drop([LATER_META, *(f"specialist {task}" for task in names)])
         # Results of an earlier call must not stand in for a specialist that this one refuses.
         self.specialists = {task: made for task, made in self.specialists.items() if task not in names}
         found = specialize_in_rounds(self, meta, args, names, next_meta=self._next_meta, took=self.timing.add)
@@ -177,7 +177,7 @@ class MetaMerger(TaskData):
         merger._heads |= heads
         args.output_dir = str(folder)
         merger.fit(args)
-        return MetaTower(merger.meta_tower(), merger.meta_head)
+        return MetaTower(merger.meta_tower(), merger.meta_head, merger.timing["meta"])
 
     def evaluate(
         self, baselines: Mapping[str, MetaMerger | TransductiveMethod] | None = None, *, share: bool = False

@@ -165,6 +165,18 @@ def test_a_class_that_nothing_predicts_has_a_gradient():
         assert grad[:, 2].sum() < -0.1
 
 
+def test_both_may_exclude_a_class():
+    logits = torch.tensor([[0.3, -0.1, -torch.inf]], requires_grad=True)
+    expert = torch.tensor([[1.0, 0.2, -torch.inf]])
+    for found, wanted in (
+        (expert_divergence(logits, expert), expert_divergence(logits[:, :2], expert[:, :2])),
+        (entropy(logits), entropy(logits[:, :2])),
+    ):
+        torch.testing.assert_close(found, wanted)
+        (grad,) = torch.autograd.grad(found.sum(), logits)
+        assert grad.isfinite().all() and grad[0, 2] == 0
+
+
 def test_an_expert_may_exclude_a_class():
     logits, expert = torch.randn(5, 3), torch.randn(5, 3)
     expert[:, 1] = -torch.inf

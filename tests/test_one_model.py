@@ -597,3 +597,15 @@ def test_presets_and_baselines_for_one_model_on_the_command_line(clip_paths, tmp
     }
     assert changed["tent"] and all("norm" in key for key in changed["tent"])
     assert any("norm" not in key for key in changed["must"])
+
+
+def test_epochs_of_a_training_that_goes_on_are_counted_anew(setting, tmp_path):
+    def trained(folder, go_on=False, **options):
+        options = {"per_device_train_batch_size": 4, "max_steps": -1, **options}
+        trainer = trainer_of(setting, arguments(tmp_path / folder, **options))
+        trainer.train(resume_from_checkpoint=go_on)
+        return trainer.state.global_step
+
+    assert trained("a", num_train_epochs=2.5) == 15 and trained("a", True, num_train_epochs=3) == 18
+    assert trained("b", max_steps=2) == 2 and trained("b", True, num_train_epochs=1) == 6
+    assert trained("b", True, num_train_epochs=1) == 6, "done"

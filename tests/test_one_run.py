@@ -14,7 +14,9 @@ from conftest import call, edited, fit_arguments, specialize_arguments, write_re
 from hf_mdft import InputError, MetaMerger
 from hf_mdft.core.lock import locked
 from hf_mdft.core.scratch import PREFIX, scratch
+from hf_mdft.core.sealed import sealed
 from hf_mdft.core.timing import Timing
+from hf_mdft.trainers import resumable
 
 
 WAIT = """
@@ -117,21 +119,26 @@ def test_seconds_of_work_are_those_of_the_starts_that_did_it(tmp_path, monkeypat
     clock = [0.0]
     monkeypatch.setattr("hf_mdft.core.timing.time.perf_counter", lambda: clock[0])
 
-    def start(key, seconds, stopped=False):
+    def start(key, seconds, stopped=False, kept=True):
         timing = Timing()
         with contextlib.suppress(KeyboardInterrupt), timing.of_work("meta", tmp_path):
-            (tmp_path / "run.key").write_text(key, encoding="utf-8")
+            resumable(tmp_path, [key], ["result"])
             clock[0] += seconds
             if stopped:
                 raise KeyboardInterrupt
+            if kept:
+                sealed(tmp_path / "result", lambda folder: (folder / "x").touch(), "")
         return timing["meta"]
 
     assert start("a", 5, stopped=True) == 5
     assert start("a", 30, stopped=True) == 35, "it went on"
     assert start("a", 100) == 135
     assert start("a", 2) == 135, "it was only read"
-    assert start("b", 7) == 7, "another run"
-    for damaged in ("", "[]", '{"key": "b"}', '{"key": "b", "seconds": "x", "done": true}'):
+    assert start("b", 7, kept=False) == 7, "another run"
+    assert start("b", 9) == 9, "nothing was kept of it, so it was done anew"
+    resumable(tmp_path, ["a"], ["result"])  # killed
+    assert start("b", 4) == 4, "another run took its folder in between"
+    for damaged in ("", "[]", '{"seconds": 1}', '{"seconds": "x", "done": true}'):
         (tmp_path / "seconds.json").write_text(damaged, encoding="utf-8")
         assert start("b", 3) == 3 and start("b", 1) == 3
 

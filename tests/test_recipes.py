@@ -357,7 +357,7 @@ def test_what_training_would_make_late_is_made_first(clip_paths, tmp_path, part,
     changed = edited(write_recipe(tmp_path, clip_paths), lambda c: c.setdefault(part, {}).update(options))
     recipe = Recipe.load(changed)
     with pytest.raises(InputError, match=said):
-        check_options(recipe.meta_arguments(tmp_path), recipe.specialize_arguments(tmp_path))
+        check_options(recipe.meta_arguments(tmp_path), recipe.specialize_arguments(tmp_path), recipe.merger())
 
 
 def test_paths_are_never_those_of_the_working_directory(clip_paths, tmp_path, monkeypatch):

@@ -680,8 +680,9 @@ def test_the_learning_rate_is_that_of_the_experts_that_are_trusted(clip_paths, t
 # Experts of other tasks
 
 
-def test_placeholders_of_one_task_are_no_classes_of_another():
-    names = ["LABEL_0", "LABEL_1", "LABEL_2"]
+@pytest.mark.parametrize("name", ["LABEL_{}", "label_{}", "class {}"])
+def test_placeholders_of_one_task_are_no_classes_of_another(name):
+    names = [name.format(number) for number in range(3)]
     assert related_experts("a", names, {"b": {"b": LinearHead(names, weight=torch.eye(3), bias=torch.zeros(3))}}) == []
 
 

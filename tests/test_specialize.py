@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 import torch
-from conftest import both_architectures, perturbed
+from conftest import both_architectures, fit_arguments, perturbed, specialize_arguments
 from safetensors.torch import load_file
 
-from hf_mdft import InputError, ModelPool, SpecializeArguments
+from hf_mdft import InputError, MetaMerger, ModelPool, SpecializeArguments
 from hf_mdft.core.device import fast_bf16
 from hf_mdft.core.state_files import load_state
 from hf_mdft.embedding import embed_views, expert_features
@@ -715,3 +715,16 @@ def test_the_average_begins_at_the_start(setting, tmp_path):
     for name, p in student.named_parameters():
         torch.testing.assert_close(kept[name], 0.9 * before[name] + 0.1 * p.detach())
     assert any(not torch.equal(before[name], p) for name, p in student.named_parameters())
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_a_student_that_diverges_costs_no_other_result(clip_pool, tasks, tmp_path, caplog, gate):
+    merger = MetaMerger(clip_pool, {"shade": tasks["shade"]})
+    merger.fit(fit_arguments(tmp_path, max_steps=0))
+    options = dict(learning_rate=1e8, max_grad_norm=0, max_steps=4, gate=gate, restore=False)
+    made = merger.specialize(specialize_arguments(tmp_path, **options))["shade"]
+    assert made.decision.chosen == "expert" and "no finite numbers; lower learning_rate" in made.decision.reason
+    assert "shade: training ended in weights that are no finite numbers" in caplog.text
+    accuracy = merger.evaluate().accuracy
+    assert accuracy["specialist"] == accuracy["specialist_ungated"] == accuracy["expert"]
+    made.save_pretrained(tmp_path / "saved")

@@ -415,6 +415,10 @@ def test_proposals_keep_what_matches(preprocessor):
         matched(list(range(1, 12)), numbers, preprocessor)
 
 
+def test_numbered_names_are_placeholders_with_a_sign_too():
+    assert no_words(["label -1", "label -2", "label -3"]) == "placeholders"
+
+
 @pytest.mark.parametrize(
     ("a", "b", "same"),
     [
@@ -423,6 +427,7 @@ def test_proposals_keep_what_matches(preprocessor):
         ("temp -5", "temp 5", False),
         ("temp_-5", "Temp -5", True),
         ("covid-19", "Covid 19", True),
+        ("Boeing 747 -400", "Boeing 747-400", True),
         ("covid - 19", "covid 19", True),
         ("ice-cream", "Ice_Cream", True),
         ("T - shirt", "t shirt", True),

@@ -373,7 +373,7 @@ def test_a_checkpoint_that_was_cut_off_is_not_used(make_trainer, tmp_path):
     folder = tmp_path / "run"
     parts = "the same run"
     assert resumable(folder, parts) is None
-    make_trainer(save_total_limit=None).train()
+    make_trainer(save_total_limit=None).train(keyed=True)
     assert resumable(folder, parts).endswith("checkpoint-4")
     (folder / "checkpoint-4" / "trainer_state.json").unlink()
     assert resumable(folder, parts).endswith("checkpoint-2") and not (folder / "checkpoint-4").exists()
@@ -393,9 +393,8 @@ def test_labels_cannot_choose_the_model(make_trainer):
 
 @pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "all_checkpoints"])
 def test_pushing_during_training_is_refused(strategy):
-    args = MdftTrainingArguments(use_cpu=True, push_to_hub=True, hub_strategy=strategy)
     with pytest.raises(InputError, match=f"hub_strategy '{strategy}' pushes while training goes on; use 'end'"):
-        own_arguments(args)
+        MdftTrainingArguments(use_cpu=True, push_to_hub=True, hub_strategy=strategy)
     own_arguments(MdftTrainingArguments(use_cpu=True, push_to_hub=True))
 
 
@@ -732,10 +731,33 @@ def test_a_training_that_diverges_says_so(make_trainer, monkeypatch):
         trainer.train()
 
 
+@pytest.mark.parametrize("kind", [MdftTrainingArguments, SpecializeArguments])
 @pytest.mark.parametrize("name", ["save_only_model", "save_strategy"])
-def test_checkpoints_that_nothing_can_go_on_from_are_refused(make_trainer, name):
+def test_checkpoints_that_nothing_can_go_on_from_are_refused(tmp_path, name, kind):
+    """Before any work: where the options are given."""
+    options = {name: True if name == "save_only_model" else "best", "metric_for_best_model": "accuracy"}
     with pytest.raises(InputError, match="leave it off"):
-        make_trainer(**{name: True if name == "save_only_model" else "best", "metric_for_best_model": "accuracy"})
+        kind(output_dir=str(tmp_path), **options)
+
+
+def test_a_fit_that_stops_before_training_leaves_no_claim_on_others_checkpoints(
+    merger, make_trainer, tmp_path, monkeypatch
+):
+    options = {"max_steps": 2, "save_steps": 2}
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_mdft.merger.MdftTrainer", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            merger.fit(arguments(tmp_path / "run", **options))
+    make_trainer(**options, learning_rate=0.5, seed=9).train()
+    assert list((tmp_path / "run").glob("checkpoint-*")) and not (tmp_path / "run" / "run.key").exists()
+
+
+def test_an_optimizer_without_the_coefficients_is_refused(make_trainer, merger):
+    other = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    model = get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
+    images, heads = {task: merger.unlabelled(task) for task in TASKS}, {task: merger.head(task) for task in TASKS}
+    with pytest.raises(InputError, match="optimizers: the one given lacks coefficients"):
+        MdftTrainer(model, arguments("unused"), train_dataset=images, heads=heads, optimizers=(other, None))
 
 
 @pytest.mark.parametrize("phase", ["fit", "specialize"])

@@ -53,7 +53,7 @@ def check(
     merger = loaded.merger()
     refuse_foreign_output(output_dir, list(merger.tasks))
     refuse_inputs_within(output_dir, merger.local_inputs())
-    check_options(meta, specialize)
+    check_options(meta, specialize, merger)
     inputs = merger.inputs()
     typer.echo(inputs_text(inputs))
     cost = estimate(merger, inputs, meta, specialize)

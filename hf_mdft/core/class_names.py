@@ -12,8 +12,8 @@ from .errors import InputError
 def plain_name(name: str) -> str:
     """A class name without what spellings differ in: case, `_` and `-` for a space, spaces around it, Unicode form."""
     name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", str(name)).casefold()).replace("_", " ")
-    # A hyphen at either end is a sign, and one before a number that stands alone: -0.5, A-, temp -5.
-    return " ".join(re.sub(r"(?<=[^\s-])(?!\s+-\d)\s*-+\s*(?=[^\s-])", " ", name).split())
+    # A hyphen at either end is a sign, and one between a word and a number: -0.5, A-, temp -5; not in 747 -400.
+    return " ".join(re.sub(r"(?<=[^\s-])(?!(?<=\D)\s+-\d)\s*-+\s*(?=[^\s-])", " ", name).split())
 
 
 def same_classes(a: Sequence[str], b: Sequence[str]) -> bool:
@@ -85,8 +85,8 @@ def shared_classes(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def are_placeholders(names: Sequence[str]) -> bool:
-    """Whether names say nothing: transformers' `LABEL_0`, `LABEL_1`, ..."""
-    return all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+    """Whether names say nothing: transformers' `LABEL_0`, ..., or the `class 0`, ... of heads without any."""
+    return all(re.fullmatch(r"(label|class) \d+", plain_name(name)) for name in names)
 
 
 SPLITS = {
@@ -101,7 +101,7 @@ NO_WORDS = {
     "empty names": r"\W*",
     "WordNet codes": r"n\d{8}( .*)?",
     "numbers": r"[\d.,:/ -]+",
-    "placeholders": r"(label|class|category|cluster|group|folder|fold|id|img|image|dsc|[a-z]) ?\d+",
+    "placeholders": r"(label|class|category|cluster|group|folder|fold|id|img|image|dsc|[a-z])[ -]*\d+",
     "parts of a data set": rf"({'|'.join(SPLITS)}|unlabell?ed)( ?(set|data|images|split|part|folder|dir))?",
     "folders of a data set": r"images?|masks?|annotations?|labels?|macosx",
 }

@@ -15,11 +15,8 @@ from .json_files import read_json, write_json
 from .typed import read
 
 
-KEY_FILE = "run.key"
-"""File of a folder of work in progress that tells which run it is of."""
-
 SECONDS = "seconds.json"
-"""File beside it that keeps the seconds that the work took."""
+"""File of a folder of work in progress that keeps the seconds that the work took."""
 
 
 class Timing(dict[str, float]):
@@ -63,25 +60,33 @@ class _Kept:
     """Seconds that work took so far.
 
     Args:
-        key: What was in `KEY_FILE`.
         seconds: Seconds of all starts.
         done: Whether it was done.
     """
 
-    key: str
     seconds: float
     done: bool
 
 
+def forget_finished(folder: Path) -> None:
+    """Before work is done anew that an earlier start had finished: the seconds of that one no longer count."""
+    if (kept := _kept(folder)) is not None and kept.done:
+        (folder / SECONDS).unlink(missing_ok=True)
+
+
 def _with_earlier(folder: Path, seconds: float, done: bool) -> float:
-    file = folder / SECONDS
-    with suppress(OSError):  # no result is lost for its seconds
-        key = (folder / KEY_FILE).read_text(encoding="utf-8", errors="replace")
-        with suppress(InputError):
-            kept = read(_Kept, read_json(file, str(folder)), str(file))
-            if kept.key == key and kept.done:
-                return kept.seconds
-            seconds += kept.seconds if kept.key == key else 0.0
-        if PartialState().is_main_process:
-            write_json(file, _Kept(key, seconds, done))
+    if (kept := _kept(folder)) is not None:
+        if kept.done:
+            return kept.seconds
+        seconds += kept.seconds
+    if PartialState().is_main_process:
+        with suppress(OSError):  # no result is lost for its seconds
+            write_json(folder / SECONDS, _Kept(seconds, done))
     return seconds
+
+
+def _kept(folder: Path) -> _Kept | None:
+    file = folder / SECONDS
+    with suppress(InputError, OSError):
+        return read(_Kept, read_json(file, str(folder)), str(file))
+    return None

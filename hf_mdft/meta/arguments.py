@@ -43,7 +43,8 @@ class MdftTrainingArguments(TrainingArguments):
         images_per_task: Images of every task that one optimizer step sees, over all processes and accumulated parts
             together: the same recipe gives the same result on any number of processes (but for models with BatchNorm,
             which measures what each sees). Accumulated parts (`gradient_accumulation_steps`) are batches of their own
-            to prior and filter, so they change the result; `images_per_micro_batch` saves memory without that.
+            to prior, filter and `hard` distillation (a mean over the images that are kept), so they change the result;
+            `images_per_micro_batch` saves memory without that.
         images_per_micro_batch: Images of one forward and backward pass, in whole tasks: how much memory and time a
             step needs, not what it does (but for BatchNorm). By default as many as make 3,200 tokens on a CPU (64 of
             ViT-B/32: no slower than more, in less memory), all on accelerators.

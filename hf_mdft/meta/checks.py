@@ -47,6 +47,10 @@ def check_given(
     if missing:
         raise InputError(f"task '{missing[0]}' has images but no head")
     _check_model(model)
+    optimizer, _ = others.get("optimizers") or (None, None)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]} if optimizer else set()
+    if optimizer and not all(id(p) in held for p in model.parameters() if p.requires_grad):
+        raise InputError("optimizers: the one given lacks coefficients of the model, so they would not be trained")
 
 
 def _check_model(model: Any) -> None:

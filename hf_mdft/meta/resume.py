@@ -18,7 +18,7 @@ from .arguments import MdftTrainingArguments
 from .micro_batches import micro_batch_of
 
 
-VERSION = 9
+VERSION = 10
 """Version of what a checkpoint holds and of how a step is made."""
 
 DIVISION = ("per_device_train_batch_size", "images_per_micro_batch", "shard_task_vectors")

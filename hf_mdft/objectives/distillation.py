@@ -3,6 +3,8 @@
 import torch
 from torch.nn import functional as F
 
+from .entropy import finite
+
 
 def expert_divergence(logits: torch.Tensor, expert_logits: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:
     """`T^2 KL(q || p)` per sample `(batch,)`, with q the expert's and p the model's softmax at temperature T.
@@ -15,7 +17,7 @@ def expert_divergence(logits: torch.Tensor, expert_logits: torch.Tensor, tempera
         expert_logits: Logits of the task's expert, `(batch, C)`; not differentiated.
         temperature: Temperature T; 2 softens the saturated predictions of fine-tuned models.
     """
-    log_p = (logits / temperature).log_softmax(dim=-1)
+    log_p = finite((logits / temperature).log_softmax(dim=-1))
     q = (expert_logits.detach() / temperature).softmax(dim=-1)  # not its logarithm, which may be that of 0
     return temperature**2 * F.kl_div(log_p, q, reduction="none").sum(dim=-1)
 

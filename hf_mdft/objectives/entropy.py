@@ -7,8 +7,14 @@ import torch
 
 def entropy(logits: torch.Tensor) -> torch.Tensor:
     """`H(p) = -sum_c p_c ln p_c` in nats, `(batch,)`, for `p = softmax(logits)` with logits `(batch, C)`."""
-    log_p = logits.log_softmax(dim=-1)
+    log_p = finite(logits.log_softmax(dim=-1))
     return -(log_p.exp() * log_p).sum(dim=-1)
+
+
+def finite(log_probs: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities with the lowest number that there is for those of a class that a head rules out, so that
+    0 ln 0 is 0."""
+    return log_probs.clamp(min=torch.finfo(log_probs.dtype).min)
 
 
 def certainty(probabilities: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from ..embedding import embed_images
 from ..merger import MetaMerger
 from ..meta import META_TERMS, MdftTrainingArguments
 from ..pool.download import size_text
-from ..specialize import STUDENT_TERMS, SpecializeArguments
+from ..specialize import STUDENT_TERMS, SpecializeArguments, check_head
 from ..specialize.terms import StudentTerm
 from ..trainers.ranges import check_optimizer
 from ..trainers.terms import term_weights
@@ -133,8 +133,9 @@ def estimate(
     return Estimate(seconds / side_by_side, memory, disk, str(device), most, more)
 
 
-def check_options(meta: MdftTrainingArguments, specialize: SpecializeArguments) -> None:
-    """Whether what both phases' options name can be made: optimizers and terms, which training makes late.
+def check_options(meta: MdftTrainingArguments, specialize: SpecializeArguments, merger: MetaMerger) -> None:
+    """Whether what both phases' options name can be made: optimizers, terms and complete models, which training makes
+    late.
 
     Raises:
         InputError: It cannot.
@@ -148,6 +149,8 @@ def check_options(meta: MdftTrainingArguments, specialize: SpecializeArguments) 
         raise InputError("specialize: every term of the student's outputs has weight 0, so there is nothing to learn")
     for name in of_meta:
         META_TERMS.get(name)(2, meta)
+    for task in merger.tasks if specialize.rounds and merger.pool.architecture.own_heads else ():
+        check_head(task, merger.head(task), merger.pool)
 
 
 def _timed(tower: torch.nn.Module, merger: MetaMerger, pixels: torch.Tensor) -> tuple[float, float]:

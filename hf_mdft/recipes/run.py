@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,7 +143,7 @@ def _run(
 ) -> Report | None:
     state = PartialState()
     progress(f"Pool: {merger.pool.base} and {len(merger.pool.experts)} experts; {len(merger.tasks)} tasks")
-    check_options(meta, specialize)
+    check_options(meta, specialize, merger)
     with state.main_process_first():
         inputs = merger.inputs()
     progress(inputs_text(inputs))
@@ -167,9 +166,9 @@ def _run(
     others = {}
     for name, baseline in baselines.items():
         progress(f"Baseline: {name}")
-        start = time.perf_counter()
-        others[name] = baseline.made(merger)
-        merger.timing[f"baseline {name}"] = time.perf_counter() - start
+        others[name] = made = baseline.made(merger)
+        if isinstance(made, MetaMerger):
+            merger.timing[f"baseline {name}"] = sum(made.timing.values())
     progress("Evaluating (beside the check above, the only step that reads labels)")
     specialists = {task: made.save_pretrained for task, made in merger.specialists.items()}
     try:

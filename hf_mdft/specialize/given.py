@@ -7,12 +7,24 @@ import dataclasses
 
 from torch import nn
 
+from ..core.errors import InputError
 from ..embedding.restoration import find_restorations
 from ..experts import TaskExperts
 from ..heads import Head
+from ..pool import ModelPool
 from ..tasks import Images
 from .arguments import SpecializeArguments
 from .teacher import Models
+
+
+def check_head(task: str, head: Head, pool: ModelPool) -> None:
+    """Whether a specialist can be written with a task's head, before anything is trained.
+
+    Raises:
+        InputError: The pool's models have classifiers, as which it cannot be written.
+    """
+    if pool.architecture.own_heads and head.linear() is None:
+        raise InputError(f"task '{task}': its head is not linear, so no complete model can be written of a specialist")
 
 
 def images_used(images: Images, args: SpecializeArguments) -> Images:

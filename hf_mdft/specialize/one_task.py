@@ -17,7 +17,6 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from ..cards import Trust
-from ..core.errors import InputError
 from ..core.hashing import fingerprint
 from ..core.sealed import seal_of, sealed, whole
 from ..embedding.statistics import batch_norms, estimate_statistics
@@ -30,7 +29,7 @@ from ..trainers import arguments_key, resumable, show_progress
 from .arguments import SpecializeArguments
 from .evidence import gate_evidence
 from .gate import LIMITS, RULE, Decision, Rule, decide, familiarity, information_by_others, without_information
-from .given import as_asked, images_used, models_of
+from .given import as_asked, check_head, images_used, models_of
 from .interpolation import interpolate
 from .learning_rate import gentle_learning_rate
 from .specialist import Specialist
@@ -50,6 +49,8 @@ SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})
 
 RESULT = "result"
 """Folder of what a task's training gave: whole, or not there."""
+
+DIVERGED = "training ended in weights that are no finite numbers; lower learning_rate"
 
 CANDIDATE, INTERPOLATED, FALLBACK, DECISION = "candidate", "interpolated", "fallback", "decision.json"
 HEAD = "student-head.safetensors"
@@ -85,8 +86,7 @@ def specialize_task(
             if it is needed.
         meta_head: Head of the meta-model, where one was trained with it; the default is `head`.
     """
-    if pool.architecture.own_heads and head.linear() is None:  # told before its student is trained
-        raise InputError(f"task '{task}': its head is not linear, so no complete model can be written of a specialist")
+    check_head(task, head, pool)
     given, images = images.sample(args.images, args.seed), images_used(images, args)
     if len(images) < len(given) and PartialState().is_main_process:
         logger.warning(
@@ -223,8 +223,12 @@ def _train(
         refresh=self_taught if args.refreshes else None,
     )
     show_progress(trainer, f"Specialist {task}")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint, keyed=True)
     trained = trainer.finish()
+    if not all(tensor.isfinite().all() for tensor in trained.values()):
+        if PartialState().is_main_process:
+            logger.warning("%s: %s", task, DIVERGED)
+        return _kept(models, trusted, DIVERGED)
     student.load_state_dict(trained)
     if batch_norms(student):  # those of the weights' average are not the average of what training saw
         trained = copy.deepcopy(estimate_statistics(student, [models.images])).cpu().state_dict()
@@ -249,8 +253,12 @@ def _untrained(models: Models, trusted: Mapping[str, float], against: str) -> _T
     """What there is where the images are no evidence: the gate would keep nothing that is learned from them."""
     if PartialState().is_main_process:
         logger.warning("%s: nothing is trained: %s ('gate: false' trains all the same)", models.task, against)
+    return _kept(models, trusted, f"no improvement shown, nothing trained: {against}")
+
+
+def _kept(models: Models, trusted: Mapping[str, float], reason: str) -> _Trained:
+    """The model that one would take without labels, as the only result."""
     start, count = unchanged(models), len(models.images)
-    reason = f"no improvement shown, nothing trained: {against}"
     decision = Decision("expert", *[0.0] * 5, images=count, reason=reason, trained=False)
     return _Trained(decision, start, Trust(models.expert, start.name, trusted), dict(start.state), [])
 

@@ -24,12 +24,16 @@ from ..pool import ModelPool
 from ..task_data import TaskData
 from .arguments import SpecializeArguments
 from .gate import information_by_others
-from .given import images_used
+from .given import check_head, images_used
 from .one_task import specialize_task
 from .specialist import LATER_START, Specialist
 
 
 NEXT_META = "next-meta"
+"""End of the names of folders in which later rounds make their meta-models."""
+
+LATER_META = "meta-models of later rounds"
+"""Name of their stage."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,12 @@ class MetaTower:
     Args:
         tower: Its tower, a plain one.
         head: Gives the head that it uses for a task.
+        seconds: What making it took, where phase 2 had it made.
     """
 
     tower: nn.Module
     head: Callable[[str], Head]
+    seconds: float = 0.0
 
 
 def specialize_in_rounds(
@@ -90,6 +96,8 @@ def _rounds(
     new: dict[str, Head] = {}
     rounds, pool = [], data.pool
     experts = {task: data.experts(task) for task in todo}  # what is wrong with one is told before any work
+    for task in todo:
+        check_head(task, data.head(task), data.pool)
     asked = cache(partial(_asked, data, experts, args))
     for number in range(1, args.rounds + 1):
         folder = Path(args.output_dir) / f"round-{number}"
@@ -110,6 +118,7 @@ def _rounds(
         pool = pool.with_experts({task: found[task].chosen for task in todo})
         new |= {task: found[task].head for task in todo}
         meta = next_meta(pool, new, folder.with_name(f"{folder.name}-{NEXT_META}"))
+        took(LATER_META, meta.seconds)
     return rounds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 import shutil
 from collections.abc import Mapping
@@ -15,13 +16,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import (
-    PREFIX_CHECKPOINT_DIR,
-    HubStrategy,
-    IntervalStrategy,
-    SaveStrategy,
-    TrainOutput,
-)
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput
 
 from ..core.attention import quick_attention
 from ..core.errors import InputError
@@ -29,8 +24,8 @@ from ..core.sealed import damage, seal
 from ..core.state_files import load_state, save_state
 from .checkpoints import checkpoints, last_whole
 from .flat import ends_where_flat, flat
-from .ranges import NO_PARTS
-from .resume import begin
+from .ranges import check_saving
+from .resume import KEY_FILE
 
 
 EXTRA_STATE, OPTIMIZER, RANDOM = "extra_state.safetensors", "optimizer.safetensors", "random_{}.safetensors"
@@ -74,17 +69,22 @@ class PhaseTrainer(Trainer):
     def load_state_of_process(self, state: dict[str, torch.Tensor]) -> None:
         """Take back what `state_of_process` gave."""
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *, keyed: bool = False, **kwargs: Any
+    ) -> TrainOutput:
         """As in `Trainer`; a checkpoint of a finished run is only loaded (the Trainer would do one more step).
 
         Args:
             resume_from_checkpoint: Folder of a checkpoint; `True`: the last one in `args.output_dir` that is whole.
+            keyed: Whether `resumable` made the folder ready for this training, so that its checkpoints are those of
+                the run that the folder is known by.
             kwargs: See `Trainer.train`.
 
         Raises:
             InputError: The checkpoint is not whole, or there is none.
         """
-        begin(Path(self.args.output_dir), self.args.should_save)
+        if self.args.should_save and not keyed:
+            (Path(self.args.output_dir) / KEY_FILE).unlink(missing_ok=True)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_whole(Path(self.args.output_dir))
             if resume_from_checkpoint is None:
@@ -94,14 +94,18 @@ class PhaseTrainer(Trainer):
             if problem is not None:
                 raise InputError(f"{resume_from_checkpoint}: {problem}; go on from another checkpoint")
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
-            wanted = self.args.max_steps
-            if wanted < 0 and self.args.num_train_epochs <= state.num_train_epochs:
-                wanted = state.max_steps  # of the same epochs
-            if 0 < wanted <= state.global_step or (ends_where_flat(self.args) and flat(state)):
+            if self._steps() <= state.global_step or (ends_where_flat(self.args) and flat(state)):
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = state
                 return TrainOutput(state.global_step, 0.0, {})
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _steps(self) -> int:
+        """Steps of the whole training, by its epochs where steps are not counted."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        batches = len(self.get_train_dataloader())
+        return math.ceil(self.args.num_train_epochs * math.ceil(batches / self.args.gradient_accumulation_steps))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         with quick_attention(self.args.device, self.args.bf16):
@@ -190,17 +194,9 @@ def own_arguments(args: TrainingArguments) -> TrainingArguments:
     """A copy to change, for one device in each process: several GPUs are for `accelerate launch`, not `DataParallel`.
 
     Raises:
-        InputError: The arguments would choose a model by its labels, push during training or cut up the weights.
+        InputError: As `check_saving`.
     """
-    if args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST:
-        what = "load_best_model_at_end" if args.load_best_model_at_end else "save_strategy 'best'"
-        raise InputError(f"{what} would choose the model by evaluation labels; leave it off")
-    if args.save_only_model:
-        raise InputError("save_only_model leaves out what a run goes on from; leave it off")
-    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
-        raise InputError(f"hub_strategy '{args.hub_strategy.value}' pushes while training goes on; use 'end'")
-    if args.fsdp or args.deepspeed:
-        raise InputError(NO_PARTS)
+    check_saving(args)
     args = copy.copy(args)
     args._n_gpu = min(args.n_gpu, 1)
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != args.mixed_precision:

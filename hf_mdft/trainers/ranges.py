@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import Trainer, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer_utils import HubStrategy, SaveStrategy
 
 from ..core.errors import InputError, suggest
 from ..core.typed import check_fields
@@ -67,6 +68,24 @@ def _from_text(text: str) -> Any:
         raise InputError(f"accelerator_config: {text[:100]}: no JSON, nor a file of it ({error})") from error
 
 
+def check_saving(args: TrainingArguments) -> None:
+    """Refuse ways of saving that these trainers do not have.
+
+    Raises:
+        InputError: The arguments would choose a model by its labels, keep checkpoints that no run could go on from,
+            push during training or cut up the weights.
+    """
+    if args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST:
+        what = "load_best_model_at_end" if args.load_best_model_at_end else "save_strategy 'best'"
+        raise InputError(f"{what} would choose the model by evaluation labels; leave it off")
+    if args.save_only_model:
+        raise InputError("save_only_model leaves out what a run goes on from; leave it off")
+    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
+        raise InputError(f"hub_strategy '{HubStrategy(args.hub_strategy).value}' pushes while training goes on; use 'end'")
+    if args.fsdp or args.deepspeed:
+        raise InputError(NO_PARTS)
+
+
 def check_arguments(args: TrainingArguments) -> None:
     """Refuse what cannot be meant, before anything is made of it.
 
@@ -94,8 +113,7 @@ def check_arguments(args: TrainingArguments) -> None:
     for name in ("split_batches", "dispatch_batches"):
         if given.get(name) if isinstance(given, dict) else getattr(given, name, None):
             raise InputError(f"accelerator_config: {name} would divide batches anew; leave it off")
-    if args.fsdp or args.deepspeed:
-        raise InputError(NO_PARTS)
+    check_saving(args)
     if args.max_steps < -1:
         raise InputError(f"max_steps must be at least -1 (which counts num_train_epochs), got {args.max_steps}")
     epochs = next(field.default for field in dataclasses.fields(args) if field.name == "num_train_epochs")

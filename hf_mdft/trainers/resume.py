@@ -12,10 +12,13 @@ from transformers import TrainingArguments
 from ..core.cache import key_of
 from ..core.errors import InputError
 from ..core.json_files import replace_text
-from ..core.sealed import ASIDE, SEAL
-from ..core.timing import KEY_FILE
+from ..core.sealed import ASIDE, SEAL, whole
+from ..core.timing import SECONDS, forget_finished
 from .checkpoints import checkpoints, last_whole
 
+
+KEY_FILE = "run.key"
+"""File of a folder of work in progress that tells which run it is of."""
 
 ADVICE = "move it away, or choose another output folder"
 
@@ -26,10 +29,6 @@ IRRELEVANT = {
     "local_rank", "ddp_timeout", "rounds", "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision",
 }  # fmt: skip
 """Arguments that change where and how a run is done, but not its result (`rounds`: no round depends on later ones)."""
-
-
-_READY: set[Path] = set()
-"""Folders that were made ready for a run of this process which has not begun to train."""
 
 
 def arguments_key(args: TrainingArguments) -> dict[str, Any]:
@@ -55,28 +54,17 @@ def resumable(folder: Path, parts: Any, own_folders: Iterable[str] = ()) -> str 
         strange = [path for path in checkpoints(folder) if not (path / SEAL).exists()]
         if strange and not file.is_file():
             raise InputError(f"{strange[0]}: not written by hf_mdft; {ADVICE}")
-        _READY.add(folder.absolute())
         if file.is_file() and file.read_text(encoding="utf-8", errors="replace") == key:
-            return last_whole(folder)
+            checkpoint = last_whole(folder)
+            if checkpoint is None and not any(whole(folder / name) for name in own_folders):
+                forget_finished(folder)
+            return checkpoint
         folder.mkdir(parents=True, exist_ok=True)
         old = [*checkpoints(folder), *folder.glob(f"{ASIDE}*"), *(folder / name for name in own_folders), file]
         for path in [path for path in old if path.is_dir()]:
             shutil.rmtree(path)
+        (folder / SECONDS).unlink(missing_ok=True)
         replace_text(file, key)
     except OSError as error:
         raise InputError(f"{folder}: cannot write ({error.strerror}); choose another output folder") from error
     return None
-
-
-def begin(folder: Path, first: bool) -> None:
-    """Before a training writes checkpoints: where `resumable` did not make its folder ready, the checkpoints will not
-    be those of the run that the folder is known by.
-
-    Args:
-        folder: Folder of the checkpoints.
-        first: Whether this is the process that writes.
-    """
-    ready = folder.absolute() in _READY
-    _READY.discard(folder.absolute())
-    if first and not ready:
-        (folder / KEY_FILE).unlink(missing_ok=True)

@@ -37,6 +37,8 @@ def decide(
             classes are uneven, weights between the two are compared with it instead of the specialist's.
     """
     against = None if given is None else given.against()
+    if specialist.log_probs.isnan().any():
+        against = "the specialist's outputs are no finite numbers"
     furthest = given.furthest if given is not None and between is not None and against is None else 1.0
     if furthest < 1:
         specialist, between = between(furthest), _shortened(between, furthest)

@@ -71,8 +71,6 @@ class Thresholds:
         if found.largest_class >= self.one_class:
             return Verdict(0.0, f"no improvement shown: the expert takes {found.largest_class:.0%} for one class")
         seen = found.compared()
-        if not math.isfinite(seen.drift):
-            return Verdict(0.0, "no improvement shown: the specialist's outputs are no finite numbers")
         reason = (
             f"{100 * seen.changed:.1f} % of predictions changed, consistency {100 * seen.consistency_gain:+.1f} points"
         )

@@ -105,4 +105,4 @@ def _evenly_spread(images: Images, strangers: int) -> Images:
 
 def information(probabilities: torch.Tensor) -> float:
     """Mutual information of image and prediction `(N, C)`, in shares of `ln C`."""
-    return image_information(probabilities.double()).mean().item() / math.log(probabilities.shape[-1])
+    return image_information(probabilities).mean().item() / math.log(probabilities.shape[-1])
