@@ -31,6 +31,7 @@ from .checks import check_given
 from .finish_heads import finish_heads
 from .held_out import MOST, held_out_loss
 from .hub import PushingTrainer
+from .keep_range import KeepRange
 from .micro_batches import average, gathered, micro_batch_of, micro_batches
 from .mixed import MixedTasks, as_batch
 from .objective import MetaObjective
@@ -78,7 +79,7 @@ class MdftTrainer(PushingTrainer):
         **kwargs: Any,
     ) -> None:
         self._logs: dict[str, torch.Tensor] = {}
-        self._step_is_over, self._keeps_range = True, False
+        self._step_is_over = True
         self._given_args = args or MdftTrainingArguments()
         check_given(model, self._given_args, train_dataset, heads, eval_dataset, kwargs)
         args, experts = own_arguments(self._given_args), experts or {}
@@ -110,6 +111,8 @@ class MdftTrainer(PushingTrainer):
             **kwargs,
         )
         show_progress(self, "Meta-model")
+        if args.coefficient_range is not None:
+            self.add_callback(KeepRange(args.coefficient_range, self._coefficients))
         if any(len(rows) for rows in self._held_out.values()):
             self.add_callback(EndWhereFlat(self._held_out_loss, self.log))
 
@@ -177,18 +180,7 @@ class MdftTrainer(PushingTrainer):
             optimizer.add_param_group({"params": heads, "lr": self.args.head_learning_rate, "weight_decay": 0.0})
         elif not all(id(p) in held for p in heads):
             raise InputError("optimizers: the one given lacks the heads; set train_heads=False, or give optim instead")
-        if not self._keeps_range:
-            optimizer.register_step_post_hook(self._after_step)
-            self._keeps_range = True
         return optimizer
-
-    @torch.no_grad()
-    def _after_step(self, *_: Any) -> None:
-        if self.args.coefficient_range is not None:
-            low, high = (float(bound) for bound in self.args.coefficient_range)
-            coefficients = self._coefficients()
-            torch._foreach_clamp_min_(coefficients, low)
-            torch._foreach_clamp_max_(coefficients, high)
 
     @property
     def trained_heads(self) -> dict[str, Head]:

@@ -80,8 +80,9 @@ def check_saving(args: TrainingArguments) -> None:
         raise InputError(f"{what} would choose the model by evaluation labels; leave it off")
     if args.save_only_model:
         raise InputError("save_only_model leaves out what a run goes on from; leave it off")
-    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
-        raise InputError(f"hub_strategy '{HubStrategy(args.hub_strategy).value}' pushes while training goes on; use 'end'")
+    strategy = HubStrategy(args.hub_strategy)
+    if args.push_to_hub and strategy != HubStrategy.END:
+        raise InputError(f"hub_strategy '{strategy.value}' pushes while training goes on; use 'end'")
     if args.fsdp or args.deepspeed:
         raise InputError(NO_PARTS)
 
