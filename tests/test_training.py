@@ -738,11 +738,12 @@ def test_checkpoints_that_nothing_can_go_on_from_are_refused(make_trainer, name)
         make_trainer(**{name: True if name == "save_only_model" else "best", "metric_for_best_model": "accuracy"})
 
 
+@pytest.mark.parametrize("options", [{"eval_strategy": "steps", "eval_steps": 2}, {"eval_on_start": True}])
 @pytest.mark.parametrize("phase", ["fit", "specialize"])
-def test_evaluation_while_training_is_refused(merger, tmp_path, phase):
+def test_evaluation_while_training_is_refused(merger, tmp_path, phase, options):
     kind = MdftTrainingArguments if phase == "fit" else SpecializeArguments
-    args = kind(output_dir=str(tmp_path), use_cpu=True, eval_strategy="steps", eval_steps=2)
-    with pytest.raises(InputError, match="training reads no labels; leave eval_strategy off"):
+    args = kind(output_dir=str(tmp_path), use_cpu=True, **options)
+    with pytest.raises(InputError, match=f"training reads no labels; leave {next(iter(options))} off"):
         getattr(merger, phase)(args)
 
 
