@@ -8,6 +8,7 @@ import os
 import stat
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -50,7 +51,7 @@ def pack(path, files, links, mode="w"):
 def found_in(archive):
     """Contents by name within the archive."""
     root = unpacked(archive, "x")
-    return {os.path.relpath(picture.path, root): open(picture.path, "rb").read() for picture in pictures_in(root, "x")}
+    return {os.path.relpath(found.path, root): Path(found.path).read_bytes() for found in pictures_in(root, "x")}
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz"])

@@ -71,13 +71,13 @@ class Member(NamedTuple):
     Args:
         name: Its name there.
         position: Where its content lies: to go back in a compressed archive is to read it anew.
-        open: Opens its content; of a link `None`.
+        content: Opens its content; of a link `None`.
         leads_to: What a link stands for, by the name of that in the archive; of a file `None`.
     """
 
     name: str
     position: int
-    open: Callable[[], IO[bytes]] | None
+    content: Callable[[], IO[bytes]] | None
     leads_to: str | None = None
 
 
@@ -169,8 +169,8 @@ def _place(root: Path, name: str) -> Path | None:
 
 def _write(member: Member, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with member.open() as content, open(path, "wb") as file:
-        shutil.copyfileobj(content, file, 1 << 20)
+    with member.content() as opened, open(path, "wb") as file:
+        shutil.copyfileobj(opened, file, 1 << 20)
 
 
 def _linked(root: Path, files: Mapping[str, Member], links: Mapping[str, str]) -> list[str]:
