@@ -77,8 +77,9 @@ class TaskData:
             InputError: They are of another kind, or would evaluate while training.
         """
         given = copy.copy(expect(args, (kind, NoneType), f"args of {method}()")) or kind(seed=self.seed)
-        if given.eval_strategy != IntervalStrategy.NO:
-            raise InputError(f"args of {method}(): training reads no labels; leave eval_strategy off, call evaluate()")
+        evaluates = {"eval_strategy": given.eval_strategy != IntervalStrategy.NO, "eval_on_start": given.eval_on_start}
+        for name in (name for name, is_on in evaluates.items() if is_on):
+            raise InputError(f"args of {method}(): training reads no labels; leave {name} off, call evaluate()")
         return given
 
     def take_from(self, other: TaskData) -> None:

@@ -658,6 +658,31 @@ def test_gray_with_transparency_of_sixteen_bits_has_no_range(tmp_path, preproces
         read_unlabelled("x", Task([str(tmp_path / "a.png")], image_range=[0, 4095]), preprocessor)
     for limits in (None, [0, 65535]):
         assert len(read_unlabelled("x", Task([str(tmp_path / "a.png")], image_range=limits), preprocessor)) == 1
+    image = Image.open(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"row 0 \(gray of 16 bits with transparency, read by its upper 8: save it"):
+        read_unlabelled("x", Task([image], image_range=[0, 4095]), preprocessor)
+    assert len(read_unlabelled("x", Task([image], image_range=[0, 65535]), preprocessor)) == 1
+    assert image.getpixel((0, 0))[-1] == 255, "it can still be read"
+
+
+def test_pictures_of_a_column_are_read_from_their_files():
+    """Gray of four bits, whose transparent value Pillow leaves as it is in the file."""
+    png = png_of(4, 0, 2, bytes([0x5F]), (5,))
+    features = datasets.Features({"image": datasets.Image()})
+    data = datasets.Dataset.from_dict({"image": [{"bytes": png, "path": None}]}, features=features)
+    for column in (data["image"], data.with_format("numpy")["image"]):
+        (row,) = listed(column, "image", "x")["image"]
+        assert np.asarray(decode(row, Showing(background="red"))).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+    turned = data.with_transform(lambda batch: {"image": [image.rotate(180) for image in batch["image"]]})
+    (row,) = listed(turned["image"], "image", "x")["image"]
+    assert np.asarray(decode(row)).tolist()[0][0] == [255, 255, 255], "a transform of it is what was asked for"
+
+
+@pytest.mark.parametrize(("mode", "said"), [("RGB", False), ("L", True), (None, False)])
+def test_modes_that_change_nothing_are_not_warned_of(preprocessor, caplog, mode, said):
+    data = make_dataset("shade", 6, 0).cast_column("image", datasets.Image(mode=mode))
+    read_unlabelled("x", Task(data), preprocessor)
+    assert ("are read as they are" in caplog.text) == said
 
 
 @pytest.mark.parametrize(("array", "white"), [(np.uint16([[60_000]]), 65_535), (np.float32([[0.75]]), 1)])

@@ -335,6 +335,7 @@ def test_names_of_tasks_that_are_values(clip_paths, tmp_path, name):
         ("meta", {"output_dir": "mine"}, "meta: output_dir has no place in a recipe: results go to --output-dir"),
         ("specialize", {"resume_from_checkpoint": "x"}, "goes on where it stopped"),
         ("specialize", {"eval_strategy": "steps"}, "training reads no labels"),
+        ("meta", {"eval_on_start": True}, "meta: eval_on_start has no place in a recipe: training reads no labels"),
         ("meta", {"deepspeed": "nowhere.json"}, "meta: "),
     ],
 )

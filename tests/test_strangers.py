@@ -180,7 +180,7 @@ def test_links_in_archives(tmp_path, preprocessor, caplog, ending):
     found = read_labelled("x", Task(None, str(tmp_path / f"photos{ending}")), ["dog", "cat"], preprocessor)
     assert found.labels.tolist() == [1, 1, 0] and found.images.pixels([1]).equal(found.images.pixels([2]))
     assert found.images.pixels([0]).ne(found.images.pixels([1])).any()
-    assert "4 links in " in caplog.text and "lead to no file in it, and are passed over: p/" in caplog.text
+    assert "3 links in " in caplog.text and "lead to no file in it, and are passed over: p/" in caplog.text
 
 
 @pytest.mark.parametrize("names", [("a", "a/b.png"), ("a/b.png", "a"), ("a", "a/b/c.png"), (f"{'n' * 300}.png",)])
@@ -383,6 +383,28 @@ def test_words_are_matched_by_name_where_label_names_lists_the_classes(preproces
         matched(["dog", "cow"], ["cat", "dog"], preprocessor, label_names=["cat", "dog"])
     with pytest.raises(InputError, match="label_names: its list: label '2' is no number from 0 to 1"):
         matched([0, 2], ["cat", "dog"], preprocessor, label_names=["cat", "dog"])
+
+
+def test_words_are_matched_by_name_whatever_list_label_names_is(preprocessor):
+    assert matched(["dog", "cat"], ["cat", "dog"], preprocessor, label_names=["dog", "cat"]) == [1, 0]
+
+
+def test_a_list_of_label_names_goes_by_the_number_that_a_text_holds(preprocessor):
+    assert matched(["0", "1"], ["cat", "dog"], preprocessor, label_names=["dog", "cat"]) == [1, 0]
+    with pytest.raises(InputError, match="label_names has no name for label '2'"):
+        matched(["0", "2"], ["cat", "dog"], preprocessor, label_names=["dog", "cat"])
+
+
+def test_numbers_that_count_from_another_start_are_in_order(preprocessor):
+    """Names that are numbers contradict no order, but where they name the classes, or are sorted as text."""
+    counted = datasets.ClassLabel(names=["1", "2", "3", "4"])
+    classes = ["0", "1", "2", "3"]
+    assert matched([0, 1, 2, 3], classes, preprocessor, counted, label_names="in_order") == [0, 1, 2, 3]
+    assert matched([3, 1], classes, preprocessor, counted, label_names=classes) == [3, 1]
+    as_text = datasets.ClassLabel(names=["1", "10", "2", "3"])
+    for feature, names in ((counted, ["2", "1", "3", "4"]), (as_text, classes), (FOLDERS, ["0", "1", "2", "10"])):
+        with pytest.raises(InputError, match="label_names says that labels are in the order of the classes"):
+            matched([0, 1, 2, 3], names, preprocessor, feature, label_names="in_order")
 
 
 def test_numbers_that_two_classes_have_tell_none(preprocessor):

@@ -760,11 +760,12 @@ def test_an_optimizer_without_the_coefficients_is_refused(make_trainer, merger):
         MdftTrainer(model, arguments("unused"), train_dataset=images, heads=heads, optimizers=(other, None))
 
 
+@pytest.mark.parametrize("options", [{"eval_strategy": "steps", "eval_steps": 2}, {"eval_on_start": True}])
 @pytest.mark.parametrize("phase", ["fit", "specialize"])
-def test_evaluation_while_training_is_refused(merger, tmp_path, phase):
+def test_evaluation_while_training_is_refused(merger, tmp_path, phase, options):
     kind = MdftTrainingArguments if phase == "fit" else SpecializeArguments
-    args = kind(output_dir=str(tmp_path), use_cpu=True, eval_strategy="steps", eval_steps=2)
-    with pytest.raises(InputError, match="training reads no labels; leave eval_strategy off"):
+    args = kind(output_dir=str(tmp_path), use_cpu=True, **options)
+    with pytest.raises(InputError, match=f"training reads no labels; leave {next(iter(options))} off"):
         getattr(merger, phase)(args)
 
 

@@ -24,6 +24,7 @@ ADAPTER_OPTIONS = ("granularity", "transform", "init_coefficient")
 ELSEWHERE = {
     "output_dir": "results go to --output-dir",
     "resume_from_checkpoint": "the same command with the same --output-dir goes on where it stopped",
+    "eval_on_start": "training reads no labels; results are measured at the end",
     "eval_strategy": "training reads no labels; results are measured at the end",
 }
 """Options of every `Trainer` that a recipe does not have, and what there is instead."""

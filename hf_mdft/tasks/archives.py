@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import lzma
 import os
 import posixpath
 import shutil
+import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, NamedTuple
 
 from ..core.cache import key_of, prepared
 from ..core.errors import InputError
 from ..core.hashing import file_hash
+from ..core.plain_text import one_line
 
 
 logger = logging.getLogger(__name__)
@@ -36,6 +40,9 @@ DAMAGED = (
 """What readers of archives raise; of those with a password `RuntimeError`."""
 
 FILES = "files"
+
+LONGEST_LINK = 4096
+"""Bytes of the longest path that Linux takes."""
 
 OF_THE_ARCHIVE = (None, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST)
 """Numbers of errors that are no fault of the disk: of names that are a file and a folder, or too long; readers of gzip
@@ -58,11 +65,27 @@ def stem(name: str) -> str:
     return next(name[: -len(ending)] for ending in sorted(ENDINGS, key=len)[::-1] if name.lower().endswith(ending))
 
 
+class Member(NamedTuple):
+    """A file of an archive, or a link.
+
+    Args:
+        name: Its name there.
+        position: Where its content lies: to go back in a compressed archive is to read it anew.
+        content: Opens its content; of a link `None`.
+        leads_to: What a link stands for, by the name of that in the archive; of a file `None`.
+    """
+
+    name: str
+    position: int
+    content: Callable[[], IO[bytes]] | None
+    leads_to: str | None = None
+
+
 def unpacked(archive: Path, where: str) -> Path:
     """Folder of the cache with an archive's files; it follows the archive's content, not its name.
 
-    Nothing leaves the folder. Links stand for files of the archive, those that lead elsewhere are passed over, which a
-    warning says; so are devices.
+    Nothing leaves the folder. Links to files of the archive become copies, those to its folders links to them; others
+    are passed over, which a warning says; so are devices.
 
     Args:
         archive: A local file.
@@ -73,20 +96,21 @@ def unpacked(archive: Path, where: str) -> Path:
     """
 
     def make(folder: Path) -> None:
-        (folder / FILES).mkdir()
-        name, lost = "", []
+        root, name = folder / FILES, ""
+        root.mkdir()
+        files: dict[str, Member] = {}
+        links: dict[str, str] = {}
         try:
-            for name, opened in _members(archive):
-                parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", "..")]
-                if not parts or any(map(is_hidden, parts)):
-                    continue
-                if opened is None:
-                    lost.append(name)
-                    continue
-                target = folder.joinpath(FILES, *parts)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with opened, open(target, "wb") as file:
-                    shutil.copyfileobj(opened, file, 1 << 20)
+            with _opened(archive) as members:
+                for member in members:
+                    name = member.name
+                    if member.leads_to is None:
+                        files[posixpath.normpath(name)] = member
+                        if path := _place(root, name):
+                            _write(member, path)
+                    else:
+                        links[posixpath.normpath(name)] = posixpath.normpath(member.leads_to)
+                lost = _linked(root, files, {name: target for name, target in links.items() if name not in files})
         except (*DAMAGED, OSError) as error:
             if isinstance(error, OSError) and error.errno not in OF_THE_ARCHIVE:
                 raise
@@ -98,48 +122,100 @@ def unpacked(archive: Path, where: str) -> Path:
                 where,
                 len(lost),
                 archive,
-                lost[0],
+                one_line(lost[0]),
             )
 
     try:
-        return prepared("archives", key_of("archive 2", file_hash(archive)), make) / FILES
+        return prepared("archives", key_of("archive 3", file_hash(archive)), make) / FILES
     except OSError as error:
         raise InputError(f"{where}: {archive} cannot be read ({error.strerror or error})") from error
 
 
-def _members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Names and contents of an archive's regular files, and of links to them; no content where a link leads
-    elsewhere."""
+@contextlib.contextmanager
+def _opened(archive: Path) -> Iterator[Iterator[Member]]:
+    """An archive's regular files and links, in its order; they can be read while it is open."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as zipped:
-            for info in zipped.infolist():
-                if not info.is_dir():
-                    yield info.filename, zipped.open(info)
+            yield _zipped(zipped)
     else:
-        with tarfile.open(archive) as opened:
-            for info in opened:
-                if info.isfile():
-                    yield info.name, opened.extractfile(info)
-            members = {posixpath.normpath(info.name): info for info in opened.getmembers()}
-            links = [(info.name, _target(info, members)) for info in members.values() if _is_link(info)]
-            # In the order of the files: to go back in a compressed archive is to read it anew.
-            for name, target in sorted(links, key=lambda link: link[1].offset_data if link[1] else 0):
-                yield name, target and opened.extractfile(target)
+        with tarfile.open(archive) as packed:
+            yield _packed(packed)
 
 
-def _is_link(info: tarfile.TarInfo) -> bool:
-    return info.issym() or info.islnk()
+def _zipped(archive: zipfile.ZipFile) -> Iterator[Member]:
+    for info in archive.infolist():
+        name = info.filename
+        if stat.S_ISLNK(info.external_attr >> 16):  # its content is what it leads to
+            leads_to = archive.read(info) if info.file_size <= LONGEST_LINK else b""
+            yield Member(name, 0, None, posixpath.join(posixpath.dirname(name), os.fsdecode(leads_to)))
+        elif not info.is_dir():
+            yield Member(name, info.header_offset, partial(archive.open, info))
 
 
-def _target(link: tarfile.TarInfo, members: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
-    """The file of an archive that a link leads to, over others too; `None` where it leads in circles or elsewhere."""
-    info: tarfile.TarInfo | None = link
+def _packed(archive: tarfile.TarFile) -> Iterator[Member]:
+    for info in archive:
+        if info.isfile():
+            yield Member(info.name, info.offset_data, partial(archive.extractfile, info))
+        elif info.issym() or info.islnk():
+            folder = posixpath.dirname(info.name) if info.issym() else ""
+            yield Member(info.name, 0, None, posixpath.join(folder, info.linkname))
+
+
+def _place(root: Path, name: str) -> Path | None:
+    """Where a file of an archive is unpacked; `None` for one that is not, as it is hidden."""
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", "..")]
+    return root.joinpath(*parts) if parts and not any(map(is_hidden, parts)) else None
+
+
+def _write(member: Member, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with member.content() as opened, open(path, "wb") as file:
+        shutil.copyfileobj(opened, file, 1 << 20)
+
+
+def _linked(root: Path, files: Mapping[str, Member], links: Mapping[str, str]) -> list[str]:
+    """Put in place what links of an archive stand for; gives the names of those that lead to nothing in it."""
+    folders = {posixpath.dirname(name) for name in (*files, *links)} if links else set()
+    folders |= {str(above) for folder in folders for above in PurePosixPath(folder).parents}
+    copies: dict[str, list[Path]] = {}
+    of_folders, lost = [], []
+    for name in links:
+        path, target = _place(root, name), _target(name, links)
+        if path is None:
+            continue
+        if target in files:
+            copies.setdefault(target, []).append(path)
+        elif target in folders and (folder := _place(root, target)):
+            of_folders.append((name, path, folder))
+        else:
+            lost.append(name)
+    for target in sorted(copies, key=lambda target: files[target].position):
+        source = _place(root, target)
+        if source is None:
+            source = copies[target].pop()
+            _write(files[target], source)
+        for path in copies[target]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, path)
+    for name, path, folder in of_folders:  # the last ones, so that nothing is written through them
+        if folder.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(os.path.relpath(folder, path.parent))
+        else:
+            lost.append(name)
+    return lost
+
+
+def _target(name: str, links: Mapping[str, str]) -> str | None:
+    """What a name in an archive stands for, where it or a folder in it is a link; `None` where they go in circles."""
     for _ in range(40):  # links, as many as Linux follows
-        if info is None or not _is_link(info):
-            break
-        folder = posixpath.dirname(info.name) if info.issym() else ""
-        info = members.get(posixpath.normpath(posixpath.join(folder, info.linkname)))
-    return info if info is not None and info.isfile() else None
+        parts = name.split("/")
+        starts = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        link = next((start for start in starts if start in links), None)
+        if link is None:
+            return name
+        name = posixpath.normpath(posixpath.join(links[link], name[len(link) + 1 :]))
+    return None
 
 
 def is_hidden(name: str) -> bool:

@@ -108,7 +108,7 @@ def open_picture(value: Mapping[str, Any] | None, showing: Showing) -> Image.Ima
         width, height = image.size
         if width * height > showing.max_pixels:
             raise ValueError(f"{width} x {height} pixels, more than max_pixels: {showing.max_pixels}")
-        if _stored_as(image) == GRAY_ALPHA_16 and showing.range not in (None, ALL_16):
+        if stored_as(image) == GRAY_ALPHA_16 and showing.range not in (None, ALL_16):
             raise ValueError("gray of 16 bits with transparency, read by its upper 8: save it without transparency")
         load(image)
     finally:
@@ -126,13 +126,13 @@ def _formats() -> tuple[str, ...]:
 def load(image: Image.Image) -> None:
     """Read a picture's pixels, where that is still to be done. TIFF is turned as its entries say, which are taken out;
     the gray of a PNG that is transparent is one of the pixels' values, which Pillow leaves as it is in the file."""
-    factor, hidden = SHALLOW.get(_stored_as(image)), image.info.get("transparency")
+    factor, hidden = SHALLOW.get(stored_as(image)), image.info.get("transparency")
     if factor and isinstance(hidden, int):
         image.info["transparency"] = hidden % (255 // factor + 1) * factor
     image.load()
 
 
-def _stored_as(image: Image.Image) -> str:
+def stored_as(image: Image.Image) -> str:
     """What Pillow calls the form of pixels that are still in their file."""
     tiles = getattr(image, "tile", None)
     return tiles[0][3] if tiles and isinstance(tiles[0][3], str) else ""

@@ -8,7 +8,7 @@ import torch
 
 from ..core.errors import InputError
 from .images import Images
-from .labels import label_classes
+from .labels import known_labels, label_classes
 from .preprocessor import Preprocessor
 from .source import LISTS, check_column, open_dataset, open_images, warn_of_dropped
 from .task import Task
@@ -42,10 +42,10 @@ def read_labelled(
             f"{where}: a list of images has no labels; give a datasets.Dataset, which Dataset.from_list(rows) makes "
             "of rows that have them, or a folder with a folder for each class"
         )
-    dataset = open_dataset(spec, where, task.image_column, class_names)
+    dataset = open_dataset(spec, where, task.image_column, known_labels(class_names, task.label_names))
     check_column(dataset, task.image_column, "image_column", where)
     check_column(dataset, task.label_column, "label_column", where)
-    columns = open_images(spec, task.image_column, where)
+    columns = open_images(spec, task.image_column, where, dataset)
     warn_of_dropped(spec, columns, task.image_column, where)
     images = Images.prepare(columns, task.image_column, preprocessor, where, reading_of(name, task))
     rows = images.rows.tolist()

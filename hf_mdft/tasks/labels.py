@@ -75,6 +75,20 @@ def label_classes(
     return [found[value] for value in values], {shown[value]: number for value, number in found.items()}
 
 
+def known_labels(class_names: Sequence[str], label_names: Any) -> list[str]:
+    """Names that labels may have: those of the classes, and of what `label_names` says which class it is.
+
+    Args:
+        class_names: Names of the head's classes.
+        label_names: See `Task.label_names`.
+    """
+    if label_names is None:
+        others: Any = _numbers(class_names)
+    else:
+        others = label_names if isinstance(label_names, Mapping) else range(len(class_names))
+    return [*class_names, *map(_text, others)]
+
+
 def _text(value: Any) -> str:
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
 
@@ -86,15 +100,16 @@ def _stated(
     if label_names is None:
         return None
     is_list = label_names != IN_ORDER and not isinstance(label_names, Mapping)
+    if is_list and not all(_is_number(value, text) for value, text in shown.items()):
+        return None  # words, which are matched by name
     if label_names == IN_ORDER or (is_list and list(label_names) == list(class_names)):
-        if names and (displaced := displaced_classes(names, class_names)):
+        displaced = displaced_classes(names, class_names) if names and not _only_count(names, class_names) else []
+        if displaced:
             raise InputError(
                 f"{where}: label_names says that labels are in the order of the classes ({_short(class_names)}), but "
                 f"the data set calls label {names.index(displaced[0])} '{displaced[0]}': leave label_names out, and "
                 "labels are matched by name, or say which class each label is, {LABEL: CLASS, ...}"
             )
-        if is_list and not all(_is_number(value, text) for value, text in shown.items()):
-            return None  # words, which are matched by name
         said = "its list" if is_list else IN_ORDER
         return {value: _in_order(value, text, len(class_names), said, where) for value, text in shown.items()}
     stated = _by_label(shown, label_names, names, where)
@@ -119,6 +134,15 @@ def _in_order(value: Any, text: str, count: int, said: str, where: str) -> int:
     return number
 
 
+def _only_count(names: Sequence[str], class_names: Sequence[str]) -> bool:
+    """Whether a data set's names are numbers that count its labels, from another start than the classes, rather than
+    names of the classes in another order."""
+    numbers = [_number(name) for name in names]
+    if None in numbers or numbers != sorted(numbers):
+        return False
+    return not {plain_name(name) for name in names} <= {plain_name(name) for name in class_names}
+
+
 def _is_number(value: Any, text: str) -> bool:
     return isinstance(value, int) or re.fullmatch(r"[0-9]+", text) is not None
 
@@ -126,7 +150,7 @@ def _is_number(value: Any, text: str) -> bool:
 def _by_label(shown: Mapping[Any, str], label_names: Any, names: Sequence[str] | None, where: str) -> dict[Any, Any]:
     """The name that `label_names` has for each label: all by their text, or all by their numbers."""
     if not isinstance(label_names, Mapping):
-        return _whole({value: _get(label_names, value) for value in shown}, shown, where)
+        return _whole({value: _get(label_names, value, text) for value, text in shown.items()}, shown, where)
     exact = {_text(label): name for label, name in label_names.items()}
     plain = [plain_name(label) for label in exact]
     alike = {key: name for key, name in zip(plain, exact.values(), strict=True) if plain.count(key) == 1}
@@ -148,8 +172,9 @@ def _is_label(label: str, names: Sequence[str]) -> bool:
     return is_number or plain_name(label) in {plain_name(name) for name in names}
 
 
-def _get(names: Sequence[Any], value: Any) -> Any:
-    return names[value] if isinstance(value, int) and value < len(names) else None
+def _get(names: Sequence[Any], value: Any, text: str) -> Any:
+    number = value if isinstance(value, int) else int(text)
+    return names[number] if number < len(names) else None
 
 
 def _whole(found: dict[Any, Any], shown: Mapping[Any, str], where: str) -> dict[Any, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import InputError
-from .decode import DEEP, WHITENESS, load, white_is_zero
+from .decode import DEEP, GRAY_ALPHA_16, WHITENESS, load, stored_as, white_is_zero
 
 
 AS_PNG, AS_TIFF = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), ("I", "F", "CMYK", "LAB", "I;16B")
@@ -23,7 +23,7 @@ def listed(items: Sequence[Any], column: str, where: str) -> datasets.Dataset:
     """Pictures in memory or paths, as they would be stored."""
     if not len(items):
         raise InputError(f"{where}: the list of images is empty")
-    values = []
+    items, values = _undecoded(items), []
     for number, item in enumerate(items):
         if isinstance(item, Mapping) and column in item:
             item = item[column]  # rows of a data set
@@ -41,9 +41,20 @@ def listed(items: Sequence[Any], column: str, where: str) -> datasets.Dataset:
     return datasets.Dataset.from_dict({column: values}, features=features)
 
 
+def _undecoded(items: Sequence[Any]) -> Sequence[Any]:
+    """A data set's column of pictures as they are stored: read from there, they have lost what their files say."""
+    if not isinstance(items, datasets.arrow_dataset.Column) or not isinstance(items.source, datasets.Dataset):
+        return items
+    source, name = items.source, items.column_name
+    if source.format["type"] == "custom" or not isinstance(source.features.get(name), datasets.Image):
+        return items
+    return source.with_format(None).cast_column(name, datasets.Image(decode=False))[name]
+
+
 def _stored(item: Any) -> dict[str, Any]:
     """A picture's bytes or path."""
     if isinstance(item, str | Path):
+        str(item).encode()  # tables of `datasets` hold no other text
         return {"bytes": None, "path": str(item)}
     if isinstance(item, bytes):
         return {"bytes": item, "path": None}
@@ -51,6 +62,12 @@ def _stored(item: Any) -> dict[str, Any]:
         return {"bytes": item.get("bytes"), "path": item.get("path")}
     if not isinstance(item, Image.Image):
         item = Image.fromarray(_pixels(np.asarray(item)))
+    if stored_as(item) == GRAY_ALPHA_16 and item.fp:  # what is read of it has eight bits
+        place = item.fp.tell()
+        item.fp.seek(0)
+        content = item.fp.read()
+        item.fp.seek(place)
+        return {"bytes": content, "path": None}
     if item.mode not in AS_PNG + AS_TIFF:
         item = item.convert({"La": "LA", "RGBa": "RGBA"}.get(item.mode, "RGB"))
     load(item)

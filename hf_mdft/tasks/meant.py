@@ -18,7 +18,8 @@ from huggingface_hub import metadata_load
 
 from ..core.errors import InputError
 from .archives import is_archive
-from .folders import Found, chosen, endings, files_in, part_of_images, pictures_in
+from .folders import chosen, endings, files_in, part_of_images, pictures_in
+from .named import Found
 
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ TABLES = frozenset({".arrow", *(ending for kind in KINDS.values() for ending in 
 """Endings of files that `datasets` reads as tables."""
 
 
-def local_images(spec: Mapping[str, Any], where: str, class_names: Collection[str] = ()) -> Any:
+def local_images(spec: Mapping[str, Any], where: str, known: Collection[str] = ()) -> Any:
     """Images of a local folder or local archives: all of them, where `datasets` drops what a word such as `train` in
     a file's name seems to leave to another part; `None` where it is something else that `datasets` reads."""
     path, files, split = spec.get("path"), spec.get("data_files"), spec.get("split")
@@ -46,20 +47,25 @@ def local_images(spec: Mapping[str, Any], where: str, class_names: Collection[st
             return None
         parts = files if isinstance(files, Mapping) else {"train": files}
         found = {n: [p for file in flat(part) for p in pictures_in(Path(file), where)] for n, part in parts.items()}
-        return chosen(found, split, "image", where, class_names)
+        return chosen(found, split, "image", where, known)
     folder = _folder_of(spec)
-    if folder is None or files is not None or spec.keys() - SAME_PICTURES or _states_files(spec):
+    is_other = path in KINDS or files is not None or spec.keys() - SAME_PICTURES
+    if folder is None or is_other or _states_files(spec):
         return None
-    pictures, metadata = _is_of_pictures(path, [file.name for file in files_in(folder)])
-    return part_of_images(folder, split, "image", where, class_names) if pictures and not metadata else None
+    pictures, metadata = _is_of_pictures(path, files_in(folder))
+    return part_of_images(folder, split, "image", where, known) if pictures and not metadata else None
 
 
 def _is_of_pictures(path: Any, names: Sequence[str]) -> tuple[bool, bool]:
     """Whether a loader should take files with these names for pictures, and whether tables tell more of them."""
-    tables = [name for name in names if Path(name).suffix.lower() in TABLES]
-    pictures = [name for name in names if Path(name).suffix.lower() in endings() or is_archive(name)]
+    tables = [name for name in names if _ending(name) in TABLES]
+    pictures = [name for name in names if _ending(name) in endings() or is_archive(name)]
     metadata = any(Path(name).stem == "metadata" for name in tables)
     return path == "imagefolder" or (path not in KINDS and (metadata or len(pictures) > len(tables))), metadata
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # `Path` takes several times as long, for every picture
 
 
 def _folder_of(spec: Mapping[str, Any]) -> Path | None:
@@ -91,15 +97,16 @@ def as_meant(spec: dict[str, Any], where: str) -> dict[str, Any]:
     if "data_files" in spec:
         spec["data_files"] = _each(spec["data_files"], _literal)
     elif root is not None and not _states_files(spec):
-        found = files_in(root)
         kinds = KINDS.get(spec["path"])
         if kinds:
             files = _parts_of_tables(root, kinds)
             rest = {key: value for key, value in spec.items() if key != "data_dir"}
             return {**rest, "data_files": files} if files else spec
-        metadata = [path for path in found if path.stem == "metadata" and path.suffix in TABLES]
-        of_pictures, _ = _is_of_pictures(spec["path"], [path.name for path in found])
-        if of_pictures and any(path.suffix.lower() in endings() for path in found):
+        found = files_in(root)
+        named = [Path(name) for name in found if os.path.basename(name).startswith("metadata.")]
+        metadata = [path for path in named if path.stem == "metadata" and path.suffix in TABLES]
+        of_pictures, _ = _is_of_pictures(spec["path"], found)
+        if of_pictures and any(_ending(name) in endings() for name in found):
             parts: dict[str, list[str]] = {}
             for picture in pictures_in(root, where):
                 parts.setdefault(picture.part or "train", []).append(glob.escape(picture.path))

@@ -34,23 +34,24 @@ TAKE = "take"
 """Option beside those of `load_dataset`: how many images of a stream are read."""
 
 
-def open_images(spec: Any, column: str, where: str) -> datasets.Dataset:
+def open_images(spec: Any, column: str, where: str, opened: datasets.Dataset | None = None) -> datasets.Dataset:
     """The images of a task, as one column that is not decoded.
 
     Args:
         spec: See `open_dataset`.
         column: Name of the column that holds them.
         where: Names the data set in messages.
+        opened: What `open_dataset` made of it, where that was called.
 
     Raises:
         InputError: They cannot be loaded, or there is no such column.
     """
-    dataset = open_dataset(spec, where, column)
+    dataset = open_dataset(spec, where, column) if opened is None else opened
     check_column(dataset, column, "image_column", where)
     return _with_files(dataset.select_columns([column]), column, spec, where)
 
 
-def open_dataset(spec: Any, where: str, column: str = "image", class_names: Collection[str] = ()) -> datasets.Dataset:
+def open_dataset(spec: Any, where: str, column: str = "image", known: Collection[str] = ()) -> datasets.Dataset:
     """A data set in memory or on the disk, without formats and transforms that were set on it.
 
     Args:
@@ -58,15 +59,15 @@ def open_dataset(spec: Any, where: str, column: str = "image", class_names: Coll
             of images; or a list of paths, pictures or arrays.
         where: Names it in messages.
         column: Name of the column that a list or a folder becomes.
-        class_names: Names of the task's classes, where they are known: they tell which folders are classes.
+        known: Names that labels may have, where they are known: they tell which folders are classes.
 
     Raises:
         InputError: It cannot be loaded, is a stream of unknown length, or has several splits.
     """
     if isinstance(spec, str | Path):
-        spec = _folder(spec, column, where, class_names)
+        spec = _folder(spec, column, where, known)
     elif isinstance(spec, Mapping) and not isinstance(spec, datasets.DatasetDict | datasets.IterableDatasetDict):
-        spec = _loaded(dict(spec), where, class_names)
+        spec = _loaded(dict(spec), where, known)
     elif isinstance(spec, LISTS):
         spec = listed(spec, column, where)
     if isinstance(spec, datasets.DatasetDict | datasets.IterableDatasetDict):
@@ -97,7 +98,8 @@ def warn_of_dropped(spec: Any, dataset: datasets.Dataset, column: str, where: st
     """
     form = spec.format if isinstance(spec, datasets.Dataset) else {"type": None}
     dropped = ["its transform"] if form["type"] == "custom" and column in form["columns"] else []
-    if mode := getattr(dataset.features[column], "mode", None):
+    mode = getattr(dataset.features[column], "mode", None)
+    if mode not in (None, "RGB"):  # what they become anyway
         dropped.append(f"mode '{mode}' of its column")
     if dropped:
         logger.warning(
@@ -128,7 +130,7 @@ def check_column(dataset: datasets.Dataset, column: str, setting: str, where: st
     raise InputError(f"{where}: no column '{column}' ({setting}): {advice}")
 
 
-def _loaded(spec: dict[str, Any], where: str, class_names: Collection[str]) -> Any:
+def _loaded(spec: dict[str, Any], where: str, known: Collection[str]) -> Any:
     if "path" not in spec:
         raise InputError(f"{where}: {NO_PATH}")
     count = spec.pop(TAKE, None)
@@ -143,7 +145,7 @@ def _loaded(spec: dict[str, Any], where: str, class_names: Collection[str]) -> A
     if is_saved(place) and not (spec.keys() - SAME_PICTURES or spec.get("data_files")):
         found = saved(place, spec.get("split"), where)
     else:
-        found = local_images(spec, where, class_names)
+        found = local_images(spec, where, known)
     try:
         if found is None:
             meant = as_meant(dict(spec), where)
@@ -178,13 +180,13 @@ def _read(stream: datasets.IterableDataset, count: int) -> datasets.Dataset:
 
 
 def _folder(
-    spec: str | Path, column: str, where: str, class_names: Collection[str]
+    spec: str | Path, column: str, where: str, known: Collection[str]
 ) -> datasets.Dataset | datasets.DatasetDict:
     path = Path(os.path.expanduser(spec))
     if is_saved(path):
         return saved(path, None, where)
     if path.is_dir() or (path.is_file() and is_archive(path.name)):
-        return folder_of_images(path, column, where, class_names)
+        return folder_of_images(path, column, where, known)
     advice = "no such folder of images"
     if path.is_file():
         advice = (
