@@ -154,3 +154,12 @@ def test_files_that_are_no_pictures_may_have_any_name(tmp_path, caplog):
     with open(os.fsencode(tmp_path) + b"/caf\xe9.txt", "wb"):
         pass
     assert len(open_dataset(str(tmp_path), "x")) == 1 and "caf\\udce9.txt" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_links_to_folders_that_cannot_be_made_are_passed_over(tmp_path, caplog, ending):
+    """The archive holds files in the link's place, or nothing that is shown in the folder that it leads to."""
+    files = {"cat/1.png": png("red"), "dog/1.png": png("blue"), ".hidden/1.png": png("green")}
+    archive = pack(tmp_path / f"photos.{ending}", files, {"dog": "cat", "bird": ".hidden"})
+    assert found_in(archive) == {name: content for name, content in files.items() if name[0] != "."}
+    assert "2 links" in caplog.text

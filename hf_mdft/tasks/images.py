@@ -272,7 +272,7 @@ def _encoded(
 def _key(dataset: datasets.Dataset, column: str, preprocessor: Preprocessor, showing: Showing) -> str:
     files = files_digest(dataset, column)
     pillow = PIL.__version__  # reads and resizes
-    return key_of("images 7", dataset._fingerprint, files, column, preprocessor.key(), showing.key(), pillow)
+    return key_of("images 8", dataset._fingerprint, files, column, preprocessor.key(), showing.key(), pillow)
 
 
 def _name(value: Mapping[str, Any] | None, row: int) -> str:
