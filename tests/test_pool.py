@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TASKS, both_architectures, layouts, pool_of
+from conftest import TASKS, VISION, both_architectures, layouts, pool_of
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel, ViTConfig, ViTForImageClassification
+from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTForImageClassification
 
 import hf_mdft.pool.manifest as manifest_module
 from hf_mdft import InputError, ModelPool, Task
@@ -21,6 +21,7 @@ from hf_mdft.architectures.blocks import depths
 from hf_mdft.core.cache import cache_root
 from hf_mdft.core.hashing import _hash_of, file_hash
 from hf_mdft.core.sealed import discard
+from hf_mdft.demo.models import save_processors
 from hf_mdft.heads import build_head
 from hf_mdft.pool.geometry import geometry, task_vector_gram
 from hf_mdft.pool.inspect import geometry_text, listing
@@ -572,6 +573,36 @@ def test_an_expert_whose_text_tower_was_fine_tuned_is_told(clip_paths, tmp_path,
         with caplog.at_level("WARNING"):
             ModelPool.from_pretrained(clip_paths["base"], {"shade": tmp_path / f"{size}"}).weights("shade")
         assert ("differs from the base's, which is used for all experts" in caplog.text) is told
+
+
+@pytest.mark.parametrize("kind", ["q_proj", "v_proj", "fc1"])
+def test_a_merged_adapter_of_the_text_tower_is_told(tmp_path, caplog, kind):
+    """Of as many layers as CLIP's, of which only one kind of matrix, in the last layer, is another one."""
+    tokens = len(save_processors(tmp_path / "base"))
+    text = dict(VISION, num_hidden_layers=12, vocab_size=tokens, max_position_embeddings=64, eos_token_id=1)
+    del text["image_size"], text["patch_size"]
+    model = CLIPModel(CLIPConfig(vision_config=VISION, text_config=text))
+    model.save_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        for name, parameter in model.text_model.named_parameters():
+            if name.endswith(f"{kind}.weight") and ".11." in name:
+                parameter.mul_(1.5)
+    model.save_pretrained(tmp_path / "expert")
+    with caplog.at_level("WARNING"):
+        ModelPool.from_pretrained(tmp_path / "base", {"shade": tmp_path / "expert"}).weights("shade")
+    assert f"{kind}.weight' differs from the base's, which is used for all experts" in caplog.text
+
+
+@pytest.mark.parametrize("more", ["vocab_size", "max_position_embeddings"])
+def test_a_text_tower_of_another_shape_is_told(clip_paths, tmp_path, caplog, more):
+    config = CLIPConfig.from_pretrained(clip_paths["base"])
+    setattr(config.text_config, more, getattr(config.text_config, more) + 3)
+    CLIPModel.from_pretrained(clip_paths["base"], config=config, ignore_mismatched_sizes=True).save_pretrained(
+        tmp_path / "expert"
+    )
+    with caplog.at_level("WARNING"):
+        ModelPool.from_pretrained(clip_paths["base"], {"shade": tmp_path / "expert"}).weights("shade")
+    assert "_embedding.weight' differs from the base's" in caplog.text
 
 
 def changed_config(source, folder, **changes):
