@@ -11,9 +11,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TASKS, VISION, both_architectures, layouts, pool_of
+from conftest import TASKS, VISION, both_architectures, layouts, pool_of, save_clip_pool
 from safetensors.torch import load_file, save_file
-from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTForImageClassification
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPVisionModel,
+    SiglipConfig,
+    SiglipModel,
+    SiglipVisionModel,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 import hf_mdft.pool.manifest as manifest_module
 from hf_mdft import InputError, ModelPool, Task
@@ -680,8 +689,20 @@ def test_why_an_image_processor_cannot_be_read(vit_paths, tmp_path, monkeypatch)
         Preprocessor(folder, "base")
 
 
-def test_classes_whose_texts_are_cut_off_to_the_same_are_refused(clip_pool):
+SAME_TEXTS = (
+    "the classes '{}' and '{}' are the same tokens to this model's tokenizer .unknown, or cut off.; give other"
+)
+
+
+@pytest.mark.parametrize(
+    "kind", [(CLIPConfig, CLIPModel, CLIPVisionModel), (SiglipConfig, SiglipModel, SiglipVisionModel)]
+)
+def test_classes_of_the_same_tokens_are_refused(tmp_path, kind):
+    pool = pool_of(save_clip_pool(tmp_path, kind))
     long = "a photo of " * 100
-    task = Task(None, class_names=[long + "cats", long + "dogs"])
-    with pytest.raises(InputError, match="are cut off to the same [0-9]+ tokens; give shorter class_names"):
-        build_head("pets", task, clip_pool)
+    with pytest.raises(InputError, match=SAME_TEXTS.format("a photo .*", "a photo .*")):
+        build_head("pets", Task(None, class_names=[long + "cats", long + "dogs"]), pool)
+    with pytest.raises(InputError, match=SAME_TEXTS.format("猫", "犬")):
+        build_head("pets", Task(None, class_names=["a", "猫", "犬"]), pool)
+    one_tells = Task(None, class_names=["cats", "dogs"], templates=["a {}", long + "{}"])
+    assert build_head("pets", one_tells, pool).num_classes == 2
