@@ -347,6 +347,17 @@ def test_parity_with_plain_transformers(pool, monkeypatch, tmp_path):
         parity(pool)
 
 
+def test_a_model_that_needs_another_package_is_told_as_such(vit_paths, monkeypatch, tmp_path):
+    def lacking(*_):
+        raise ImportError("OddModel requires the odd library")
+
+    monkeypatch.setattr("hf_mdft.pool.parity._plain_model", lacking)
+    monkeypatch.setenv("HF_MDFT_CACHE", str(tmp_path))  # a model is checked once
+    said = "base: transformers needs another package for it .OddModel requires the odd library.; install it$"
+    with pytest.raises(InputError, match=said):
+        parity(pool_of(vit_paths))
+
+
 def test_names_with_and_without_a_prefix_are_refused(vit_paths, tmp_path):
     both = resaved(
         shutil.copytree(vit_paths["shade"], tmp_path / "both"),

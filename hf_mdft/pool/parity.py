@@ -93,10 +93,12 @@ def _difference(pool: ModelPool, expert: str | None, processor: ModelSource) -> 
         if model is None:
             return None
         plain = architecture.plain_outputs(model.eval(), plain_pixels, head is not None)
+    except InputError:
+        raise
     except (ImportError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         reason = " ".join(str(error).split())[:200]
+        if isinstance(error, ImportError):
+            raise InputError(f"{source}: transformers needs another package for it ({reason}); install it") from error
         shape = tuple(plain_pixels.shape[2:])
         raise InputError(
             f"{source}: plain transformers cannot run it on images of {shape[0]} x {shape[1]} pixels, which its image "
