@@ -155,8 +155,7 @@ def ablate(
     meta_changes = left(meta_changes, recipe, progress)
     specialist_changes = left(specialist_changes, recipe, progress, idle)
     if not (meta_changes or specialist_changes):
-        where = " or ".join(phases)
-        raise InputError(f"{recipe.path}: none of the changes changes anything in phase {where}; give others")
+        raise InputError(f"{recipe.path}: none of the changes changes anything of what --phase names; give others")
     if meta_changes:
         full = study.meta("in full", {})
         tables["meta"] = [Row.compare("in full", full)]
