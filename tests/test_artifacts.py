@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import TASKS, both_architectures, call, fit_arguments, specialize_arguments, write_recipe
 
-from hf_mdft import InputError, MdftConfig, MetaMerger, ModelPool
+from hf_mdft import InputError, MdftConfig, MetaMerger, ModelPool, Task
 from hf_mdft.artifacts import FoldedMetaModel, MetaModel, PoolFolder, SpecialistModel, VisionTower, open_result
 from hf_mdft.artifacts.layout import files_of, refuse_foreign, replace_folder, written_files
 from hf_mdft.artifacts.provenance import continued, recipe_of
@@ -111,6 +111,15 @@ def test_a_recipe_takes_experts_of_another_base_where_its_maker_did(clip_paths):
         pinned = ModelPool.from_reference(pool.reference())
         again = recipe_of(pinned, {}, {}, MdftConfig(pool=pool.reference()), seed=0)
         assert continued(recipe, again, {})["pool"] == recipe["pool"], "models that are pinned are taken as they are"
+
+
+@pytest.mark.parametrize("part", ["pool", "tasks"])
+@pytest.mark.parametrize("value", [None, "me/pool", ["me/pool"]])
+def test_a_recipe_of_somebody_else_may_hold_anything(part, value):
+    now = {"pool": {"base": "b"}, "tasks": {"shade": {"head": "own"}}, "seed": 0}
+    assert continued({part: value, "notes": "kept"}, now, {"shade": Task("images")}) == {**now, "notes": "kept"}
+    odd = continued({"tasks": {"shade": value, "other": value}}, now, {"shade": Task("images")})
+    assert odd["tasks"] == {**now["tasks"], "other": {}}
 
 
 @both_architectures

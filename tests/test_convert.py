@@ -115,6 +115,15 @@ def test_what_is_not_whole_and_safe_is_refused(source, tmp_path, monkeypatch, da
     assert {path.name for path in tmp_path.iterdir()} == {"source"}, "nothing ran, nothing is left"
 
 
+def test_quantized_models_are_refused(source, tmp_path):
+    folder, tensors = source
+    pickled(folder, tensors)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {}}))
+    with pytest.raises(InputError, match="source: quantized .quantization_config.; take a revision in fp32"):
+        convert(folder, tmp_path / "made")
+
+
 def test_files_that_are_no_checkpoint(source, tmp_path):
     folder, tensors = source
     for content in (b"", b"junk", b"PK\x03\x04junk"):
@@ -238,6 +247,21 @@ def test_an_adapters_own_image_processor_is_the_one_that_is_read(vit_paths, tmp_
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be made"):
         convert(lora, tmp_path / "file" / "made")
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["preprocessor_config", "processor_config"])
+def test_a_processor_config_without_an_image_processor_leaves_the_bases(vit_paths, tmp_path, inside):
+    base = shutil.copytree(vit_paths["base"], tmp_path / "base")
+    own = json.loads((base / "preprocessor_config.json").read_text()) | {"image_mean": [0.9, 0.9, 0.9]}
+    (base / "preprocessor_config.json").unlink()
+    name, content = (
+        ("processor_config.json", {"image_processor": own}) if inside else ("preprocessor_config.json", own)
+    )
+    (base / name).write_text(json.dumps(content))
+    adapter({"base": base}, tmp_path / "lora")
+    (tmp_path / "lora" / "processor_config.json").write_text(json.dumps({"processor_class": "CLIPProcessor"}))
+    convert(tmp_path / "lora", tmp_path / "made")
+    assert list(AutoImageProcessor.from_pretrained(tmp_path / "made").image_mean) == [0.9, 0.9, 0.9]
 
 
 def test_an_adapter_with_a_classifier_of_another_name(tmp_path):

@@ -11,9 +11,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TASKS, both_architectures, layouts, pool_of
+from conftest import TASKS, VISION, both_architectures, layouts, pool_of, save_clip_pool
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel, ViTConfig, ViTForImageClassification
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPVisionModel,
+    SiglipConfig,
+    SiglipModel,
+    SiglipVisionModel,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 import hf_mdft.pool.manifest as manifest_module
 from hf_mdft import InputError, ModelPool, Task
@@ -21,6 +30,7 @@ from hf_mdft.architectures.blocks import depths
 from hf_mdft.core.cache import cache_root
 from hf_mdft.core.hashing import _hash_of, file_hash
 from hf_mdft.core.sealed import discard
+from hf_mdft.demo.models import save_processors
 from hf_mdft.heads import build_head
 from hf_mdft.pool.geometry import geometry, task_vector_gram
 from hf_mdft.pool.inspect import geometry_text, listing
@@ -162,12 +172,12 @@ def test_what_a_transform_gives_is_checked(clip_pool, monkeypatch, result, messa
         clip_pool.vectors("sign")
 
 
-def test_another_format_of_the_files_or_another_order_of_blocks_is_another_key(clip_pool, monkeypatch):
+def test_another_format_of_the_files_or_another_order_of_blocks_is_another_key(clip_paths, clip_pool, monkeypatch):
     before = kept(monkeypatch, clip_pool, "identity")
     monkeypatch.setattr(manifest_module, "FORMAT", manifest_module.FORMAT + 1)
     later = kept(monkeypatch, clip_pool, "identity")
     monkeypatch.setattr(type(clip_pool.architecture), "depths", lambda self, tower: dict.fromkeys(depths(tower), 0))
-    assert len({before, later, kept(monkeypatch, clip_pool, "identity")}) == 3
+    assert len({before, later, kept(monkeypatch, pool_of(clip_paths), "identity")}) == 3  # a pool looks at them once
 
 
 def test_layouts_give_the_same_expert(clip_paths, tmp_path):
@@ -335,6 +345,17 @@ def test_parity_with_plain_transformers(pool, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_MDFT_CACHE", str(tmp_path))  # a model is checked once
     with pytest.raises(InputError, match="colour: its (logits|embeddings) in this pool differ from those of plain"):
         parity(pool)
+
+
+def test_a_model_that_needs_another_package_is_told_as_such(vit_paths, monkeypatch, tmp_path):
+    def lacking(*_):
+        raise ImportError("OddModel requires the odd library")
+
+    monkeypatch.setattr("hf_mdft.pool.parity._plain_model", lacking)
+    monkeypatch.setenv("HF_MDFT_CACHE", str(tmp_path))  # a model is checked once
+    said = "base: transformers needs another package for it .OddModel requires the odd library.; install it$"
+    with pytest.raises(InputError, match=said):
+        parity(pool_of(vit_paths))
 
 
 def test_names_with_and_without_a_prefix_are_refused(vit_paths, tmp_path):
@@ -574,6 +595,36 @@ def test_an_expert_whose_text_tower_was_fine_tuned_is_told(clip_paths, tmp_path,
         assert ("differs from the base's, which is used for all experts" in caplog.text) is told
 
 
+@pytest.mark.parametrize("kind", ["q_proj", "v_proj", "fc1"])
+def test_a_merged_adapter_of_the_text_tower_is_told(tmp_path, caplog, kind):
+    """Of as many layers as CLIP's, of which only one kind of matrix, in the last layer, is another one."""
+    tokens = len(save_processors(tmp_path / "base"))
+    text = dict(VISION, num_hidden_layers=12, vocab_size=tokens, max_position_embeddings=64, eos_token_id=1)
+    del text["image_size"], text["patch_size"]
+    model = CLIPModel(CLIPConfig(vision_config=VISION, text_config=text))
+    model.save_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        for name, parameter in model.text_model.named_parameters():
+            if name.endswith(f"{kind}.weight") and ".11." in name:
+                parameter.mul_(1.5)
+    model.save_pretrained(tmp_path / "expert")
+    with caplog.at_level("WARNING"):
+        ModelPool.from_pretrained(tmp_path / "base", {"shade": tmp_path / "expert"}).weights("shade")
+    assert f"{kind}.weight' differs from the base's, which is used for all experts" in caplog.text
+
+
+@pytest.mark.parametrize("more", ["vocab_size", "max_position_embeddings"])
+def test_a_text_tower_of_another_shape_is_told(clip_paths, tmp_path, caplog, more):
+    config = CLIPConfig.from_pretrained(clip_paths["base"])
+    setattr(config.text_config, more, getattr(config.text_config, more) + 3)
+    CLIPModel.from_pretrained(clip_paths["base"], config=config, ignore_mismatched_sizes=True).save_pretrained(
+        tmp_path / "expert"
+    )
+    with caplog.at_level("WARNING"):
+        ModelPool.from_pretrained(clip_paths["base"], {"shade": tmp_path / "expert"}).weights("shade")
+    assert "_embedding.weight' differs from the base's" in caplog.text
+
+
 def changed_config(source, folder, **changes):
     shutil.copytree(source, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -585,7 +636,9 @@ def changed_config(source, folder, **changes):
     ("changes", "said"),
     [
         ({"quantization_config": {"load_in_8bit": True, "quant_method": "bitsandbytes"}}, "quantized"),
-        ({"attn_implementation": "flash_attention_2"}, "asks for attn_implementation 'flash_attention_2'"),
+        ({"attn_implementation": "flash_attention_2"}, "asks for attn_implementation 'flash_attention_2'.* in a copy"),
+        ({"_attn_implementation": {"": "owner/kernel"}}, "asks for _attn_implementation 'owner/kernel'"),
+        ({"attn_implementation": ["eager"]}, "which transformers alone does not have; take that line out"),
     ],
 )
 def test_configs_that_need_further_packages_are_refused(vit_paths, tmp_path, changes, said):
@@ -594,6 +647,12 @@ def test_configs_that_need_further_packages_are_refused(vit_paths, tmp_path, cha
         ModelPool.from_pretrained(vit_paths["base"], {"shade": folder})
     with pytest.raises(InputError, match=said):
         ModelPool.from_pretrained(changed_config(vit_paths["base"], tmp_path / "base", **changes), {"shade": folder})
+
+
+@pytest.mark.parametrize("kind", ["flex_attention", {"": "eager", "vision_config": "sdpa"}])
+def test_attention_that_needs_no_further_package_is_taken(vit_paths, tmp_path, kind):
+    folder = changed_config(vit_paths["shade"], tmp_path / "expert", attn_implementation=kind)
+    assert ModelPool.from_pretrained(vit_paths["base"], {"shade": folder}).tower("shade")
 
 
 def test_a_size_of_two_equal_sides_is_that_of_one_number(vit_paths, tmp_path):
@@ -649,8 +708,20 @@ def test_why_an_image_processor_cannot_be_read(vit_paths, tmp_path, monkeypatch)
         Preprocessor(folder, "base")
 
 
-def test_classes_whose_texts_are_cut_off_to_the_same_are_refused(clip_pool):
+SAME_TEXTS = (
+    "the classes '{}' and '{}' are the same tokens to this model's tokenizer .unknown, or cut off.; give other"
+)
+
+
+@pytest.mark.parametrize(
+    "kind", [(CLIPConfig, CLIPModel, CLIPVisionModel), (SiglipConfig, SiglipModel, SiglipVisionModel)]
+)
+def test_classes_of_the_same_tokens_are_refused(tmp_path, kind):
+    pool = pool_of(save_clip_pool(tmp_path, kind))
     long = "a photo of " * 100
-    task = Task(None, class_names=[long + "cats", long + "dogs"])
-    with pytest.raises(InputError, match="are cut off to the same [0-9]+ tokens; give shorter class_names"):
-        build_head("pets", task, clip_pool)
+    with pytest.raises(InputError, match=SAME_TEXTS.format("a photo .*", "a photo .*")):
+        build_head("pets", Task(None, class_names=[long + "cats", long + "dogs"]), pool)
+    with pytest.raises(InputError, match=SAME_TEXTS.format("猫", "犬")):
+        build_head("pets", Task(None, class_names=["a", "猫", "犬"]), pool)
+    one_tells = Task(None, class_names=["cats", "dogs"], templates=["a {}", long + "{}"])
+    assert build_head("pets", one_tells, pool).num_classes == 2

@@ -69,7 +69,7 @@ from hf_mdft.specialize.starts import find_start
 from hf_mdft.specialize.teacher import Models
 from hf_mdft.studies.rank import spearman
 from hf_mdft.tasks.pictures import pictures
-from hf_mdft.teachers import OutsideTeacher
+from hf_mdft.teachers import OutsideTeacher, outside_teachers
 from hf_mdft.teachers.classes import among, columns_of
 from hf_mdft.teachers.classifier import scale_of
 
@@ -639,6 +639,17 @@ def test_a_zero_shot_teacher_without_a_tokenizer_is_refused(clip_paths, tmp_path
     task = Task(make_dataset("shade", 4, 0), class_names=TASKS["shade"], teachers=str(folder))
     with pytest.raises(InputError, match="no tokenizer"):
         MetaMerger(pool_of(clip_paths), {"shade": task}).teachers("shade")
+
+
+def test_a_zero_shot_teacher_of_classes_that_it_cannot_tell_apart_is_refused(clip_paths):
+    task = Task(
+        make_dataset("shade", 4, 0),
+        class_names=["猫", "犬", "bright"],
+        head="linear",
+        teachers=str(clip_paths["base"]),
+    )
+    with pytest.raises(InputError, match="the classes '猫' and '犬' are the same tokens to this model's tokenizer"):
+        outside_teachers("shade", task, task.class_names)[0].check()
 
 
 def test_models_that_are_alike_in_a_chain_are_one_whatever_their_order():

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 from ..core.errors import InputError
 from .base import ClassHead, VisionTransformer
 from .finding import read_config
-from .texts import Texts, is_empty
+from .texts import check_distinct, is_empty
 
 
 class Contrastive(VisionTransformer):
@@ -60,13 +60,14 @@ class Contrastive(VisionTransformer):
             return super().text_embeddings(folder, class_names, templates, where)
         model = self.model_class.from_pretrained(folder, dtype=torch.float32).eval()
         tokenizer = _tokenizer(folder)
-        rows, read = [], Texts(str(folder))
+        rows, read = [], {}
         for class_name in class_names:
             prompts = [template.replace("{}", class_name) for template in templates]
             tokens = self._tokens(model, tokenizer, prompts, folder)
-            read.check(class_name, tokens["input_ids"], self._length(model, tokenizer))
+            read[class_name] = tokens["input_ids"]
             embeddings = model.get_text_features(**tokens).pooler_output
             rows.append(F.normalize(F.normalize(embeddings, dim=-1).mean(dim=0), dim=0))
+        check_distinct(read, str(folder))
         return {"class_embeddings": torch.stack(rows), **self.similarity(model)}
 
     def similarity(self, model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -79,16 +80,12 @@ class Contrastive(VisionTransformer):
         tokens = self._tokens(model, _tokenizer(folder), texts, folder)
         return model(pixel_values=pixel_values, **tokens).logits_per_image
 
-    @staticmethod
-    def _length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-        return min(model.config.text_config.max_position_embeddings, tokenizer.model_max_length)
-
     def _tokens(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], folder: Path
     ) -> dict[str, torch.Tensor]:
         options = model.config.text_config
         try:
-            length = self._length(model, tokenizer)
+            length = min(options.max_position_embeddings, tokenizer.model_max_length)
             tokens = tokenizer(texts, padding=self.padding, truncation=True, max_length=length, return_tensors="pt")
         except Exception as error:  # a stranger's settings
             reason = " ".join(str(error).split())[:160]

@@ -47,6 +47,10 @@ def read_config(folder: Path, where: str) -> PreTrainedConfig:
         raise InputError(f"{where}: config.json cannot be read ({reason or type(error).__name__})") from error
 
 
+ATTENTION = (None, "eager", "sdpa", "flex_attention")
+"""Kinds of attention that need no further package."""
+
+
 def check_needs(config: Mapping[str, Any], where: str) -> None:
     """Refuse settings that plain transformers cannot load without further packages.
 
@@ -58,11 +62,16 @@ def check_needs(config: Mapping[str, Any], where: str) -> None:
         InputError: It holds one.
     """
     for part in (config, *(value for value in config.values() if isinstance(value, Mapping))):
-        if part.get("quantization_config"):
+        if part.get("quantization_config") is not None:
             raise InputError(f"{where}: quantized (quantization_config); take a revision in fp32, fp16 or bf16")
-        kind = part.get("attn_implementation") or part.get("_attn_implementation")
-        if kind not in (None, "eager", "sdpa"):
-            raise InputError(f"{where}: config.json asks for attn_implementation '{kind}'; take that line out")
+        for name in ("attn_implementation", "_attn_implementation"):
+            given = part.get(name)
+            for kind in given.values() if isinstance(given, Mapping) else [given]:
+                if kind not in ATTENTION:
+                    raise InputError(
+                        f"{where}: config.json asks for {name} '{kind}', which transformers alone does not have; take "
+                        "that line out (of somebody else's repo: in a copy of it)"
+                    )
 
 
 LAYERS = re.compile(r"(.*layers|.*depths?|.*blocks)")

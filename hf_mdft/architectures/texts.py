@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -13,34 +15,21 @@ def is_empty(tokenizer: PreTrainedTokenizerBase) -> bool:
     return len(tokenizer) <= len(set(tokenizer.all_special_ids))
 
 
-class Texts:
-    """The tokens of classes, one class after the other.
+def check_distinct(tokens: Mapping[str, torch.Tensor], where: str) -> None:
+    """Refuse classes that a text tower cannot tell apart.
 
     Args:
-        where: Name of the model, for messages.
+        tokens: Tokens of every class's texts `(texts, length)`, padded alike.
+        where: Name of the model, for the message.
+
+    Raises:
+        InputError: All texts of two classes are the same tokens.
     """
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self._seen: dict[tuple[int, ...], str] = {}
-
-    def check(self, name: str, tokens: torch.Tensor, length: int | None) -> None:
-        """Refuse a class whose texts are cut off to those of another.
-
-        Args:
-            name: Name of the class.
-            tokens: Tokens of its texts, `(texts, up to length)`.
-            length: Most tokens that the text tower reads, where that is known.
-
-        Raises:
-            InputError: They are.
-        """
-        if length is None or tokens.shape[1] < length:
-            return
-        for row in map(tuple, tokens.tolist()):
-            other = self._seen.setdefault(row, name)
-            if other != name:
-                raise InputError(
-                    f"{self.where}: the texts of the classes '{other[:60]}' and '{name[:60]}' are cut off to the same "
-                    f"{length} tokens; give shorter class_names"
-                )
+    seen: dict[str, str] = {}
+    for name, rows in tokens.items():
+        other = seen.setdefault(str(rows.tolist()), name)
+        if other != name:
+            raise InputError(
+                f"{where}: the texts of the classes '{other[:60]}' and '{name[:60]}' are the same tokens to this "
+                "model's tokenizer (unknown, or cut off); give other class_names"
+            )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..adapter import MdftConfig
+from ..cards.facts import recipe_part
 from ..heads import Head
 from ..pool import ModelPool
 from ..tasks import Task
@@ -61,8 +62,10 @@ def continued(earlier: Mapping[str, Any] | None, now: Mapping[str, Any], tasks: 
         now: The recipe of what was done here.
         tasks: Tasks of here; only those with images replace what the earlier recipe has of them.
     """
-    earlier = earlier or {}
     given = {name: now["tasks"][name] for name, task in tasks.items() if task.unlabelled is not None}
     # Whoever makes it again starts from models, not from what has pinned them.
-    mismatch = {k: v for k, v in earlier.get("pool", {}).items() if k == "allow_base_mismatch"}
-    return {**earlier, **now, "pool": now["pool"] | mismatch, "tasks": {**earlier.get("tasks", {}), **given}}
+    mismatch = recipe_part(earlier, "pool").get("allow_base_mismatch") is True
+    before = recipe_part(earlier, "tasks")
+    before = {name: recipe_part(before, name) for name in before}
+    pool = now["pool"] | ({"allow_base_mismatch": True} if mismatch else {})
+    return {**(earlier or {}), **now, "pool": pool, "tasks": before | given}

@@ -128,6 +128,12 @@ class Measured:
     beside_views: Difference | None = None
 
 
+def recipe_part(recipe: Mapping[str, Any] | None, part: str) -> Mapping[str, Any]:
+    """A part of a recipe that may be somebody else's; nothing where it is no mapping."""
+    found = (recipe or {}).get(part)
+    return found if isinstance(found, Mapping) else {}
+
+
 @dataclass(frozen=True)
 class MetaFacts:
     """How a meta-model was made.
@@ -170,18 +176,13 @@ class MetaFacts:
     def trained(self) -> bool:
         """Whether coefficients were trained. A finished training of few steps, read from its checkpoint, may have no
         log line, so its options decide; lines do where they are not known."""
-        steps = self._options("meta").get("max_steps")
+        steps = recipe_part(self.recipe, "meta").get("max_steps")
         return bool(self.history) if steps is None else steps != 0
 
     @property
     def of_any_base(self) -> bool:
         """Whether experts were taken without a look at whether they come from the base."""
-        return self._options("pool").get("allow_base_mismatch") is True
-
-    def _options(self, part: str) -> Mapping[str, Any]:
-        """A part of the recipe, which may be somebody else's."""
-        found = (self.recipe or {}).get(part)
-        return found if isinstance(found, Mapping) else {}
+        return recipe_part(self.recipe, "pool").get("allow_base_mismatch") is True
 
 
 @dataclass(frozen=True)

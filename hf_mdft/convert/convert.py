@@ -21,6 +21,7 @@ from ..core.reference import ModelReference
 from ..core.scratch import scratch, share
 from ..hub.download import cached_folder, fetch_files, fetch_weights
 from ..pool.source import PROCESSOR_FILES
+from ..tasks import has_processor
 from .checkpoint import OPEN_CLIP as OPEN_CLIP_WEIGHTS
 from .checkpoint import TRANSFORMERS, read_tensors, weight_files
 from .from_adapter import adapted_model
@@ -162,11 +163,13 @@ def _adapter(here: Path, names: list[str], get: Get, where: str, token: Any) -> 
     get(SAFETENSORS_WEIGHTS_NAME)
     adapted, base = adapted_model(here, where, token)
     own = outputs(adapted)
-    has_processor = "preprocessor_config.json" in names or "processor_config.json" in names  # of both, one is read
+    own_processor = has_processor(
+        here
+    )  # else the base's, and no file of the adapter's beside it: of both, one is read
     wanted = [
         path
         for path in base.folder.iterdir()
-        if path.name not in names and not (has_processor and "processor_config" in path.name)
+        if (not own_processor if "processor_config" in path.name else path.name not in names)
     ]
     missing = list(filter_repo_objects(wanted, allow_patterns=PROCESSOR_FILES, key=lambda path: path.name))
 
@@ -174,7 +177,8 @@ def _adapter(here: Path, names: list[str], get: Get, where: str, token: Any) -> 
         for path in missing:
             shutil.copyfile(path, work / path.name)
 
-    return _Read(adapted.merge_and_unload(), (SAFETENSORS_WEIGHTS_NAME,), own, PROCESSOR_FILES, [copy_of_base])
+    copied = [name for name in PROCESSOR_FILES if own_processor or "processor" not in name]
+    return _Read(adapted.merge_and_unload(), (SAFETENSORS_WEIGHTS_NAME,), own, copied, [copy_of_base])
 
 
 def _find(reference: ModelReference, token: str | bool | None) -> tuple[Path, list[str], Callable[[str], Path]]:

@@ -38,8 +38,6 @@ def model_of(folder: Path, tensors: Mapping[str, torch.Tensor], where: str) -> P
         raise InputError(f"{where}: '{name}' of config.json's architectures is no class of transformers; name one")
     if model_class.main_input_name != "pixel_values" and not hasattr(config, "vision_config"):
         raise InputError(f"{where}: {name} is no image model")
-    if getattr(config, "quantization_config", None) is not None:
-        raise InputError(f"{where}: a quantized model (quantization_config); take a revision in fp32, fp16 or bf16")
     for key, tensor in tensors.items():
         if tensor.dtype not in FLOATS and not key.endswith(COUNTS):
             raise InputError(f"{where}: tensor '{key}' is stored as {tensor.dtype}; take a revision in fp32 or fp16")

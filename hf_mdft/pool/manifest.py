@@ -48,6 +48,8 @@ class ModelPool:
         base: The base model.
         experts: Experts by task name, one or several; none (or `None`) for a task that has no expert.
         descriptions: Tasks by name, as far as they are described: what a published pool holds beside its models.
+        allow_base_mismatch: Whether to take experts whose weights have nothing in common with the base's; `None` takes
+            them too, as of models that were looked at when they were pinned or made.
 
     Raises:
         InputError: An expert has another architecture, other shapes, or lacks tensors of the base.
@@ -88,7 +90,7 @@ class ModelPool:
         self.config, self.architecture, self.keeps_statistics = fit.config, fit.architecture, fit.keeps_statistics
         each(self._fit.check, self.sources())
         self._expert_weights: dict[str | None, TowerWeights | LoraWeights] = {}
-        self.allow_base_mismatch = allow_base_mismatch  # `None`: pinned pools are taken as they are
+        self.allow_base_mismatch = allow_base_mismatch
 
     @classmethod
     def from_pretrained(
@@ -115,7 +117,8 @@ class ModelPool:
             InputError: A model cannot be found, read, or does not fit the base; the message names it.
         """
         if experts is None:
-            return cls._published(base, revision, token, allow_base_mismatch)
+            published = read_published(base, revision, token)
+            return cls(*_found(published.reference, token), published.tasks, allow_base_mismatch)
         if not isinstance(experts, Mapping):
             raise InputError(f"experts must be a mapping from task to model, got {type(experts).__name__}")
         listed = {task: model_folders(several(specs), f"expert of '{task}'") for task, specs in experts.items()}
@@ -123,16 +126,6 @@ class ModelPool:
         found = iter(each(lambda spec: ModelSource.resolve(spec[0], token, spec[1], adapters=spec[0] != base), specs))
         base, sources = next(found), {task: [next(found) for _ in specs] for task, specs in listed.items()}
         return cls(base, sources, allow_base_mismatch=allow_base_mismatch)
-
-    @classmethod
-    def _published(
-        cls, source: str | Path, revision: str | None, token: str | bool | None, allow_base_mismatch: bool
-    ) -> ModelPool:
-        published = read_published(source, revision, token)
-        pool = cls.from_reference(published.reference, token=token)
-        pool.allow_base_mismatch = allow_base_mismatch
-        pool.descriptions = dict(published.tasks)
-        return pool
 
     @classmethod
     def from_reference(
@@ -145,10 +138,7 @@ class ModelPool:
         """
         if not isinstance(reference, PoolReference):
             reference = PoolReference.from_dict(reference, "the pool's reference")
-        pinned = [reference.base, *(model for models in reference.experts.values() for model in models)]
-        found = iter(each(lambda model: ModelSource.from_reference(model, token, adapters=True), pinned))
-        base = next(found)
-        return cls(base, {task: [next(found) for _ in models] for task, models in reference.experts.items()})
+        return cls(*_found(reference, token))
 
     def __repr__(self) -> str:
         return f"ModelPool({self.base}, {self.tasks})"
@@ -297,3 +287,10 @@ class ModelPool:
         experts = [self.weights(expert) for expert in self.experts]
         for name, start in self.weights(None).parameters():
             yield name, torch.stack([weights.tensor(name) - start for weights in experts])
+
+
+def _found(reference: PoolReference, token: str | bool | None) -> tuple[ModelSource, dict[str, list[ModelSource]]]:
+    """Base and experts that a reference pins."""
+    pinned = [reference.base, *(model for models in reference.experts.values() for model in models)]
+    found = iter(each(lambda model: ModelSource.from_reference(model, token, adapters=True), pinned))
+    return next(found), {task: [next(found) for _ in models] for task, models in reference.experts.items()}

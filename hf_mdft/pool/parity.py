@@ -28,13 +28,14 @@ ROUNDING = 1e-3
 """Largest difference, of the largest output, that is rounding: fp16 files that transformers is asked to read in fp32,
 another order of sums."""
 
-TEXTS = ["a photo of a cat.", "a drawing of a dog.", "seven"]
-"""What a model with a text tower compares the images with."""
+TEXTS = ["a photo of a cat.", "a big dog.", "seven"]
+"""What a model with a text tower compares the images with: of different lengths even to a tokenizer that knows none of
+the words."""
 
 TOKENIZER = ("tokenizer", "vocab", "merges", "spiece", "sentencepiece", "special_tokens", "added_tokens")
 """So begin names of a tokenizer's files."""
 
-VERSION = 2
+VERSION = 3
 """Version of the check; another one for every change of what it compares."""
 
 
@@ -92,10 +93,12 @@ def _difference(pool: ModelPool, expert: str | None, processor: ModelSource) -> 
         if model is None:
             return None
         plain = architecture.plain_outputs(model.eval(), plain_pixels, head is not None)
+    except InputError:
+        raise
     except (ImportError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         reason = " ".join(str(error).split())[:200]
+        if isinstance(error, ImportError):
+            raise InputError(f"{source}: transformers needs another package for it ({reason}); install it") from error
         shape = tuple(plain_pixels.shape[2:])
         raise InputError(
             f"{source}: plain transformers cannot run it on images of {shape[0]} x {shape[1]} pixels, which its image "

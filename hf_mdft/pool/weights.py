@@ -47,6 +47,10 @@ class TowerWeights:
         """Shapes of the tower's parameters, by name; nothing is read."""
         return {name: self._header[key].shape for name, key in self._keys.items() if name in self._parameters}
 
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of a tensor by its key; nothing is read."""
+        return self._header[key].shape
+
     def raw(self, key: str) -> torch.Tensor:
         """A tensor by its key, in fp32; whole numbers as they are."""
         found = self._header[key]

@@ -139,26 +139,23 @@ def ablate(
 
     Raises:
         InputError: No task has evaluation images, a change makes options that do not go together, or none of the
-            changes changes anything.
+            changes changes anything in these phases.
     """
-    meta_changes, specialist_changes = changes
+    named = zip(("meta", "specialists"), changes, strict=True)
+    meta_changes, specialist_changes = (own if name in phases else {} for name, own in named)
     for change in meta_changes.values():
         _changed(recipe, change).meta_arguments(output_dir)
     for change in specialist_changes.values():
         _changed(recipe, change).specialize_arguments(output_dir)
-    if not any(own for name, own in zip(("meta", "specialists"), changes, strict=True) if name in phases):
-        raise InputError("none of the changes is of the phase that --phase names")
     merger = recipe.merger()
     tasks = measured_tasks(merger, str(recipe.path))
     tables: dict[str, list[Row]] = {}
     study = Variants(merger, recipe, output_dir, tasks, progress)
-    meta_changes = left(meta_changes, recipe, progress) if "meta" in phases else {}
-    if "specialists" in phases and specialist_changes:
-        specialist_changes = left(specialist_changes, recipe, progress, without_effect(merger))
-    else:
-        specialist_changes = {}
+    idle = without_effect(merger) if specialist_changes else ()
+    meta_changes = left(meta_changes, recipe, progress)
+    specialist_changes = left(specialist_changes, recipe, progress, idle)
     if not (meta_changes or specialist_changes):
-        raise InputError(f"{recipe.path}: none of the changes changes anything; give others")
+        raise InputError(f"{recipe.path}: none of the changes changes anything of what --phase names; give others")
     if meta_changes:
         full = study.meta("in full", {})
         tables["meta"] = [Row.compare("in full", full)]

@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import ModelOutput
 
 from ..architectures.output_layers import class_names_of
-from ..architectures.texts import Texts, is_empty
+from ..architectures.texts import check_distinct, is_empty
 from ..core.class_names import are_placeholders
 from ..core.errors import InputError
 from ..core.hashing import file_hash
@@ -184,16 +184,17 @@ def _text_embeddings(
     tokenizer = tokenizer_of(source)
     # SigLIP was trained on text padded to its full length, and reads nothing else right.
     padding = "max_length" if "siglip" in model.config.model_type else True
-    options, rows, read = getattr(model.config, "text_config", None), [], Texts(str(source))
+    options, rows, read = getattr(model.config, "text_config", None), [], {}
+    length = getattr(options, "max_position_embeddings", None)
     for name in class_names:
         prompts = [template.replace("{}", name) for template in templates]
-        length = getattr(options, "max_position_embeddings", None)
         tokens = tokenizer(prompts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
         if tokens.input_ids.max() >= getattr(options, "vocab_size", math.inf):
             raise InputError(f"{source}: its tokenizer has more tokens than its text tower; add its own")
-        read.check(name, tokens.input_ids, length)
+        read[name] = tokens.input_ids
         found = model.get_text_features(**{key: value.to(model.device) for key, value in tokens.items()})
         rows.append(F.normalize(F.normalize(_pooled(found).float(), dim=-1).mean(dim=0), dim=0))
+    check_distinct(read, str(source))
     return torch.stack(rows), scale_of(model)
 
 
