@@ -163,9 +163,8 @@ def _adapter(here: Path, names: list[str], get: Get, where: str, token: Any) -> 
     get(SAFETENSORS_WEIGHTS_NAME)
     adapted, base = adapted_model(here, where, token)
     own = outputs(adapted)
-    own_processor = has_processor(
-        here
-    )  # else the base's, and no file of the adapter's beside it: of both, one is read
+    # Without one of its own it has the base's, and no file of the adapter's beside it: of both, one is read.
+    own_processor = has_processor(here)
     wanted = [
         path
         for path in base.folder.iterdir()

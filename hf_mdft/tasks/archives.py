@@ -199,8 +199,9 @@ def _linked(root: Path, files: Mapping[str, Member], links: Mapping[str, str]) -
             shutil.copyfile(source, path)
     for name, path, folder in of_folders:  # the last ones, so that nothing is written through them
         try:
+            folder.stat()
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.symlink_to(os.path.relpath(folder.resolve(strict=True), path.parent), target_is_directory=True)
+            path.symlink_to(os.path.relpath(folder, path.parent), target_is_directory=True)
         except OSError:  # nothing of it was unpacked, files lie in the link's place, or the system has no links
             lost.append(name)
     return lost
