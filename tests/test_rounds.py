@@ -10,7 +10,7 @@ from conftest import TASKS
 
 from hf_mdft import SpecializeArguments
 from hf_mdft.core.hashing import fingerprint
-from hf_mdft.specialize import MetaTower, specialize_in_rounds, specialize_task
+from hf_mdft.specialize import LATER_META, MetaTower, specialize_in_rounds, specialize_task
 from hf_mdft.specialize.gate import Verdict
 
 
@@ -76,7 +76,7 @@ def test_only_tasks_that_the_gate_chose_go_on(run, merger, monkeypatch):
 
     monkeypatch.setattr("hf_mdft.specialize.rounds.specialize_task", specialize)
     rounds, seen = run(rounds=5)
-    assert seen["stages"] == ["specialist shade", "specialist stripes", "specialist shade"]
+    assert seen["stages"] == ["specialist shade", "specialist stripes", LATER_META, "specialist shade"]
     first, second = rounds
     assert first["shade"].improved and not first["stripes"].improved
     assert second["shade"] is first["shade"], "what was accepted stays where the next round found nothing better"
