@@ -52,7 +52,8 @@ def test_specialists_become_the_experts_of_the_next_round(run, merger, tmp_path)
     rounds, seen = run(rounds=2, gate=False)
     assert len(rounds) == 2 and all(set(held) == {"shade", "stripes"} for held in rounds)
     assert seen["folders"] == [tmp_path / "work" / "round-1-next-meta"]
-    assert seen["stages"] == ["specialist shade", "specialist stripes"] * 2
+    made = ["specialist shade", "specialist stripes"]
+    assert seen["stages"] == [*made, LATER_META, *made]
     (pool,) = seen["pools"]
     for task in TASKS:
         wanted = merger.pool.tower(task) if task == "colour" else rounds[0][task].tower()
