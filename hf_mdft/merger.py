@@ -17,14 +17,14 @@ from .adapter import MdftConfig, config_for
 from .artifacts import MetaModelParts, Record, folded_tower, load_meta_model, push_meta_model
 from .core.errors import InputError
 from .core.lock import locked
-from .core.timing import Timing
+from .core.timing import LATER_META, Timing
 from .embedding.statistics import estimate_statistics
 from .evaluation import Report, TransductiveMethod
 from .heads import Head
 from .meta import MdftTrainer, MdftTrainingArguments, resume_key
 from .pool import ModelPool
 from .reporting import compare, report_of
-from .specialize import LATER_META, MetaTower, Specialist, SpecializeArguments, specialize_in_rounds
+from .specialize import MetaTower, Specialist, SpecializeArguments, specialize_in_rounds
 from .task_data import TaskData
 from .tasks import Task
 from .trainers import options_of, resumable
@@ -136,7 +136,7 @@ class MetaMerger(TaskData):
         phases = {"meta": options_of(args)}
         self.record.set_meta(self, self.config, model, phases, list(trained), history)
         self.model, self._meta_heads, self._fit_args, self._phases = model, trained, args, phases
-        self.timing.drop(f"specialist {task}" for task in self.specialists)
+        self.timing.drop([LATER_META, *(f"specialist {task}" for task in self.specialists)])
         self.specialists, self.rounds = {}, []
         return output
 

@@ -38,6 +38,7 @@ CODE, OTHER = "n01440764", "n02102040"
         (("cat/1/0.png", "cat/2/1.png", "dog/1/2.png"), {}, [0, 0, 1]),
         (("cat/images/0.png",), {}, [0]),
         (("cat/photos/0.png", "dog/photos/1.png"), {}, [0, 1]),
+        (("kitten/photos/0.png", "puppy/photos/1.png"), {"label_names": {"kitten": "cat", "puppy": "dog"}}, [0, 1]),
     ],
 )
 def test_folders_of_classes_that_are_known(tmp_path, preprocessor, names, options, found):
@@ -93,3 +94,17 @@ def test_a_data_set_with_labels_is_opened_once(preprocessor, monkeypatch):
     data = make_dataset("shade", 6, 0)
     assert len(read_labelled("x", Task(None, data), data.features["label"].names, preprocessor).images) == 6
     assert len(opened) == 1
+
+
+def test_masks_beside_pictures_are_none_of_the_class(tmp_path, preprocessor):
+    for number, names in enumerate((("cat/0.png", "cat/masks/0.png"), ("cat/images/0.png", "cat/masks/0.png"))):
+        other = [name.replace("cat", "dog") for name in names]
+        task = Task(None, tree(tmp_path / str(number), *names, *other))
+        with pytest.raises(InputError, match="'(cat|dog)' holds .*folders .*masks: which are its pictures"):
+            read_labelled("x", task, ["cat", "dog"], preprocessor)
+
+
+def test_other_names_of_classes_above_a_common_folder_are_proposed(tmp_path, preprocessor):
+    task = Task(None, tree(tmp_path / "a", "kitten/photos/0.png", "puppy/photos/1.png"))
+    with pytest.raises(InputError, match="{kitten: cat, puppy: dog}"):
+        read_labelled("x", task, ["cat", "dog"], preprocessor)

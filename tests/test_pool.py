@@ -638,7 +638,8 @@ def changed_config(source, folder, **changes):
         ({"quantization_config": {"load_in_8bit": True, "quant_method": "bitsandbytes"}}, "quantized"),
         ({"attn_implementation": "flash_attention_2"}, "asks for attn_implementation 'flash_attention_2'.* in a copy"),
         ({"_attn_implementation": {"": "owner/kernel"}}, "asks for _attn_implementation 'owner/kernel'"),
-        ({"attn_implementation": ["eager"]}, "which transformers alone does not have; take that line out"),
+        ({"attn_implementation": ["eager"]}, "which cannot be trained with everywhere; take that line out"),
+        ({"attn_implementation": "flex_attention"}, "asks for attn_implementation 'flex_attention'"),
     ],
 )
 def test_configs_that_need_further_packages_are_refused(vit_paths, tmp_path, changes, said):
@@ -649,7 +650,7 @@ def test_configs_that_need_further_packages_are_refused(vit_paths, tmp_path, cha
         ModelPool.from_pretrained(changed_config(vit_paths["base"], tmp_path / "base", **changes), {"shade": folder})
 
 
-@pytest.mark.parametrize("kind", ["flex_attention", {"": "eager", "vision_config": "sdpa"}])
+@pytest.mark.parametrize("kind", ["sdpa", {"": "eager", "vision_config": "sdpa"}])
 def test_attention_that_needs_no_further_package_is_taken(vit_paths, tmp_path, kind):
     folder = changed_config(vit_paths["shade"], tmp_path / "expert", attn_implementation=kind)
     assert ModelPool.from_pretrained(vit_paths["base"], {"shade": folder}).tower("shade")

@@ -10,7 +10,8 @@ from conftest import TASKS
 
 from hf_mdft import SpecializeArguments
 from hf_mdft.core.hashing import fingerprint
-from hf_mdft.specialize import LATER_META, MetaTower, specialize_in_rounds, specialize_task
+from hf_mdft.core.timing import LATER_META
+from hf_mdft.specialize import MetaTower, specialize_in_rounds, specialize_task
 from hf_mdft.specialize.gate import Verdict
 
 

@@ -728,3 +728,8 @@ def test_a_student_that_diverges_costs_no_other_result(clip_pool, tasks, tmp_pat
     accuracy = merger.evaluate().accuracy
     assert accuracy["specialist"] == accuracy["specialist_ungated"] == accuracy["expert"]
     made.save_pretrained(tmp_path / "saved")
+
+
+def test_pushing_all_specialists_to_one_repo_is_refused_as_such(tmp_path):
+    with pytest.raises(InputError, match="push each with its own push_to_hub"):
+        arguments(tmp_path, push_to_hub=True)

@@ -47,8 +47,8 @@ def read_config(folder: Path, where: str) -> PreTrainedConfig:
         raise InputError(f"{where}: config.json cannot be read ({reason or type(error).__name__})") from error
 
 
-ATTENTION = (None, "eager", "sdpa", "flex_attention")
-"""Kinds of attention that need no further package."""
+ATTENTION = (None, "eager", "sdpa")
+"""Kinds of attention that need no further package and can be trained on any device."""
 
 
 def check_needs(config: Mapping[str, Any], where: str) -> None:
@@ -69,8 +69,8 @@ def check_needs(config: Mapping[str, Any], where: str) -> None:
             for kind in given.values() if isinstance(given, Mapping) else [given]:
                 if kind not in ATTENTION:
                     raise InputError(
-                        f"{where}: config.json asks for {name} '{kind}', which transformers alone does not have; take "
-                        "that line out (of somebody else's repo: in a copy of it)"
+                        f"{where}: config.json asks for {name} '{kind}', which cannot be trained with everywhere; "
+                        "take that line out (of somebody else's repo: in a copy of it)"
                     )
 
 

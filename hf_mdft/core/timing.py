@@ -19,6 +19,10 @@ SECONDS = "seconds.json"
 """File of a folder of work in progress that keeps the seconds that the work took."""
 
 
+LATER_META = "meta-models of later rounds"
+"""Name of a stage."""
+
+
 class Timing(dict[str, float]):
     """Seconds by stage; a stage that is gone through again adds to its own."""
 

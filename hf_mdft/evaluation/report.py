@@ -12,6 +12,7 @@ from ..cards.roster import VIEWS
 from ..core.json_files import plain, write_json
 from ..core.reference import several
 from ..core.tables import text_table
+from ..core.timing import LATER_META
 
 
 SCHEMA = 2
@@ -135,7 +136,8 @@ class Report:
         if name == "meta":
             return self.timing_s.get("meta")
         if name in ("specialist_ungated", "specialist", "specialist_views"):
-            return sum(s for stage, s in self.timing_s.items() if stage == "meta" or stage.startswith("specialist "))
+            metas = ("meta", LATER_META)
+            return sum(s for stage, s in self.timing_s.items() if stage in metas or stage.startswith("specialist "))
         return self.timing_s.get(f"baseline {name}")
 
     def rows(self) -> list[Row]:

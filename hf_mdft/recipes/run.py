@@ -143,8 +143,8 @@ def _run(
 ) -> Report | None:
     state = PartialState()
     progress(f"Pool: {merger.pool.base} and {len(merger.pool.experts)} experts; {len(merger.tasks)} tasks")
-    check_options(meta, specialize, merger)
     with state.main_process_first():
+        check_options(meta, specialize, merger)
         inputs = merger.inputs()
     progress(inputs_text(inputs))
     cost = estimate(merger, inputs, meta, specialize)
@@ -168,6 +168,7 @@ def _run(
         progress(f"Baseline: {name}")
         others[name] = made = baseline.made(merger)
         if isinstance(made, MetaMerger):
+            made.timing.drop(["prepare"])
             merger.timing[f"baseline {name}"] = sum(made.timing.values())
     progress("Evaluating (beside the check above, the only step that reads labels)")
     specialists = {task: made.save_pretrained for task, made in merger.specialists.items()}

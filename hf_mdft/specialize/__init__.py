@@ -4,7 +4,7 @@ from .arguments import SpecializeArguments
 from .gate import Decision, decide
 from .given import check_head
 from .one_task import specialize_task
-from .rounds import LATER_META, MetaTower, specialize_in_rounds
+from .rounds import MetaTower, specialize_in_rounds
 from .specialist import Specialist
 from .student import StudentTrainer
 from .teacher import TEACHER_PARTS, Source, Teacher, build_teacher
@@ -12,7 +12,6 @@ from .terms import STUDENT_TERMS
 
 
 __all__ = [
-    "LATER_META",
     "STUDENT_TERMS",
     "TEACHER_PARTS",
     "Decision",

@@ -176,6 +176,8 @@ class SpecializeArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         join_on_cpu()
+        if self.push_to_hub:
+            raise InputError("push_to_hub: there is a specialist for every task; push each with its own push_to_hub()")
         check_arguments(self)
         choose_precision(self)
         super().__post_init__()
@@ -183,8 +185,6 @@ class SpecializeArguments(TrainingArguments):
             raise InputError(
                 "max_steps must be at least 1 (or -1 to count num_train_epochs), got 0; rounds: 0 is none"
             )
-        if self.push_to_hub:
-            raise InputError("push_to_hub: there is a specialist for every task; push each with its own push_to_hub()")
         if self.rounds < 0:
             raise InputError(f"rounds must be at least 0, got {self.rounds}")
         if self.refreshes < -1:

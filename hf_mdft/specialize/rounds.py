@@ -17,7 +17,7 @@ from transformers import set_seed
 from ..core.hashing import fingerprint
 from ..core.lock import locked
 from ..core.processes import alone, own_share
-from ..core.timing import Timing
+from ..core.timing import LATER_META, Timing
 from ..experts import TaskExperts
 from ..heads import Head
 from ..pool import ModelPool
@@ -31,9 +31,6 @@ from .specialist import LATER_START, Specialist
 
 NEXT_META = "next-meta"
 """End of the names of folders in which later rounds make their meta-models."""
-
-LATER_META = "meta-models of later rounds"
-"""Name of their stage."""
 
 
 @dataclass(frozen=True)

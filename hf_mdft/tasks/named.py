@@ -74,18 +74,21 @@ def _no_classes(found: Sequence[Sequence[str]], known: Collection[str], where: s
     no_words = all(is_no_word(plain_name(name)) for name in strange)
     if not any(plain_name(name) in known for name in above):
         # Where classes are not known, words as `images` are none: `siteA/cat` and `siteB/cat` are one class.
-        return strange if no_words and len(last) == 1 and strange == inner and len(above) > 1 else set()
+        return strange if (no_words or known) and len(last) == 1 and strange == inner and len(above) > 1 else set()
     if not no_words and not (len(inner) == 1 and strange == inner):
         return set()
     kinds: dict[tuple[str, ...], set[str]] = {}
     for names in found:
         if len(names) > 1 and names[0] in strange and re.fullmatch(BESIDE, plain_name(names[0])):
             kinds.setdefault(tuple(names[1:]), set()).add(names[0])
+        elif names and plain_name(names[0]) in known:
+            kinds.setdefault(tuple(names), set()).add("")
     for (name, *_), held in kinds.items():
-        if len(held) > 1:
+        if len(held) > 1 and not all(re.fullmatch("(images?)?", plain_name(kind)) for kind in held):
+            folders = " and ".join(sorted(kind for kind in held if kind))
             raise InputError(
-                f"{where}: '{name}' holds folders {' and '.join(sorted(held))}: which are its pictures? Give a folder "
-                "with those alone in that of each class"
+                f"{where}: '{name}' holds {'pictures and ' if '' in held else ''}folders {folders}: which are its "
+                "pictures? Give a folder with those alone in that of each class"
             )
     return strange
 

@@ -76,7 +76,7 @@ def matched_columns(config: PreTrainedConfig, class_names: Sequence[str], where:
         return None
     own = class_names_of(config, where)
     if are_placeholders(own) and not are_placeholders(class_names):
-        raise InputError(f"{where}: its config names no classes (LABEL_0, ...), so they cannot be matched by name")
+        raise InputError(f"{where}: its config names no classes ('{own[0]}', ...), so they cannot be matched by name")
     if are_placeholders(own):
         logger.warning("%s: names no classes ('%s', ...); they are taken to be in the task's order", where, own[0])
     return columns_of(class_names, own, where)
