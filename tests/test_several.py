@@ -554,7 +554,7 @@ def test_teachers_are_refused_in_the_first_minute(big, clip_paths, vit_paths, tm
         str(large): "does not take the 48 x 48 pixels of its image processor",
         str(several): "problem_type is multi_label_classification; a teacher has one label for each image",
         str(big / "resnet"): "resnet, teacher of task 'colour': it has no class 'red', 'green', 'blue' and 1 more",
-        str(nameless): "its config names no classes (LABEL_0, ...), so they cannot be matched by name",
+        str(nameless): "its config names no classes ('LABEL_0', ...), so they cannot be matched by name",
         str(text): "model type 'bert' is no image classifier of transformers",
     }
     for number, (spec, message) in enumerate(cases.items()):
