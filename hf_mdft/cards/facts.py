@@ -48,7 +48,7 @@ class Decision:
         interpolation: How far from the expert, 0, to the specialist, 1, the kept weights lie, where they lie between
             the two; the figures above are of these weights then.
         trained: Whether there is a specialist to compare with: where the images are no evidence, none is trained, and
-            it stands for the expert.
+            where its training diverged, none is left; the expert stands for it.
     """
 
     chosen: str

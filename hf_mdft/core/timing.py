@@ -18,9 +18,8 @@ from .typed import read
 SECONDS = "seconds.json"
 """File of a folder of work in progress that keeps the seconds that the work took."""
 
-
 LATER_META = "meta-models of later rounds"
-"""Name of a stage."""
+"""Name of the stage that makes the meta-models of all rounds of phase 2 but the first."""
 
 
 class Timing(dict[str, float]):
