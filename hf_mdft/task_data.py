@@ -143,6 +143,7 @@ class TaskData:
         Raises:
             InputError: As in `checked()`, or evaluation images or labels cannot be read.
         """
+        self.heads()  # one that cannot be had is refused before pictures are read
         bad, measured = [], {}
         for task in self.tasks:
             for read in (self.unlabelled, self.labelled):

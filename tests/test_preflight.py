@@ -67,6 +67,20 @@ def test_check(clip_paths, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "mdft-output").exists()
 
 
+def test_too_few_images_are_told(clip_paths, tmp_path, monkeypatch, capsys):
+    """The gate would keep every expert, whatever is learned from them."""
+
+    def few(content):
+        content["tasks"]["shade"]["unlabelled"]["split"] = "train[:15]"
+
+    recipe = edited(write_recipe(tmp_path, clip_paths), few)
+    code, out, err = call(["check", recipe], monkeypatch, capsys)
+    assert code == 0, err
+    assert "Of shade, fewer than 16 images are there, too few to show an improvement" in out
+    recipe = edited(recipe, lambda content: content.setdefault("specialize", {}).update(gate=False))
+    assert "fewer than 16" not in call(["check", recipe], monkeypatch, capsys)[1]
+
+
 def test_results_and_report_say_what_was_given(results):
     inputs = json.loads((results / "results.json").read_text())["inputs"]
     assert list(inputs) == list(TASKS) and inputs["shade"]["images"] == 24 and inputs["shade"]["skipped"] == 0

@@ -216,6 +216,20 @@ def test_what_network_drives_leave_behind(tmp_path, preprocessor):
         assert count(spec, preprocessor) == 2
 
 
+def test_one_split_needs_no_name(preprocessor, tmp_path):
+    data = make_dataset("shade", 4, 0)
+    assert count(datasets.DatasetDict(train=data), preprocessor) == 4
+    data.to_parquet(tmp_path / "a.parquet")
+    parquet = {"path": "parquet", "data_files": str(tmp_path / "a.parquet")}
+    assert count(parquet, preprocessor) == 4 and count(parquet | {"take": 3}, preprocessor) == 3
+    assert count(parquet | {"take": 3, "streaming": True}, preprocessor) == 3
+    metadata = tree(tmp_path / "told", "0.png", "1.png")
+    (metadata / "metadata.csv").write_text("file_name,label\n0.png,a\n1.png,b\n", encoding="utf-8")
+    assert count(imagefolder(metadata) | {"split": None}, preprocessor) == 2
+    with pytest.raises(InputError, match="has splits train, test; name one with 'split'"):
+        count(datasets.DatasetDict(train=data, test=data), preprocessor)
+
+
 def test_evaluation_in_folders_of_classes(tmp_path, preprocessor):
     root = tree(tmp_path / "photos", "test/dog/0.png", "test/cat/1.png", "train/cat/2.png")
     for spec in (str(root / "test"), imagefolder(root, "test"), {"path": str(root), "split": "test"}):
@@ -232,9 +246,10 @@ def test_evaluation_in_folders_of_classes(tmp_path, preprocessor):
         ({"path": 3}, "path must be text, got 3"),
         ({"path": "imagefolder", "data_dir": ["a"]}, r"data_dir must be text, got \['a'\]"),
         (datasets.IterableDatasetDict({}), "the dataset has splits"),
+        (None, r"no images are known; give tasks that have some: Task\(unlabelled="),
     ],
 )
-def test_what_is_no_folder(preprocessor, spec, said):
+def test_what_is_no_data_set(preprocessor, spec, said):
     with pytest.raises(InputError, match=said):
         count(spec, preprocessor)
 

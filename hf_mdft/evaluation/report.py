@@ -168,5 +168,5 @@ class Report:
         """The table, for a terminal; passes are forward passes per image at test time."""
         rows = [[row.label, *row.cells, str(row.passes)] for row in self.rows()]
         if not rows:
-            return "Nothing was measured: no task has evaluation images."
+            return "Nothing was measured: no task has evaluation images (Task(evaluation=...))."
         return "\n".join([text_table(["", *self.tasks, "average", "passes"], rows), *self.tests()])

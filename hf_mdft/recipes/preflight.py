@@ -26,6 +26,7 @@ from ..merger import MetaMerger
 from ..meta import META_TERMS, MdftTrainingArguments
 from ..pool.download import size_text
 from ..specialize import STUDENT_TERMS, SpecializeArguments, check_head
+from ..specialize.gate import LEAST_DIFFERENT
 from ..specialize.terms import StudentTerm
 from ..trainers.ranges import check_optimizer
 from ..trainers.terms import term_weights
@@ -59,6 +60,7 @@ class Estimate:
         device: Where it was timed.
         most: Most unlabelled images of a task that phase 2 uses; `None`: all.
         more: Tasks that have more.
+        few: Tasks of which too few images are there for the gate to keep anything.
     """
 
     seconds: float
@@ -67,6 +69,7 @@ class Estimate:
     device: str
     most: int | None = None
     more: tuple[str, ...] = ()
+    few: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         minutes = round(self.seconds / 60)
@@ -78,6 +81,11 @@ class Estimate:
             used = (
                 f"\nOf {', '.join(self.more)}, {self.most:,} images are used ('images'; null: all): looking at many "
                 "more would cost more than the training"
+            )
+        if self.few:
+            used += (
+                f"\nOf {', '.join(self.few)}, fewer than {LEAST_DIFFERENT} images are there, too few to show an "
+                "improvement: nothing is trained for it ('gate: false' trains all the same)"
             )
         return (
             f"Roughly {time_text} on {self.device}, {size_text(self.memory)} of memory, {size_text(self.disk)} "
@@ -130,7 +138,9 @@ def estimate(
     disk = 2 * size * len(merger.pool.experts) + models + pictures
     memory, most = (peak_memory_bytes() or 0) + STATES * 4 * size, specialize.images
     more = tuple(task for task, found in inputs.items() if most is not None and found.images > most)
-    return Estimate(seconds / side_by_side, memory, disk, str(device), most, more)
+    gated = specialize.rounds and specialize.gate
+    few = tuple(task for task, found in inputs.items() if gated and found.images < LEAST_DIFFERENT)
+    return Estimate(seconds / side_by_side, memory, disk, str(device), most, more, few)
 
 
 def check_options(meta: MdftTrainingArguments, specialize: SpecializeArguments, merger: MetaMerger) -> None:

@@ -144,10 +144,12 @@ def _run(
     state = PartialState()
     progress(f"Pool: {merger.pool.base} and {len(merger.pool.experts)} experts; {len(merger.tasks)} tasks")
     with state.main_process_first():
-        check_options(meta, specialize, merger)
-        inputs = merger.inputs()
+        with merger.timing.of("prepare"):
+            check_options(meta, specialize, merger)
+            inputs = merger.inputs()
     progress(inputs_text(inputs))
-    cost = estimate(merger, inputs, meta, specialize)
+    with merger.timing.of("prepare"):
+        cost = estimate(merger, inputs, meta, specialize)
     check_space(cost, output_dir)
     progress(str(cost))
     learned = "learning the meta-model's coefficients on unlabelled images"

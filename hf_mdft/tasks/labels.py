@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 
-from ..core.class_names import displaced_classes, plain_name
+from ..core.class_names import are_placeholders, displaced_classes, plain_name
 from ..core.errors import InputError
 
 
@@ -215,6 +215,7 @@ def _matched(
         same = [shown[value] for value, number in found.items() if number == twice]
         raise InputError(f"{where}: labels {', '.join(same)} are all class '{class_names[twice]}'; give label_names")
     what = f"{where}: label '{missing[0]}' is none of the classes ({_short(class_names)})"
+    name_them = "name them with class_names: [...], in the model's order, or " if are_placeholders(class_names) else ""
     matched = {shown[value]: class_names[number] for value, number in found.items()}
     left = [name for name in class_names if name not in matched.values()]
     numbered = not matched and (names or all(isinstance(value, int) and value < len(class_names) for value in shown))
@@ -234,7 +235,7 @@ def _matched(
             f"{what}; if labels number the classes, {pairs}, say so with label_names: {IN_ORDER}, else with "
             "label_names: {LABEL: CLASS, ...}"
         )
-    raise InputError(f"{what}; say which class each label is, as in label_names: {pairs}, if that is right")
+    raise InputError(f"{what}; {name_them}say which class each label is, as in label_names: {pairs}, if that is right")
 
 
 def _nearest(labels: Sequence[str], classes: Sequence[str], by_name: bool) -> dict[str, str]:

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 LISTS = (list, tuple, np.ndarray, datasets.arrow_dataset.Column)
 """What is taken as a list of images."""
 
+SPLITS = (datasets.DatasetDict, datasets.IterableDatasetDict)
+"""What holds data sets by the names of their splits."""
+
 DELIMITERS = ("\t", ";", "|")
 """What may be between the columns of a table that is read as if it were commas."""
 
@@ -66,17 +69,20 @@ def open_dataset(spec: Any, where: str, column: str = "image", known: Collection
     """
     if isinstance(spec, str | Path):
         spec = _folder(spec, column, where, known)
-    elif isinstance(spec, Mapping) and not isinstance(spec, datasets.DatasetDict | datasets.IterableDatasetDict):
+    elif isinstance(spec, Mapping) and not isinstance(spec, SPLITS):
         spec = _loaded(dict(spec), where, known)
     elif isinstance(spec, LISTS):
         spec = listed(spec, column, where)
-    if isinstance(spec, datasets.DatasetDict | datasets.IterableDatasetDict):
+    spec = only_split(spec)
+    if isinstance(spec, SPLITS):
         raise InputError(f"{where}: the dataset has splits {', '.join(spec)}; name one with 'split'")
     if isinstance(spec, datasets.IterableDataset):
         raise InputError(
             f"{where}: a stream, of which it is not known where it ends; say how many images are read: datasets."
             "Dataset.from_list(list(stream.take(2000))), or take: 2000 beside streaming: true"
         )
+    if spec is None:  # also a meta-model that was loaded, whose images were no ones that a repo can name
+        raise InputError(f"{where}: no images are known; give tasks that have some: Task(unlabelled=...)")
     if not isinstance(spec, datasets.Dataset):
         raise InputError(
             f"{where}: expected a datasets.Dataset, arguments of load_dataset, a folder or a list of images, got "
@@ -85,6 +91,11 @@ def open_dataset(spec: Any, where: str, column: str = "image", known: Collection
     if len(spec) == 0:
         raise InputError(f"{where}: the dataset has no rows")
     return spec.with_format(None)
+
+
+def only_split(found: Any) -> Any:
+    """The data set where there is a single split, of which no name is needed; else what was given."""
+    return next(iter(found.values())) if isinstance(found, SPLITS) and len(found) == 1 else found
 
 
 def warn_of_dropped(spec: Any, dataset: datasets.Dataset, column: str, where: str) -> None:
@@ -96,6 +107,7 @@ def warn_of_dropped(spec: Any, dataset: datasets.Dataset, column: str, where: st
         column: Name of the column of images.
         where: Names the data set.
     """
+    spec = only_split(spec)
     form = spec.format if isinstance(spec, datasets.Dataset) else {"type": None}
     dropped = ["its transform"] if form["type"] == "custom" and column in form["columns"] else []
     mode = getattr(dataset.features[column], "mode", None)
@@ -150,11 +162,15 @@ def _loaded(spec: dict[str, Any], where: str, known: Collection[str]) -> Any:
         if found is None:
             meant = as_meant(dict(spec), where)
             found = datasets.load_dataset(**meant)
+            if isinstance(found, SPLITS) and len(found) == 1:
+                meant["split"] = next(iter(found))
+            found = only_split(found)
             if "data_files" not in spec and meant["path"] == "imagefolder" and isinstance(found, datasets.Dataset):
                 check_metadata(meant, found, where)
         elif spec.get("drop_labels"):
             columns = found.column_names.values() if isinstance(found, Mapping) else [found.column_names]
             found = found.remove_columns(LABEL) if all(LABEL in names for names in columns) else found
+        found = only_split(found)
         if count is None:
             return found
         if isinstance(found, datasets.IterableDataset):

@@ -2,13 +2,14 @@
 
 from ...cards import Decision
 from .decide import decide
-from .familiarity import LIMITS, Familiarity, familiarity
+from .familiarity import LEAST_DIFFERENT, LIMITS, Familiarity, familiarity
 from .interpolations import SHARES, Comparison, Interpolations
 from .rules import RULE, Above, Furthest, Rule, Thresholds, Verdict, without_information
 from .strangers import information_by_others
 
 
 __all__ = [
+    "LEAST_DIFFERENT",
     "LIMITS",
     "RULE",
     "SHARES",
