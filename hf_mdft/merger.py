@@ -157,9 +157,9 @@ class MetaMerger(TaskData):
         """
         args, names = self.arguments(args, SpecializeArguments, "specialize"), self.named(tasks)
         meta = MetaTower(self.meta_tower(), self.meta_head)
-        self.timing.drop([LATER_META, *(f"specialist {task}" for task in names)])
         # Results of an earlier call must not stand in for a specialist that this one refuses.
-        self.specialists = {task: made for task, made in self.specialists.items() if task not in names}
+        self.specialists, self.rounds = {t: s for t, s in self.specialists.items() if t not in names}, []
+        self.timing.drop([*(f"specialist {task}" for task in names), *(() if self.specialists else [LATER_META])])
         found = specialize_in_rounds(self, meta, args, names, next_meta=self._next_meta, took=self.timing.add)
         self._taken |= {task: made.expert for task, made in (found[0] if found else {}).items()}
         self._phases["specialize"] = options_of(args)

@@ -70,7 +70,27 @@ def test_masks_beside_pictures_are_refused(tmp_path, preprocessor):
     root = tree(tmp_path / "a", *[f"{name}/{kind}/0.png" for name in ("cat", "dog") for kind in ("images", "masks")])
     with pytest.raises(InputError, match=r"x', evaluation: 'cat' holds folders images and masks: which are its pict"):
         read_labelled("x", Task(None, root), ["cat", "dog"], preprocessor)
-    assert len(open_dataset(root, "x")) == 4
+    with pytest.raises(InputError, match="x: 'cat' holds folders images and masks: which are its pictures"):
+        open_dataset(root, "x")  # nor would anyone train on them
+    for names in (("images/0.png", "masks/0.png"), ("images/cat/0.png", "images/dog/1.png", "masks/cat/0.png")):
+        with pytest.raises(InputError, match="x: it holds folders images and masks"):
+            open_dataset(tree(tmp_path / names[0].replace("/", "-"), *names), "x")
+
+
+def test_what_lies_beside_the_pictures_of_a_class_is_none_of_it(tmp_path, preprocessor):
+    names = [f"{name}/{kind}0.png" for name in ("cat", "dog") for kind in ("", "ground_truth/")]
+    with pytest.raises(InputError, match="'(cat|dog)' holds pictures and folders ground_truth: which are its pict"):
+        read_labelled("x", Task(None, tree(tmp_path / "a", *names)), ["cat", "dog"], preprocessor)
+    names = [f"{name}/{kind}/0.png" for name in ("cat", "dog") for kind in ("day", "night")]
+    with pytest.raises(InputError, match="'(cat|dog)' holds folders day and night: which are its pictures"):
+        read_labelled("x", Task(None, tree(tmp_path / "b", *names)), ["cat", "dog"], preprocessor)
+
+
+def test_folders_of_pictures_are_no_classes_beside_some(tmp_path):
+    found = open_dataset(tree(tmp_path / "a", "cat/images/0.png", "dog/1.png", "owl/2.png"), "x")
+    assert found.features["label"].names == ["cat", "dog", "owl"]
+    found = open_dataset(tree(tmp_path / "b", "animals/images/0.png", "animals/drawings/1.png"), "x")
+    assert found.features["label"].names == ["drawings", "images"]
 
 
 def test_files_are_listed_without_a_path_for_each(tmp_path, monkeypatch):

@@ -202,7 +202,7 @@ def test_meta_model_round_trip(done, tmp_path, pixels):
     assert (
         again.head("colour").class_names == TASKS["colour"] and again.head("colour").key() == done.head("colour").key()
     )
-    with pytest.raises(InputError, match="got NoneType"):
+    with pytest.raises(InputError, match="no images are known"):
         again.fit(fit_arguments(tmp_path))
     afresh = MetaMerger.from_pretrained(tmp_path / "saved", tasks=done.tasks)
     afresh.fit(fit_arguments(tmp_path / "afresh"))

@@ -106,6 +106,28 @@ def test_orientation_in_every_container(tmp_path, preprocessor, ending, deep):
     assert (a.int() - b.int()).abs().max() <= 6
 
 
+@pytest.mark.parametrize("mode", ["F", "I", "CMYK", "I;16", "RGB"])
+@pytest.mark.parametrize("turned", [6, 8])
+def test_turned_pictures_of_pillow_are_those_of_their_files(tmp_path, mode, turned):
+    """Whatever size their metadata tell."""
+    values = np.arange(24 * 40, dtype=np.float32).reshape(24, 40) / 4
+    picture = Image.fromarray(values).convert(mode) if mode != "I;16" else Image.fromarray(values.astype(np.uint16))
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    picture.save(tmp_path / "a.tiff", exif=exif)
+    with Image.open(tmp_path / "a.tiff") as opened:
+        rows = [listed([item], "image", "x")[0]["image"] for item in (tmp_path / "a.tiff", opened)]
+    assert np.array_equal(*(np.asarray(decode(row, Showing((0, 255)))) for row in rows))
+
+
+def test_cut_pictures_keep_no_size_of_before(tmp_path, preprocessor):
+    exif = Image.Exif()
+    exif[0x0100], exif[0x0101] = 64, 48
+    Image.fromarray(noise(0)).convert("CMYK").save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert len(read_unlabelled("x", Task([opened.crop((0, 0, 16, 8))]), preprocessor)) == 1
+
+
 def test_white_is_zero(tmp_path, preprocessor):
     values = noise(0, 2**12, np.uint16)
     values[0, 0] = 2**12 - 1
@@ -438,6 +460,7 @@ def test_a_folder_named_as_a_loader_is_no_loader(tmp_path, preprocessor):
         (lambda folder: folder / "nowhere", "nowhere: no such folder of images"),
         (lambda folder: folder, "no images in this folder"),
         (lambda folder: [], "the list of images is empty"),
+        (lambda folder: [{"bytes": None, "path": None}], "image 0 of the list, dict, makes no picture .neither bytes"),
         (lambda folder: [3, 4], "image 0 of the list, int, makes no picture"),
         (lambda folder: make_dataset("shade", 3, 0).to_iterable_dataset(), r"say how many images .*take\(2000\)"),
         (lambda folder: {"path": "parquet", "data_files": "x", "take": "two"}, "take must be a whole number"),

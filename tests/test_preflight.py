@@ -73,6 +73,7 @@ def test_too_few_images_are_told(clip_paths, tmp_path, monkeypatch, capsys):
     def few(content):
         content["tasks"]["shade"]["unlabelled"]["split"] = "train[:15]"
 
+    monkeypatch.chdir(tmp_path)
     recipe = edited(write_recipe(tmp_path, clip_paths), few)
     code, out, err = call(["check", recipe], monkeypatch, capsys)
     assert code == 0, err

@@ -351,6 +351,7 @@ def test_options_without_a_place_in_a_recipe(clip_paths, tmp_path, part, options
     ("part", "options", "said"),
     [
         ("meta", {"filter": {"name": "eata", "marginn": 1}}, "marginn"),
+        ("meta", {"images_per_task": 4, "gradient_accumulation_steps": 3}, "images_per_task=4 must be a multiple"),
         ("specialize", {"optim": "adamw_bnb_8bit"}, "optim: .*bitsandbytes"),
     ],
 )
@@ -358,7 +359,7 @@ def test_what_training_would_make_late_is_made_first(clip_paths, tmp_path, part,
     changed = edited(write_recipe(tmp_path, clip_paths), lambda c: c.setdefault(part, {}).update(options))
     recipe = Recipe.load(changed)
     with pytest.raises(InputError, match=said):
-        check_options(recipe.meta_arguments(tmp_path), recipe.specialize_arguments(tmp_path), recipe.merger())
+        check_options(recipe.meta_arguments(tmp_path), recipe.specialize_arguments(tmp_path))
 
 
 def test_paths_are_never_those_of_the_working_directory(clip_paths, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from hf_mdft.core.hashing import fingerprint
 from hf_mdft.core.timing import LATER_META
 from hf_mdft.specialize import MetaTower, specialize_in_rounds, specialize_task
 from hf_mdft.specialize.gate import Verdict
+from hf_mdft.trainers.diverged import Diverged
 
 
 @pytest.fixture
@@ -35,12 +36,13 @@ def run(merger, tmp_path):
             disable_tqdm=True,
             learning_rate=1e-3,
         )
+        given = options.pop("next_meta", next_meta)
         rounds = specialize_in_rounds(
             merger,
             MetaTower(merger.pool.tower("colour"), merger.head),
             SpecializeArguments(output_dir=str(tmp_path / folder), **{**defaults, **options}),
             tasks,
-            next_meta=next_meta,
+            next_meta=given,
             took=lambda stage, seconds: seen["stages"].append(stage),
         )
         return rounds, seen
@@ -86,6 +88,17 @@ def test_only_tasks_that_the_gate_chose_go_on(run, merger, monkeypatch):
     (pool,) = seen["pools"]
     changed = {task for task in TASKS if pool.reference()["experts"][task] != merger.pool.reference()["experts"][task]}
     assert changed == {"shade"}
+
+
+def test_a_later_meta_model_that_diverges_ends_the_rounds(run, merger, monkeypatch, caplog):
+    """What was made before it is none the worse."""
+
+    def next_meta(*_):
+        raise Diverged
+
+    rounds, seen = run(rounds=3, gate=False, next_meta=next_meta)
+    assert len(rounds) == 1 and all(made.improved for made in rounds[0].values())
+    assert "no further round: the next meta-model's training diverged" in caplog.text
 
 
 def test_rounds_without_a_gain_end_after_the_first(run, monkeypatch):

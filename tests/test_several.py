@@ -349,7 +349,7 @@ def test_experts_that_name_no_classes_are_told(vit_paths, tmp_path, caplog):
     nameless = [vit_expert(tmp_path / str(n), vit_paths, [f"LABEL_{i}" for i in range(3)], n) for n in (1, 2)]
     pool = ModelPool.from_pretrained(vit_paths["base"], {"shade": nameless})
     assert build_head("shade", Task(None, class_names=TASKS["shade"]), pool).class_names == TASKS["shade"]
-    assert "name no classes ('LABEL_0', ...); they are taken to be in the same order" in caplog.text
+    assert "name no classes ('LABEL_0', ...); they are matched by their numbers" in caplog.text
 
 
 @pytest.fixture(params=["clip", "vit"])

@@ -180,7 +180,10 @@ def test_links_in_archives(tmp_path, preprocessor, caplog, ending):
     found = read_labelled("x", Task(None, str(tmp_path / f"photos{ending}")), ["dog", "cat"], preprocessor)
     assert found.labels.tolist() == [1, 1, 0] and found.images.pixels([1]).equal(found.images.pixels([2]))
     assert found.images.pixels([0]).ne(found.images.pixels([1])).any()
-    assert "3 links in " in caplog.text and "lead to no file in it, and are passed over: p/" in caplog.text
+    assert (
+        "3 links in " in caplog.text
+        and "lead to no file or visible folder in it, and are passed over: p/" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("names", [("a", "a/b.png"), ("a/b.png", "a"), ("a", "a/b/c.png"), (f"{'n' * 300}.png",)])
@@ -373,9 +376,11 @@ def test_label_names_are_read_one_way(preprocessor):
     texts = {"1": "cat", "10": "dog", "2": "cow"}
     assert matched([0, 1, 2], animals, preprocessor, feature, label_names=texts) == [0, 1, 2]
     both = datasets.ClassLabel(names=["1", "0"])
-    with pytest.raises(InputError, match="put names in quotes, or give a list in the order of the numbers"):
+    with pytest.raises(InputError, match="put names in quotes"):
         matched([0, 1], animals[:2], preprocessor, both, label_names={0: "cat", 1: "dog"})
-    assert matched([0, 1], animals[:2], preprocessor, both, label_names=["cat", "dog"]) == [0, 1]
+    for stated in (["cat", "dog"], "in_order"):  # folders `1`, `10`, `2`: which order is meant?
+        with pytest.raises(InputError, match=r"labels as text \(1, 0\): say which .* {0: cat, 1: dog}, if th"):
+            matched([0, 1], animals[:2], preprocessor, both, label_names=stated)
     with pytest.raises(InputError, match="'kitten' is no label of the data set"):
         matched([0], animals, preprocessor, feature, label_names={**texts, "kitten": "cat"})
 

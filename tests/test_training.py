@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import MISSING, fields
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
@@ -704,7 +705,7 @@ def test_an_optimizer_of_ones_own_keeps_the_range_and_needs_the_heads(merger, tm
         return MdftTrainer(model, args, train_dataset=images, heads=heads, optimizers=(own, None))
 
     with pytest.raises(InputError, match="the one given lacks the heads"):
-        trainer(train_heads=True).train()
+        trainer(train_heads=True)
     narrow = trainer(train_heads=False, head_steps=0, coefficient_range=[0.3, 0.31])
     narrow.train()
     assert coefficients(narrow).min() >= 0.3 - 1e-6 and coefficients(narrow).max() <= 0.31 + 1e-6
@@ -727,8 +728,26 @@ def test_a_training_that_diverges_says_so(make_trainer, monkeypatch):
     monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", lambda *_, **__: torch.tensor(1.0))
     parameter = trainer._coefficients()[0]
     parameter.register_hook(lambda grad: grad * torch.nan)
-    with pytest.raises(InputError, match="coefficients that are no finite numbers"):
+    with pytest.raises(InputError, match="training diverged, to weights or outputs"):
         trainer.train()
+    assert not list(Path(trainer.args.output_dir).glob("checkpoint-*")), "none is kept of it"
+
+
+def test_a_training_that_is_refused_leaves_the_folders_owner(merger, make_trainer, tmp_path):
+    options = {"max_steps": 2, "save_steps": 2}
+    merger.fit(arguments(tmp_path / "run", **options))
+    with pytest.raises(InputError, match="nowhere: no such folder; go on from another checkpoint"):
+        make_trainer(**options).train(resume_from_checkpoint=str(tmp_path / "nowhere"))
+    assert (tmp_path / "run" / "run.key").exists()
+
+
+def test_heads_without_numbers_are_refused(make_trainer, merger):
+    model = get_peft_model(merger.pool.tower(), MdftConfig(pool=merger.pool))
+    head = merger.head("shade").trainable()
+    with torch.no_grad():
+        next(head.parameters())[0] = -torch.inf
+    with pytest.raises(InputError, match=r"heads\['shade'\]: '.*' holds NaN or infinity; give another head"):
+        MdftTrainer(model, train_dataset={"shade": merger.unlabelled("shade")}, heads={"shade": head})
 
 
 @pytest.mark.parametrize("kind", [MdftTrainingArguments, SpecializeArguments])

@@ -43,7 +43,7 @@ def check(
     from ..artifacts.layout import CHECKPOINTS
     from ..artifacts.run_folder import refuse_foreign_output, refuse_inputs_within
     from ..cards import inputs_text
-    from ..recipes.preflight import check_options, check_space, contact_sheet, estimate
+    from ..recipes.preflight import check_heads, check_options, check_space, contact_sheet, estimate
     from ..recipes.schema import Recipe
 
     notes: list[str] = []
@@ -53,7 +53,8 @@ def check(
     merger = loaded.merger()
     refuse_foreign_output(output_dir, list(merger.tasks))
     refuse_inputs_within(output_dir, merger.local_inputs())
-    check_options(meta, specialize, merger)
+    check_options(meta, specialize)
+    check_heads(merger, specialize)
     inputs = merger.inputs()
     typer.echo(inputs_text(inputs))
     cost = estimate(merger, inputs, meta, specialize)

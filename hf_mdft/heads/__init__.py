@@ -1,6 +1,6 @@
 """From an image embedding to a task's classes. One file for each kind of head."""
 
-from .base import HEADS, Head, load_head
+from .base import HEADS, Head, check_finite, load_head
 from .build import build_expert_heads, build_head, mean_head
 from .linear import LinearHead
 from .templates import TEMPLATES, resolve_templates
@@ -16,6 +16,7 @@ __all__ = [
     "ZeroShotHead",
     "build_expert_heads",
     "build_head",
+    "check_finite",
     "load_head",
     "mean_head",
     "resolve_templates",

@@ -21,6 +21,22 @@ from ..core.registry import Registry
 from ..core.regular import check_whole
 
 
+def check_finite(head: Head, where: str) -> Head:
+    """The head, which every class can be computed with.
+
+    Args:
+        head: The head.
+        where: Names it in messages.
+
+    Raises:
+        InputError: A tensor of it holds NaN or infinity.
+    """
+    for key, tensor in head.state_dict().items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{where}: '{key}' holds NaN or infinity; give another head")
+    return head
+
+
 class Head(nn.Module):
     """Maps image embeddings `(batch, width)` of the tower to logits `(batch, C)` of classes with names.
 

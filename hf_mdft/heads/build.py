@@ -20,7 +20,7 @@ from ..core.errors import InputError
 from ..pool import ModelPool
 from ..tasks import Task
 from ..tasks.source import open_dataset
-from .base import HEADS, Head, load_head
+from .base import HEADS, Head, check_finite, load_head
 from .linear import LinearHead
 from .templates import resolve_templates
 from .zero_shot import SigmoidHead, ZeroShotHead
@@ -54,9 +54,7 @@ def build_head(name: str, task: Task, pool: ModelPool) -> Head:
     else:
         HEADS.get(spec)
         raise InputError(f"{where}: head '{spec}' must be given as a file or a Head")
-    for key, tensor in head.state_dict().items():
-        if not tensor.isfinite().all():
-            raise InputError(f"{where}: '{key}' of its head ({spec}) holds NaN or infinity; give another head")
+    check_finite(head, f"{where}: its head ({spec})")
     if head.num_classes < 2:
         raise InputError(f"{where}: its head ({spec}) has one class, which leaves nothing to learn; give two or more")
     width = pool.width
@@ -121,7 +119,7 @@ def _classifiers(name: str, task: Task, pool: ModelPool) -> dict[str, Head]:
             )
         elif are_placeholders(own):
             logger.warning(
-                "%s: %s and %s name no classes ('%s', ...); they are taken to be in the same order",
+                "%s: %s and %s name no classes ('%s', ...); they are matched by their numbers",
                 where, pool.experts[experts[0]], source, own[0],
             )  # fmt: skip
         rows = torch.tensor(order_by_name(wanted, own))

@@ -10,13 +10,27 @@ from peft import PeftModel
 from ..adapter import MdftConfig, MdftLayer
 from ..core.errors import InputError
 from ..core.typed import expect
-from ..heads import Head
+from ..heads import Head, check_finite
 from ..tasks import LabelledImages
 from .arguments import MdftTrainingArguments
 
 
 NOT_ASKED = ("compute_loss_func", "compute_metrics", "data_collator", "model_init")
 """Arguments of `Trainer` that this one has its own of."""
+
+
+LACKS_HEADS = "optimizers: the one given lacks the heads; set train_heads=False, or give optim instead"
+
+
+def check_division(args: MdftTrainingArguments) -> None:
+    """Raises:
+    InputError: The images of a task cannot be shared out among processes and accumulation steps.
+    """
+    parts = args.world_size * args.gradient_accumulation_steps
+    if args.images_per_task % parts:
+        raise InputError(
+            f"images_per_task={args.images_per_task} must be a multiple of processes x accumulation steps = {parts}"
+        )
 
 
 def check_given(
@@ -38,7 +52,7 @@ def check_given(
     for name, given in (("train_dataset", train_dataset), ("heads", heads), ("eval_dataset", eval_dataset or {})):
         expect(given, Mapping, f"{name} (by task)")
     for task, head in heads.items():
-        expect(head, Head, f"heads['{task}']")
+        check_finite(expect(head, Head, f"heads['{task}']"), f"heads['{task}']")
     for task, labelled in (eval_dataset or {}).items():
         expect(labelled, LabelledImages, f"eval_dataset['{task}']")
     if not train_dataset:

@@ -24,10 +24,11 @@ from ..pool.processors import check_processors, processor_of
 from ..tasks import Images, LabelledImages, Preprocessor, Task, read_unlabelled
 from ..tasks.preprocessor import normalize_mixed
 from ..trainers.base import own_arguments
+from ..trainers.diverged import refuse_diverged
 from ..trainers.flat import EndWhereFlat, ends_where_flat, held_out
 from ..trainers.progress import show_progress
 from .arguments import MdftTrainingArguments
-from .checks import check_given
+from .checks import LACKS_HEADS, check_division, check_given
 from .finish_heads import finish_heads
 from .held_out import MOST, held_out_loss
 from .hub import PushingTrainer
@@ -86,12 +87,16 @@ class MdftTrainer(PushingTrainer):
         pool = pool or next((found.pool for found in experts.values()), None)
         self.pool = pool or ModelPool.from_reference(model.active_peft_config.pool)
         self.heads, self._own_heads = dict(heads), dict(heads)
+        check_division(args)
         unread = [task for task, data in train_dataset.items() if not isinstance(data, Images)]
         check_processors(self.pool, [task for task in unread if task in self.pool.tasks])
         with args.main_process_first(desc="preprocessing"):
             found = {task: self._images(task, data) for task, data in train_dataset.items()}
             images = {task: own.sample(args.images, args.seed) for task, own in found.items()}
             given = {task: experts.get(task) or experts_of(task, self.heads[task], self.pool) for task in images}
+        own_optimizer, _ = kwargs.get("optimizers") or (None, None)
+        if own_optimizer and args.train_heads and any(found.heads for found in given.values()):
+            raise InputError(LACKS_HEADS)  # they are made below, as copies of those that are given
         objectives = task_objectives(given, self.heads, images, args)
         self.objective = MetaObjective(objectives, args)
         self._images_of = images
@@ -130,11 +135,6 @@ class MdftTrainer(PushingTrainer):
         parts = args.world_size * args.gradient_accumulation_steps
         if self.pool.keeps_statistics and args.images_per_task * len(images) // parts < 2:
             raise InputError("images_per_task=1 for one task: BatchNorm needs two images at a time; set 2 or more")
-        if args.images_per_task % parts:
-            raise InputError(
-                f"images_per_task={args.images_per_task} must be a multiple of processes x accumulation "
-                f"steps = {parts}"
-            )
         args.per_device_train_batch_size = args.images_per_task // parts * len(images)
         steps = args.max_steps
         if steps == 0:
@@ -179,7 +179,7 @@ class MdftTrainer(PushingTrainer):
         if fresh and heads:
             optimizer.add_param_group({"params": heads, "lr": self.args.head_learning_rate, "weight_decay": 0.0})
         elif not all(id(p) in held for p in heads):
-            raise InputError("optimizers: the one given lacks the heads; set train_heads=False, or give optim instead")
+            raise InputError(LACKS_HEADS)
         return optimizer
 
     @property
@@ -248,8 +248,7 @@ class MdftTrainer(PushingTrainer):
         """As in `Trainer`; with `push_to_hub=True` the final model is pushed at the end."""
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         tower = self.accelerator.unwrap_model(self.model)
-        if not all(p.isfinite().all() for p in self._coefficients() + self.objective.head_parameters()):
-            raise InputError("training ended in coefficients that are no finite numbers; lower learning_rate")
+        refuse_diverged(self._coefficients() + self.objective.head_parameters())
         if self.pool.keeps_statistics:
             with torch.no_grad(), combined_once(tower, self.args.shard):
                 estimate_statistics(tower, list(self._images_of.values()))

@@ -23,7 +23,7 @@ from ..core.errors import InputError
 from ..core.memory import peak_memory_bytes
 from ..embedding import embed_images
 from ..merger import MetaMerger
-from ..meta import META_TERMS, MdftTrainingArguments
+from ..meta import META_TERMS, MdftTrainingArguments, check_division
 from ..pool.download import size_text
 from ..specialize import STUDENT_TERMS, SpecializeArguments, check_head
 from ..specialize.gate import LEAST_DIFFERENT
@@ -143,9 +143,8 @@ def estimate(
     return Estimate(seconds / side_by_side, memory, disk, str(device), most, more, few)
 
 
-def check_options(meta: MdftTrainingArguments, specialize: SpecializeArguments, merger: MetaMerger) -> None:
-    """Whether what both phases' options name can be made: optimizers, terms and complete models, which training makes
-    late.
+def check_options(meta: MdftTrainingArguments, specialize: SpecializeArguments) -> None:
+    """Whether what both phases' options name can be made: optimizers, terms and batches, which training makes late.
 
     Raises:
         InputError: It cannot.
@@ -159,6 +158,16 @@ def check_options(meta: MdftTrainingArguments, specialize: SpecializeArguments, 
         raise InputError("specialize: every term of the student's outputs has weight 0, so there is nothing to learn")
     for name in of_meta:
         META_TERMS.get(name)(2, meta)
+    if meta.max_steps:
+        check_division(meta)
+
+
+def check_heads(merger: MetaMerger, specialize: SpecializeArguments) -> None:
+    """Whether complete models can be written with the tasks' heads.
+
+    Raises:
+        InputError: They cannot.
+    """
     for task in merger.tasks if specialize.rounds and merger.pool.architecture.own_heads else ():
         check_head(task, merger.head(task), merger.pool)
 

@@ -17,10 +17,10 @@ from ..core.lock import locked
 from ..evaluation import TRANSDUCTIVE, Report, TransductiveMethod
 from ..evaluation.compare import Evaluation
 from ..merger import MetaMerger
-from ..meta import MdftTrainingArguments
+from ..meta import MdftTrainingArguments, check_division
 from ..reporting import report_of
 from ..specialize import SpecializeArguments
-from .preflight import check_options, check_space, estimate
+from .preflight import check_heads, check_options, check_space, estimate
 from .presets import names, preset
 from .schema import Recipe
 
@@ -143,9 +143,13 @@ def _run(
 ) -> Report | None:
     state = PartialState()
     progress(f"Pool: {merger.pool.base} and {len(merger.pool.experts)} experts; {len(merger.tasks)} tasks")
+    check_options(meta, specialize)
+    for args in (baseline.meta for baseline in baselines.values() if baseline.meta):
+        if args.max_steps:
+            check_division(args)
     with state.main_process_first():
         with merger.timing.of("prepare"):
-            check_options(meta, specialize, merger)
+            check_heads(merger, specialize)
             inputs = merger.inputs()
     progress(inputs_text(inputs))
     with merger.timing.of("prepare"):
@@ -165,22 +169,25 @@ def _run(
         if len(specialist.trust.weights) > 1:
             trusted = ", ".join(f"{name} {share:.0%}" for name, share in specialist.trust.weights.items())
             progress(f"    learned from {trusted}; started at: {specialist.trust.start}")
-    others = {}
-    for name, baseline in baselines.items():
-        progress(f"Baseline: {name}")
-        others[name] = made = baseline.made(merger)
-        if isinstance(made, MetaMerger):
-            made.timing.drop(["prepare"])
-            merger.timing[f"baseline {name}"] = sum(made.timing.values())
-    progress("Evaluating (beside the check above, the only step that reads labels)")
+    others, stage = {}, "Evaluation"
     specialists = {task: made.save_pretrained for task, made in merger.specialists.items()}
     try:
+        for name, baseline in baselines.items():
+            stage = f"Baseline {name}"
+            progress(f"Baseline: {name}")
+            others[name] = made = baseline.made(merger)
+            if isinstance(made, MetaMerger):
+                made.timing.drop(["prepare"])
+                merger.timing[f"baseline {name}"] = sum(made.timing.values())
+        stage = "Evaluation"
+        if any(found.evaluation for found in inputs.values()):
+            progress("Evaluating (beside the check above, the only step that reads labels)")
         report = replace(merger.evaluate(others, share=state.num_processes > 1), inputs=inputs)
     except Exception:
         nothing = replace(report_of(merger, Evaluation({}, {}, {})), inputs=inputs)
         if state.is_main_process:
             write_run(output_dir, nothing, merger.save_pretrained, specialists)
-            progress(f"Evaluation failed; the models are in {output_dir}, unmeasured")
+            progress(f"{stage} failed; the models are in {output_dir}, unmeasured")
         raise
     if state.is_main_process:
         write_run(output_dir, report, merger.save_pretrained, specialists)

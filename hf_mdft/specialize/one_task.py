@@ -26,6 +26,7 @@ from ..heads import Head, load_head
 from ..pool import ModelPool
 from ..tasks import Images
 from ..trainers import arguments_key, resumable, show_progress
+from ..trainers.diverged import Diverged, refuse_diverged
 from .arguments import SpecializeArguments
 from .evidence import gate_evidence
 from .gate import LIMITS, RULE, Decision, Rule, decide, familiarity, information_by_others, without_information
@@ -50,7 +51,6 @@ SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})
 RESULT = "result"
 """Folder of what a task's training gave: whole, or not there."""
 
-DIVERGED = "training ended in weights that are no finite numbers; lower learning_rate"
 
 CANDIDATE, INTERPOLATED, FALLBACK, DECISION = "candidate", "interpolated", "fallback", "decision.json"
 HEAD = "student-head.safetensors"
@@ -223,12 +223,12 @@ def _train(
         refresh=self_taught if args.refreshes else None,
     )
     show_progress(trainer, f"Specialist {task}")
-    trainer.train(resume_from_checkpoint=checkpoint, keyed=True)
-    trained = trainer.finish()
-    if not all(tensor.isfinite().all() for tensor in trained.values()):
-        if PartialState().is_main_process:
-            logger.warning("%s: %s", task, DIVERGED)
-        return _kept(models, trusted, DIVERGED)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint, keyed=True)
+        trained = trainer.finish()
+        refuse_diverged(trained.values())
+    except Diverged as error:
+        return _diverged(models, trusted, error, trainer)
     student.load_state_dict(trained)
     if batch_norms(student):  # those of the weights' average are not the average of what training saw
         trained = copy.deepcopy(estimate_statistics(student, [models.images])).cpu().state_dict()
@@ -239,6 +239,9 @@ def _train(
         return seen.of(tower, start.head, f"specialist, {share:.0%} of the way")
 
     specialist = seen.of(student, start.head, "specialist")
+    (is_finite,) = broadcast_object_list([bool(specialist.log_probs.isfinite().all())])
+    if not is_finite:
+        return _diverged(models, trusted, Diverged(), trainer)
     if not args.gate:  # the whole specialist is kept, so that is what is compared
         given = dataclasses.replace(given, evenness=1.0)
     decision = decide(specialist, seen.expert, seen.others, seen_between, rule_for(args), seen.reference, given)
@@ -253,14 +256,21 @@ def _untrained(models: Models, trusted: Mapping[str, float], against: str) -> _T
     """What there is where the images are no evidence: the gate would keep nothing that is learned from them."""
     if PartialState().is_main_process:
         logger.warning("%s: nothing is trained: %s ('gate: false' trains all the same)", models.task, against)
-    return _kept(models, trusted, f"no improvement shown, nothing trained: {against}")
+    return _kept(models, trusted, f"no improvement shown, nothing trained: {against}", [])
 
 
-def _kept(models: Models, trusted: Mapping[str, float], reason: str) -> _Trained:
+def _diverged(models: Models, trusted: Mapping[str, float], error: Diverged, trainer: StudentTrainer) -> _Trained:
+    """What there is where the student is no model any more, whether there is a gate or not."""
+    if PartialState().is_main_process:
+        logger.warning("%s: %s", models.task, error)
+    return _kept(models, trusted, str(error), trainer.state.log_history)
+
+
+def _kept(models: Models, trusted: Mapping[str, float], reason: str, history: list[dict[str, Any]]) -> _Trained:
     """The model that one would take without labels, as the only result."""
     start, count = unchanged(models), len(models.images)
     decision = Decision("expert", *[0.0] * 5, images=count, reason=reason, trained=False)
-    return _Trained(decision, start, Trust(models.expert, start.name, trusted), dict(start.state), [])
+    return _Trained(decision, start, Trust(models.expert, start.name, trusted), dict(start.state), history)
 
 
 def between(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -22,12 +23,15 @@ from ..experts import TaskExperts
 from ..heads import Head
 from ..pool import ModelPool
 from ..task_data import TaskData
+from ..trainers.diverged import Diverged
 from .arguments import SpecializeArguments
 from .gate import information_by_others
 from .given import check_head, images_used
 from .one_task import specialize_task
 from .specialist import LATER_START, Specialist
 
+
+logger = logging.getLogger(__name__)
 
 NEXT_META = "next-meta"
 """End of the names of folders in which later rounds make their meta-models."""
@@ -114,7 +118,11 @@ def _rounds(
             break
         pool = pool.with_experts({task: found[task].chosen for task in todo})
         new |= {task: found[task].head for task in todo}
-        meta = next_meta(pool, new, folder.with_name(f"{folder.name}-{NEXT_META}"))
+        try:
+            meta = next_meta(pool, new, folder.with_name(f"{folder.name}-{NEXT_META}"))
+        except Diverged as error:  # what was made so far is none the worse
+            logger.warning("no further round: the next meta-model's %s", error)
+            break
         took(LATER_META, meta.seconds)
     return rounds
 

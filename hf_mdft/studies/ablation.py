@@ -147,6 +147,8 @@ def ablate(
         _changed(recipe, change).meta_arguments(output_dir)
     for change in specialist_changes.values():
         _changed(recipe, change).specialize_arguments(output_dir)
+    if not (meta_changes or specialist_changes):
+        raise InputError(f"{recipe.path}: none of the changes is of what --phase names; give others")
     merger = recipe.merger()
     tasks = measured_tasks(merger, str(recipe.path))
     tables: dict[str, list[Row]] = {}

@@ -118,7 +118,7 @@ def unpacked(archive: Path, where: str) -> Path:
             raise InputError(f"{where}: {archive} cannot be unpacked ({why}); unpack it, give the folder") from error
         if lost:
             logger.warning(
-                "%s: %d links in %s lead to no file in it, and are passed over: %s, ...",
+                "%s: %d links in %s lead to no file or visible folder in it, and are passed over: %s, ...",
                 where,
                 len(lost),
                 archive,

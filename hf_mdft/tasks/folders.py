@@ -48,6 +48,7 @@ def pictures_in(root: Path, where: str) -> list[Found]:
     said += "; convert HEIC to JPEG" if PHONES & kinds.keys() else ""
     if not found:
         raise InputError(f"{where}: {root}: no images in this folder{f' ({said})' if said else ''}")
+    other = [name for name in other if Path(name).stem != "metadata"]
     if other:
         logger.warning(
             "%s: %d files in %s are no pictures that can be read (%s): %s, ...",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -110,6 +111,15 @@ def _stated(
                 f"the data set calls label {names.index(displaced[0])} '{displaced[0]}': leave label_names out, and "
                 "labels are matched by name, or say which class each label is, {LABEL: CLASS, ...}"
             )
+        numbers = [_number(name) for name in names or ()]
+        if None not in numbers and numbers != sorted(numbers) and not _numbers(class_names):
+            pairs = sorted(zip(numbers, names or (), strict=True))
+            by_number = [(name, own) for (_, name), own in zip(pairs, class_names, strict=False)]
+            raise InputError(
+                f"{where}: label_names says that labels are in the order of the classes, but the data set orders its "
+                f"labels as text ({_short(names or ())}): say which class each is, as in {_pairs(by_number)}, if that "
+                "is right"
+            )
         said = "its list" if is_list else IN_ORDER
         return {value: _in_order(value, text, len(class_names), said, where) for value, text in shown.items()}
     stated = _by_label(shown, label_names, names, where)
@@ -162,7 +172,7 @@ def _by_label(shown: Mapping[Any, str], label_names: Any, names: Sequence[str] |
     if len(ways) == 2 and by_text != by_number:
         raise InputError(
             f"{where}: the keys of label_names may be labels' names or numbers, which differ (label {min(by_number)} "
-            f"is called '{shown[min(by_number)]}'); put names in quotes, or give a list in the order of the numbers"
+            f"is called '{shown[min(by_number)]}'); put names in quotes"
         )
     return ways[0] if ways else _whole(by_text, shown, where)
 
@@ -190,10 +200,10 @@ def _matched(
     """Classes by name: exactly, else by spelling, else by number where both sides only number their classes."""
     exact = {name: number for number, name in enumerate(class_names)}
     positions, numbers = _positions(class_names), _numbers(class_names)
-    found, missing = {}, []
+    found, missing, count = {}, [], Counter(class_names)
     for value, text in shown.items():
         number = _number(text)
-        if text in exact and list(class_names).count(text) == 1:
+        if text in exact and count[text] == 1:
             found[value] = exact[text]
         elif plain_name(text) in positions:
             found[value] = positions[plain_name(text)]
@@ -217,8 +227,13 @@ def _matched(
     what = f"{where}: label '{missing[0]}' is none of the classes ({_short(class_names)})"
     name_them = "name them with class_names: [...], in the model's order, or " if are_placeholders(class_names) else ""
     matched = {shown[value]: class_names[number] for value, number in found.items()}
-    left = [name for name in class_names if name not in matched.values()]
-    numbered = not matched and (names or all(isinstance(value, int) and value < len(class_names) for value in shown))
+    taken = set(matched.values())
+    left = [name for name in class_names if name not in taken]
+    counted = [_number(name) for name in names or ()]
+    only_count = all(isinstance(value, int) and value < len(class_names) for value in shown) if not names else (
+        None not in counted and counted == sorted(counted)
+    )  # fmt: skip
+    numbered = not matched and only_count
     own = list(names) if names else [str(n) for n in range(len(class_names))] if numbered else list(shown.values())
     unknown = [label for label in own if label not in matched]
     if not left:
@@ -229,7 +244,8 @@ def _matched(
             f"{len(own)} labels and {len(class_names)} classes"
         )  # fmt: skip
         raise InputError(f"{what}; {counts}: say with label_names which class each label is, {{LABEL: CLASS, ...}}")
-    pairs = _pairs([*_nearest(unknown, left, bool(matched)).items(), *matched.items()])
+    by_name = bool(matched) or any(_number(label) is None for label in unknown)
+    pairs = _pairs([*_nearest(unknown, left, by_name).items(), *matched.items()])
     if numbered:
         raise InputError(
             f"{what}; if labels number the classes, {pairs}, say so with label_names: {IN_ORDER}, else with "
@@ -241,7 +257,8 @@ def _matched(
 def _nearest(labels: Sequence[str], classes: Sequence[str], by_name: bool) -> dict[str, str]:
     """A class for each label: the one with the nearest name, or in order."""
     left, found = list(classes), {}
-    for label in labels if by_name else sorted(labels, key=lambda label: (_number(label) or 0, label)):
+    ordered = labels if by_name else sorted(labels, key=lambda label: (_number(label) or 0, label))
+    for label in ordered[: SHOWN + 1]:  # one more than a message shows
         near = difflib.get_close_matches(label, left, n=1, cutoff=0.0) if by_name else left[:1]
         found[label] = near[0]
         left.remove(near[0])
@@ -261,7 +278,8 @@ def _quoted(name: str) -> str:
 def _positions(names: Sequence[str]) -> dict[str, int]:
     """Index by plain name, of names that are told apart by it."""
     plain = [plain_name(name) for name in names]
-    return {name: number for number, name in enumerate(plain) if plain.count(name) == 1}
+    count = Counter(plain)
+    return {name: number for number, name in enumerate(plain) if count[name] == 1}
 
 
 def _numbers(names: Sequence[str]) -> dict[int, int]:

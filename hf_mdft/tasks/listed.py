@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import InputError
-from .decode import DEEP, GRAY_ALPHA_16, WHITENESS, load, stored_as, white_is_zero
+from .decode import DEEP, GRAY_ALPHA_16, ORIENTATION, WHITENESS, load, stored_as, white_is_zero
 
 
 AS_PNG, AS_TIFF = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), ("I", "F", "CMYK", "LAB", "I;16B")
@@ -59,6 +59,8 @@ def _stored(item: Any) -> dict[str, Any]:
     if isinstance(item, bytes):
         return {"bytes": item, "path": None}
     if isinstance(item, Mapping) and item.keys() <= {"bytes", "path"}:
+        if item.get("bytes") is None and item.get("path") is None:
+            raise ValueError("neither bytes nor a path")
         return {"bytes": item.get("bytes"), "path": item.get("path")}
     if not isinstance(item, Image.Image):
         item = Image.fromarray(_pixels(np.asarray(item)))
@@ -76,7 +78,10 @@ def _stored(item: Any) -> dict[str, Any]:
         item.save(file, "TIFF", compression="raw", tiffinfo={WHITENESS: 0})
         return {"bytes": file.getvalue(), "path": None}
     try:
-        exif = item.getexif().tobytes()
+        kept = Image.Exif()  # its size would override that of a picture that was cut since
+        if turned := item.getexif().get(ORIENTATION):
+            kept[ORIENTATION] = turned
+        exif = kept.tobytes()
     except Exception:  # damaged entries: a parser raises whatever it stumbles over
         exif = b""
     item.save(file, "PNG" if item.mode in AS_PNG else "TIFF", exif=exif)

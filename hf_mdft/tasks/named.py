@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
@@ -12,6 +13,10 @@ from ..core.errors import InputError
 
 BESIDE = NO_WORDS["folders of a data set"]
 """How folders are called that lie beside each other in that of a class: pictures, and what is known of them."""
+
+
+IMAGES = re.compile("images?")
+"""How folders of pictures among them are called."""
 
 
 class Found(NamedTuple):
@@ -50,13 +55,14 @@ def labels_of(pictures: Sequence[Found], known: Collection[str], where: str) -> 
         where: Names the data set in messages.
 
     Raises:
-        InputError: Folders in that of a class hold pictures, masks and the like, of which one is meant.
+        InputError: Folders beside each other hold pictures, masks and the like, of which one is meant.
     """
     mixed, names = mixed_folders(pictures), {plain_name(name) for name in known}
     parts: dict[str | None, list[list[str]]] = {}
     found = [picture.classes(mixed) for picture in pictures]
     for picture, folders in zip(pictures, found, strict=True):
         parts.setdefault(picture.part, []).append(folders)
+    _refuse_masks(found, names, where)
     passed = set().union(*(_no_classes(part, names, where) for part in parts.values()))
     return [next(iter(folders[1:] if folders[:1] and folders[0] in passed else folders), None) for folders in found]
 
@@ -74,23 +80,56 @@ def _no_classes(found: Sequence[Sequence[str]], known: Collection[str], where: s
     no_words = all(is_no_word(plain_name(name)) for name in strange)
     if not any(plain_name(name) in known for name in above):
         # Where classes are not known, words as `images` are none: `siteA/cat` and `siteB/cat` are one class.
-        return strange if (no_words or known) and len(last) == 1 and strange == inner and len(above) > 1 else set()
-    if not no_words and not (len(inner) == 1 and strange == inner):
-        return set()
+        if (no_words or known) and len(last) == 1 and strange == inner and len(above) > 1:
+            return strange
+        return set() if known else _images_of_some(found)
     kinds: dict[tuple[str, ...], set[str]] = {}
     for names in found:
-        if len(names) > 1 and names[0] in strange and re.fullmatch(BESIDE, plain_name(names[0])):
-            kinds.setdefault(tuple(names[1:]), set()).add(names[0])
+        if len(names) > 1 and names[0] in strange and plain_name(names[1]) in known:
+            if not plain_name(names[0]).isdecimal():
+                kinds.setdefault(tuple(names[1:]), set()).add(names[0])
         elif names and plain_name(names[0]) in known:
             kinds.setdefault(tuple(names), set()).add("")
     for (name, *_), held in kinds.items():
-        if len(held) > 1 and not all(re.fullmatch("(images?)?", plain_name(kind)) for kind in held):
-            folders = " and ".join(sorted(kind for kind in held if kind))
-            raise InputError(
-                f"{where}: '{name}' holds {'pictures and ' if '' in held else ''}folders {folders}: which are its "
-                "pictures? Give a folder with those alone in that of each class"
-            )
-    return strange
+        _refuse_several(held, f"{where}: '{name}'")
+    return strange if no_words or (len(inner) == 1 and strange == inner) else set()
+
+
+def _images_of_some(found: Sequence[Sequence[str]]) -> set[str]:
+    """Last folders that hold the pictures of a class beside classes that have no such folder (`cat/images`, `dog`)."""
+    within: dict[tuple[str, ...], set[str]] = {}
+    if all(not names or re.fullmatch(BESIDE, plain_name(names[0])) for names in found):
+        return set()
+    for names in found:
+        within.setdefault(tuple(names[1:]), set()).add(next(iter(names), ""))
+    alone = {next(iter(held)) for above, held in within.items() if above and len(held) == 1}
+    images = {name for name in alone if IMAGES.fullmatch(plain_name(name))}
+    return {name for name in images if all(len(held) == 1 for held in within.values() if name in held)}
+
+
+def _refuse_masks(found: Sequence[Sequence[str]], known: Collection[str], where: str) -> None:
+    """Pictures, masks and the like beside each other, in the last folders or those above: `images/cat`, `masks/cat`.
+
+    Raises:
+        InputError: There are some.
+    """
+    for depth in (0, 1):
+        kinds: dict[tuple[str, ...], set[str]] = {}
+        for names in found:
+            plain = plain_name(names[depth]) if len(names) > depth else ""
+            if plain not in known and re.fullmatch(BESIDE, plain):
+                kinds.setdefault(tuple(names[depth + 1 :]), set()).add(names[depth])
+        for above, held in kinds.items():
+            _refuse_several(held, f"{where}: '{above[0]}'" if above else f"{where}: it")
+
+
+def _refuse_several(held: Collection[str], what: str) -> None:
+    if len(held) > 1 and not all(not kind or IMAGES.fullmatch(plain_name(kind)) for kind in held):
+        folders = " and ".join(sorted(kind for kind in held if kind))
+        raise InputError(
+            f"{what} holds {'pictures and ' if '' in held else ''}folders {folders}: which are its pictures? Give a "
+            "folder with those alone in its place"
+        )
 
 
 def mixed_folders(pictures: Sequence[Found]) -> set[tuple[str, ...]]:
@@ -107,6 +146,7 @@ def mixed_folders(pictures: Sequence[Found]) -> set[tuple[str, ...]]:
     }
 
 
+@functools.cache
 def part_named(name: str) -> str | None:
     """Part of a data set that a folder's name stands for: its words are those that `datasets` looks for."""
     words = SPLITS.keys() & set(re.split(r"[^a-z]+", name.lower()))

@@ -25,7 +25,7 @@ from transformers.utils import ModelOutput
 
 from ..architectures.output_layers import class_names_of
 from ..architectures.texts import check_distinct, is_empty
-from ..core.class_names import are_placeholders
+from ..core.class_names import are_placeholders, plain_name
 from ..core.errors import InputError
 from ..core.hashing import file_hash
 from ..pool import ModelSource
@@ -75,10 +75,11 @@ def matched_columns(config: PreTrainedConfig, class_names: Sequence[str], where:
     if is_zero_shot(config):
         return None
     own = class_names_of(config, where)
-    if are_placeholders(own) and not are_placeholders(class_names):
+    plain = {plain_name(name) for name in own}
+    if are_placeholders(own) and not {plain_name(name) for name in class_names} <= plain:
         raise InputError(f"{where}: its config names no classes ('{own[0]}', ...), so they cannot be matched by name")
     if are_placeholders(own):
-        logger.warning("%s: names no classes ('%s', ...); they are taken to be in the task's order", where, own[0])
+        logger.warning("%s: names no classes ('%s', ...); they are matched by their numbers", where, own[0])
     return columns_of(class_names, own, where)
 
 

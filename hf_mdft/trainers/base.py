@@ -23,6 +23,7 @@ from ..core.errors import InputError
 from ..core.sealed import damage, seal
 from ..core.state_files import load_state, save_state
 from .checkpoints import checkpoints, last_whole
+from .diverged import EndWhereDiverged
 from .flat import ends_where_flat, flat
 from .ranges import check_saving
 from .resume import KEY_FILE
@@ -40,6 +41,7 @@ class PhaseTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._terms: dict[str, list[torch.Tensor]] = {}
         super().__init__(*args, **kwargs)
+        self.add_callback(EndWhereDiverged)
 
     def record(self, terms: Mapping[str, torch.Tensor]) -> None:
         """Keep a step's values; a log line holds their means since the line before."""
@@ -82,22 +84,24 @@ class PhaseTrainer(Trainer):
 
         Raises:
             InputError: The checkpoint is not whole, or there is none.
+            Diverged: Weights are no finite numbers any more.
         """
-        if self.args.should_save and not keyed:
-            (Path(self.args.output_dir) / KEY_FILE).unlink(missing_ok=True)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_whole(Path(self.args.output_dir))
             if resume_from_checkpoint is None:
                 raise InputError(f"{self.args.output_dir}: no whole checkpoint to go on from; leave resuming off")
         if isinstance(resume_from_checkpoint, str):
-            problem = damage(Path(resume_from_checkpoint))
+            folder = Path(resume_from_checkpoint)
+            problem = damage(folder) if folder.is_dir() else "no such folder"
             if problem is not None:
                 raise InputError(f"{resume_from_checkpoint}: {problem}; go on from another checkpoint")
-            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
+            state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
             if self._steps() <= state.global_step or (ends_where_flat(self.args) and flat(state)):
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = state
                 return TrainOutput(state.global_step, 0.0, {})
+        if self.args.should_save and not keyed:
+            (Path(self.args.output_dir) / KEY_FILE).unlink(missing_ok=True)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _steps(self) -> int:
