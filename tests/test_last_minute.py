@@ -84,12 +84,16 @@ def test_one_part_that_cannot_be_written_costs_no_other(small, tmp_path, monkeyp
     assert code == 0 and all((out / name).exists() for name in kept)
 
 
-def test_an_evaluation_that_fails_costs_no_model(small, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("hf_mdft.merger.MetaMerger.evaluate", failing)
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [("merger.MetaMerger.evaluate", "Evaluation failed"), ("recipes.run.Baseline.made", "Baseline ties failed")],
+)
+def test_what_fails_after_training_costs_no_model(small, tmp_path, monkeypatch, capsys, broken, said):
+    monkeypatch.setattr(f"hf_mdft.{broken}", failing)
     with pytest.raises(ValueError, match="cannot be drawn"):
-        call(["run", small, "--output-dir", tmp_path / "out"], monkeypatch, capsys)
+        call(["run", small, "--output-dir", tmp_path / "out", "--baseline", "ties"], monkeypatch, capsys)
     assert all((tmp_path / "out" / name).is_file() for name in WRITTEN)
-    assert "the models are in" in capsys.readouterr().err
+    assert f"{said}; the models are in" in capsys.readouterr().err
 
 
 def test_what_is_in_the_way_is_said_first(small, tmp_path, monkeypatch, capsys):

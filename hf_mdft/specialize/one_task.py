@@ -51,7 +51,6 @@ SOFT_PARTS = frozenset({"ensemble", "class_prior", "lda"})
 RESULT = "result"
 """Folder of what a task's training gave: whole, or not there."""
 
-
 CANDIDATE, INTERPOLATED, FALLBACK, DECISION = "candidate", "interpolated", "fallback", "decision.json"
 HEAD = "student-head.safetensors"
 
