@@ -91,7 +91,7 @@ def test_rows_that_change_nothing_are_told(clip_paths, tmp_path, monkeypatch, ca
     assert not (tmp_path / "out" / "ablation.json").exists()
     of_other = ["ablate", recipe, "--output-dir", tmp_path / "out", "--phase=meta", "--change=specialize.max_steps=3"]
     code, _, err = call(of_other, monkeypatch, capsys)
-    assert code == 2 and "recipe.yaml: none of the changes changes anything of what --phase names" in err
+    assert code == 2 and "recipe.yaml: none of the changes is of what --phase names" in err
 
 
 def test_rows_that_change_something_stay(clip_paths, tmp_path):
