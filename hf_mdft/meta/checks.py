@@ -22,14 +22,21 @@ NOT_ASKED = ("compute_loss_func", "compute_metrics", "data_collator", "model_ini
 LACKS_HEADS = "optimizers: the one given lacks the heads; set train_heads=False, or give optim instead"
 
 
-def check_division(args: MdftTrainingArguments) -> None:
-    """Raises:
-    InputError: The images of a task cannot be shared out among processes and accumulation steps.
+def check_division(args: MdftTrainingArguments, where: str = "meta") -> None:
+    """Whether the images of a task can be shared out among processes and accumulation steps.
+
+    Args:
+        args: Options of phase 1.
+        where: Names them in messages.
+
+    Raises:
+        InputError: They cannot.
     """
     parts = args.world_size * args.gradient_accumulation_steps
     if args.images_per_task % parts:
         raise InputError(
-            f"images_per_task={args.images_per_task} must be a multiple of processes x accumulation steps = {parts}"
+            f"{where}: images_per_task={args.images_per_task} must be a multiple of processes x accumulation steps = "
+            f"{parts}"
         )
 
 

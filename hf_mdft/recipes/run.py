@@ -144,9 +144,9 @@ def _run(
     state = PartialState()
     progress(f"Pool: {merger.pool.base} and {len(merger.pool.experts)} experts; {len(merger.tasks)} tasks")
     check_options(meta, specialize)
-    for args in (baseline.meta for baseline in baselines.values() if baseline.meta):
-        if args.max_steps:
-            check_division(args)
+    for name, baseline in baselines.items():
+        if baseline.meta and baseline.meta.max_steps:
+            check_division(baseline.meta, f"baseline '{name}'")
     with state.main_process_first():
         with merger.timing.of("prepare"):
             check_heads(merger, specialize)

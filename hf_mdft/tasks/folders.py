@@ -42,13 +42,12 @@ def pictures_in(root: Path, where: str) -> list[Found]:
     """
     walk = _Walk(where)
     walk.all_of(root)
-    found, other = walk.found, walk.other
+    found, other = walk.found, [name for name in walk.other if Path(name).stem != "metadata"]
     kinds = Counter(Path(name).suffix.lower() or "no ending" for name in other)
     said = ", ".join(f"{count} {ending}" for ending, count in kinds.most_common(3))
     said += "; convert HEIC to JPEG" if PHONES & kinds.keys() else ""
     if not found:
         raise InputError(f"{where}: {root}: no images in this folder{f' ({said})' if said else ''}")
-    other = [name for name in other if Path(name).stem != "metadata"]
     if other:
         logger.warning(
             "%s: %d files in %s are no pictures that can be read (%s): %s, ...",
